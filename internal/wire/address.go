@@ -1,0 +1,353 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
+)
+
+// MaxAddress is the greatest length in octets of an address in canonical,
+// encoded form (docs/protocol.md section 3).
+const MaxAddress = 1024
+
+// maxMailbox bounds what ParseAddress reads at all. Only needless quoting, a
+// source route, NFC and IDNA's mapping make an address shorter: four times the
+// limit leaves room for every address in use that could still fit.
+const maxMailbox = 4 * MaxAddress
+
+// Errors of ParseAddress. Each says why no domain can vouch for the address;
+// the recipient's side answers all of them with the result "none".
+var (
+	ErrNullSender    = errors.New("null sender")
+	ErrNoDomain      = errors.New("address has no domain")
+	ErrNoLocalPart   = errors.New("address has no local part")
+	ErrDomainLiteral = errors.New("address has a domain literal")
+	ErrDomain        = errors.New("domain is not a valid host name")
+	ErrAddressSize   = errors.New("address is too long")
+	ErrEncoding      = errors.New("address is not in canonical encoding")
+)
+
+// An Address is a mailbox in the protocol's canonical form: domain in lower-case
+// A-labels, local part as received with needless quoting undone. The zero
+// Address is no address. Addresses may be compared with ==.
+type Address struct {
+	encoded string // local part percent-encoded, "@", domain
+	at      int    // where the "@" is in encoded
+}
+
+// ParseAddress brings a mailbox, as MAIL FROM or a From field has it without
+// angle brackets, to canonical form (docs/protocol.md section 3). A source
+// route is dropped. The error is one of this package's, wrapped with detail.
+func ParseAddress(mailbox string) (Address, error) {
+	if mailbox == "" {
+		return Address{}, ErrNullSender
+	}
+	if len(mailbox) > maxMailbox {
+		return Address{}, ErrAddressSize
+	}
+	mailbox = dropSourceRoute(mailbox)
+	at := lastUnquotedAt(mailbox)
+	if at < 0 || at == len(mailbox)-1 {
+		return Address{}, ErrNoDomain
+	}
+	if at == 0 {
+		return Address{}, ErrNoLocalPart
+	}
+	domain, err := ParseDomain(mailbox[at+1:])
+	if err != nil {
+		return Address{}, err
+	}
+	local := encode(quoteLocal(norm.NFC.String(unquoteLocal(mailbox[:at]))))
+	if len(local)+1+len(domain) > MaxAddress {
+		return Address{}, ErrAddressSize
+	}
+	return Address{encoded: local + "@" + domain, at: len(local)}, nil
+}
+
+// DecodeAddress reads an address as it stands in a VERIFY line. It is as
+// liberal as ParseAddress about the form once the encoding is undone, so that a
+// client with a slightly different idea of what is canonical is still
+// understood; the line's own spelling is what a reply must echo.
+func DecodeAddress(s string) (Address, error) {
+	if len(s) > MaxAddress {
+		return Address{}, ErrAddressSize
+	}
+	mailbox, err := decode(s)
+	if err != nil {
+		return Address{}, err
+	}
+	return ParseAddress(mailbox)
+}
+
+// String returns the canonical encoded form, the one sent in a VERIFY line.
+// It holds only octets 0x21 to 0x7E.
+func (a Address) String() string { return a.encoded }
+
+// IsZero reports whether a is no address at all.
+func (a Address) IsZero() bool { return a.encoded == "" }
+
+// Domain returns the domain in lower-case A-labels without a trailing dot.
+func (a Address) Domain() string {
+	if a.IsZero() {
+		return ""
+	}
+	return a.encoded[a.at+1:]
+}
+
+// Local returns the local part as a person means it: UTF-8, no encoding, no
+// quotes and no backslashes.
+func (a Address) Local() string {
+	local, err := decode(a.encoded[:a.at])
+	if err != nil { // impossible for an Address made by this package
+		return ""
+	}
+	return unquoteLocal(local)
+}
+
+// dropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says
+// that it SHOULD be ignored. A colon inside a domain literal is no end of it.
+func dropSourceRoute(s string) string {
+	if s[0] != '@' {
+		return s
+	}
+	literal := false
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '[':
+			literal = true
+		case ']':
+			literal = false
+		case '"':
+			return s
+		case ':':
+			if !literal {
+				return s[i+1:]
+			}
+		}
+	}
+	return s
+}
+
+// lastUnquotedAt returns the index of the last "@" outside quotes, or -1.
+func lastUnquotedAt(s string) int {
+	at, quoted := -1, false
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			quoted = !quoted
+		case '@':
+			if !quoted {
+				at = i
+			}
+		}
+	}
+	if quoted { // a quote that never ends: there is no telling what is domain
+		return -1
+	}
+	return at
+}
+
+// unquoteLocal returns what the quoting of a local part stands for.
+func unquoteLocal(s string) string {
+	if strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			continue
+		case '\\':
+			if i+1 < len(s) {
+				i++
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// quoteLocal is the inverse of unquoteLocal with the least quoting.
+func quoteLocal(s string) string {
+	if isDotAtom(s) {
+		return s
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := 0; i < len(s); i++ {
+		if s[i] == '"' || s[i] == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(s[i])
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// isDotAtom reports whether s is a dot-atom of RFC 5321, with the UTF-8 of RFC
+// 6531 counted as atext.
+func isDotAtom(s string) bool {
+	if s == "" || s[0] == '.' || s[len(s)-1] == '.' {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '.':
+			if s[i-1] == '.' {
+				return false
+			}
+		case isAlnum(c), c >= 0x80:
+		case strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+func isVisible(c byte) bool { return c >= 0x21 && c <= 0x7E }
+
+const upperHex = "0123456789ABCDEF"
+
+// encode writes every octet outside 0x21-0x7E, and "%", as "%" and two
+// upper-case hexadecimal digits: nothing in an address can end a line.
+func encode(s string) string {
+	plain := true
+	for i := 0; i < len(s); i++ {
+		if !isVisible(s[i]) || s[i] == '%' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !isVisible(c) || c == '%' {
+			b.WriteByte('%')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func decode(s string) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !isVisible(c) {
+			return "", ErrEncoding
+		}
+		if c == '%' {
+			if i+2 >= len(s) {
+				return "", ErrEncoding
+			}
+			hi := strings.IndexByte(upperHex, s[i+1])
+			lo := strings.IndexByte(upperHex, s[i+2])
+			if hi < 0 || lo < 0 {
+				return "", ErrEncoding
+			}
+			c = byte(hi<<4 | lo)
+			i += 2
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), nil
+}
+
+// uts46 is the mapping of docs/protocol.md section 3: UTS-46, non-transitional.
+var uts46 = idna.New(
+	idna.MapForLookup(),
+	idna.Transitional(false),
+	idna.BidiRule(),
+	idna.VerifyDNSLength(true),
+)
+
+// Limits of a domain name in text form (RFC 1035 section 2.3.4).
+const (
+	maxDomain = 253
+	maxLabel  = 63
+)
+
+// ParseDomain returns a domain in lower-case A-labels without a trailing dot.
+// The error wraps ErrNoDomain, ErrDomainLiteral or ErrDomain.
+func ParseDomain(s string) (string, error) {
+	s = trimRootDot(s)
+	if s == "" {
+		return "", ErrNoDomain
+	}
+	if s[0] == '[' {
+		return "", ErrDomainLiteral
+	}
+	if len(s) > maxMailbox {
+		return "", ErrDomain
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			ascii, err := uts46.ToASCII(s)
+			if err != nil {
+				return "", fmt.Errorf("%w: %w", ErrDomain, err)
+			}
+			s = ascii
+			break
+		}
+	}
+	s = strings.ToLower(s)
+	if len(s) > maxDomain {
+		return "", fmt.Errorf("%w: longer than %d octets", ErrDomain, maxDomain)
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if err := checkLabel(label); err != nil {
+			return "", err
+		}
+	}
+	return s, nil
+}
+
+// trimRootDot removes one trailing dot, also in the three forms which UTS-46
+// maps to one: whether package idna lets it pass depends on its Unicode version.
+func trimRootDot(s string) string {
+	for _, dot := range []string{".", "\u3002", "\uff0e", "\uff61"} {
+		if t, ok := strings.CutSuffix(s, dot); ok {
+			return t
+		}
+	}
+	return s
+}
+
+// checkLabel takes letters, digits, hyphens and underscores. It is not left to
+// IDNA alone, whose rule against hyphens in third and fourth place would keep
+// out names that exist.
+func checkLabel(label string) error {
+	if label == "" {
+		return fmt.Errorf("%w: empty label", ErrDomain)
+	}
+	if len(label) > maxLabel {
+		return fmt.Errorf("%w: label longer than %d octets", ErrDomain, maxLabel)
+	}
+	for i := 0; i < len(label); i++ {
+		if c := label[i]; !isAlnum(c) && c != '-' && c != '_' {
+			return fmt.Errorf("%w: character %q", ErrDomain, c)
+		}
+	}
+	if strings.HasPrefix(label, "xn--") {
+		if _, err := uts46.ToUnicode(label); err != nil {
+			return fmt.Errorf("%w: %w", ErrDomain, err)
+		}
+	}
+	return nil
+}

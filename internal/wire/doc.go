@@ -1,0 +1,10 @@
+// Package wire holds everything of the AuthKey verification protocol,
+// version 1, that can be said without a network: the canonical form of an
+// address, the AuthKey as a value that cannot be printed by accident, the DNS
+// TXT record that names an Authentication Server (AS), and the lines which the
+// two sides exchange.
+//
+// It implements docs/protocol.md sections 1 (records), 2 and 3 (lines and
+// addresses). It does no I/O, starts nothing and knows no other package of the
+// project; the recipient's side and the server meet only here.
+package wire
