@@ -1,0 +1,298 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The checks of text values. Each error completes a sentence that begins with
+// the value.
+
+// Limits of text, in octets.
+const (
+	maxReply      = 400 // leaves room for the codes in the 512 of an SMTP reply line
+	maxHeaderName = 76
+	maxAuthservID = 255
+	maxDomain     = 253
+	maxLabel      = 63
+)
+
+// actions is the vocabulary of what can be done with a message.
+var actions = []string{
+	"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine", "tempfail",
+}
+
+// checkPrintable takes text of one line without control characters.
+func checkPrintable(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("is not UTF-8")
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("has a line break or another control character")
+	}
+	return nil
+}
+
+// checkQuery is checkPrintable for text that may have several lines.
+func checkQuery(s string) error {
+	return checkPrintable(strings.NewReplacer("\n", " ", "\t", " ").Replace(s))
+}
+
+// checkToken takes a name without blanks, as MTAs have them in macros and
+// systems for groups.
+func checkToken(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	if strings.ContainsFunc(s, unicode.IsSpace) {
+		return errors.New("has a blank")
+	}
+	return checkPrintable(s)
+}
+
+// checkASCII takes printable ASCII, blanks included.
+func checkASCII(s string) error {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			return errors.New("has a character outside ASCII")
+		case c < ' ' || c == 0x7f:
+			return errors.New("has a line break or another control character")
+		}
+	}
+	return nil
+}
+
+// checkReply takes the text of an SMTP reply.
+func checkReply(s string) error {
+	if len(s) > maxReply {
+		return fmt.Errorf("has %d octets", len(s))
+	}
+	return checkASCII(s)
+}
+
+// checkMarkValue takes the value of the header field that marks mail.
+func checkMarkValue(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("is empty")
+	}
+	return checkReply(s)
+}
+
+// reservedFields are header fields whose removal or addition would break mail
+// or this filter; reservedPrefixes are whole families of such.
+var (
+	reservedFields = []string{
+		"auto-submitted", "bcc", "cc", "comments", "date", "delivered-to", "dkim-signature", "from",
+		"in-reply-to", "keywords", "message-id", "mime-version", "precedence", "received", "received-spf",
+		"references", "reply-to", "return-path", "sender", "subject", "to",
+		"authentication-results", "x-auth-key", "x-new-auth-key", "x-auth-agent", "x-authkey-quarantine",
+	}
+	reservedPrefixes = []string{"arc-", "content-", "list-", "resent-"}
+)
+
+// checkMarkHeader takes the name of a header field (RFC 5322 section 3.6.8)
+// that strangers' copies may be removed of and ours added.
+func checkMarkHeader(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	if len(s) > maxHeaderName {
+		return fmt.Errorf("has %d octets", len(s))
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == ':' {
+			return errors.New("is not the name of a header field")
+		}
+	}
+	lower := strings.ToLower(s)
+	reserved := slices.Contains(reservedFields, lower)
+	for _, p := range reservedPrefixes {
+		reserved = reserved || strings.HasPrefix(lower, p)
+	}
+	if reserved {
+		return errors.New("has a meaning of its own in mail")
+	}
+	return nil
+}
+
+// checkAuthservID takes a token of RFC 2045, the form of an authserv-id that
+// needs no quotes in RFC 8601.
+func checkAuthservID(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	if len(s) > maxAuthservID {
+		return fmt.Errorf("has %d octets", len(s))
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte(`()<>@,;:\"/[]?=`, c) >= 0 {
+			return errors.New("has a character that an authserv-id cannot have")
+		}
+	}
+	return nil
+}
+
+// checkDomain takes a domain name; U-labels are taken as they come.
+func checkDomain(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	bad := errors.New("is not a domain name")
+	if len(s) > maxDomain || !utf8.ValidString(s) {
+		return bad
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+			return bad
+		}
+		for _, r := range label {
+			if r < utf8.RuneSelf && r != '-' && r != '_' && !isAlnum(r) ||
+				r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) {
+				return bad
+			}
+		}
+	}
+	return nil
+}
+
+func isAlnum(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+}
+
+// checkMatch takes what a rule matches: an address, a domain, or .domain.
+func checkMatch(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	if !strings.Contains(s, "@") {
+		if checkDomain(strings.TrimPrefix(s, ".")) != nil {
+			return errors.New("is neither an address nor a domain")
+		}
+		return nil
+	}
+	return checkAddress(s)
+}
+
+// checkAddress takes local@domain, without display name or brackets.
+func checkAddress(s string) error {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return errors.New("has no @")
+	}
+	local, domain := s[:at], s[at+1:]
+	if local == "" || strings.ContainsAny(local, "<>") {
+		return errors.New("is not an address")
+	}
+	literal := strings.HasPrefix(domain, "[") && strings.HasSuffix(domain, "]")
+	if !literal && checkDomain(domain) != nil {
+		return errors.New("has no domain name after its @")
+	}
+	return checkPrintable(s)
+}
+
+// checkTemplate takes an address that may hold {local} and {domain}.
+func checkTemplate(s string) error {
+	rest := s
+	for {
+		open := strings.IndexAny(rest, "{}")
+		if open < 0 {
+			break
+		}
+		end := strings.IndexByte(rest[open:], '}')
+		if rest[open] == '}' || end < 0 {
+			return errors.New("has a brace without its partner")
+		}
+		if name := rest[open : open+end+1]; name != "{local}" && name != "{domain}" {
+			return fmt.Errorf("has the unknown placeholder %s", quote(name))
+		}
+		rest = rest[open+end+1:]
+	}
+	// What stands in for the placeholders is an address's parts, so any will do.
+	return checkAddress(strings.NewReplacer("{local}", "local", "{domain}", "example.com").Replace(s))
+}
+
+// checkHostPort takes HOST:PORT; checkListenPort lets the host be empty too.
+func checkHostPort(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return errors.New("is not HOST:PORT")
+	}
+	if _, err := parsePort(port); err != nil {
+		return err
+	}
+	return checkHost(host)
+}
+
+func checkListenPort(s string) error {
+	if port, ok := strings.CutPrefix(s, ":"); ok {
+		_, err := parsePort(port)
+		return err
+	}
+	return checkHostPort(s)
+}
+
+// checkPrefixed takes PREFIX followed by a path.
+func checkPrefixed(prefix string) func(string) error {
+	return func(s string) error {
+		path, ok := strings.CutPrefix(s, prefix)
+		if !ok {
+			return fmt.Errorf("does not begin with %s", prefix)
+		}
+		if path == "" {
+			return errors.New("has no path")
+		}
+		return checkPrintable(s)
+	}
+}
+
+// checkSubaddress takes the separator of sub-addresses: one character that can
+// stand in a local part without quotes and is no letter or digit.
+func checkSubaddress(s string) error {
+	if len(s) != 1 || strings.Trim(s, "!#$%&'*+-/=?^_`{|}~") != "" {
+		return errors.New("is not a separator")
+	}
+	return nil
+}
+
+// checkPath takes the name of a file or folder.
+func checkPath(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	return checkPrintable(s)
+}
+
+// checkAddrPort takes IP:PORT.
+func checkAddrPort(s string) error {
+	addr, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return errors.New("is not IP:PORT")
+	}
+	if addr.Port() == 0 {
+		return errors.New("has a port outside 1 to 65535")
+	}
+	return nil
+}
+
+// checkAuthorize takes login or map:FILE.
+func checkAuthorize(s string) error {
+	if s == "login" {
+		return nil
+	}
+	return checkPrefixed("map:")(s)
+}
+
+// checkAddresses takes any or file:FILE.
+func checkAddresses(s string) error {
+	if s == "any" {
+		return nil
+	}
+	return checkPrefixed("file:")(s)
+}

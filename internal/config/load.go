@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+)
+
+// Where a value comes from.
+const (
+	SourceDefault     = "default"
+	SourceFile        = "file"
+	SourceEnvironment = "environment"
+)
+
+// Loaded is a configuration that has been read and found right.
+type Loaded struct {
+	Config Config
+	Path   string // of the file; empty: no file was read
+	Settings
+}
+
+// Load reads milter.yaml at path, with the environment (as os.Environ gives it)
+// over it. An empty path means no file: defaults and environment. It reads
+// afresh at each call and keeps nothing. The error is of type Faults.
+func Load(path string, environ []string) (*Loaded, error) {
+	var data []byte
+	if path != "" {
+		var fault *Fault
+		if data, fault = readFile(path); fault != nil {
+			return nil, Faults{*fault}
+		}
+	}
+	loaded := &Loaded{Path: path}
+	var faults Faults
+	if loaded.Settings, faults = load(milterSchema, path, data, environ, &loaded.Config); len(faults) > 0 {
+		return nil, faults
+	}
+	return loaded, nil
+}
+
+// load checks the data of a file and the environment against a schema, lays
+// both over the defaults and decodes the outcome into config, a pointer to the
+// struct that belongs to the schema.
+func load(s *schema, path string, data []byte, environ []string, config any) (Settings, Faults) {
+	w := walker{schema: s, file: path, values: map[string]any{}}
+	w.walk(data)
+	env, envFaults := s.environment(environ)
+	if faults := append(w.faults, envFaults...); len(faults) > 0 {
+		return Settings{}, faults
+	}
+
+	v := viper.New()
+	for _, k := range s.keys {
+		v.SetDefault(k.name, k.def)
+	}
+	if err := v.MergeConfigMap(nest(w.values)); err != nil {
+		return Settings{}, Faults{{File: path, Problem: fmt.Sprintf("cannot be merged: %v", err)}}
+	}
+	// The environment is handed to us, so viper cannot look there for itself.
+	for name, raw := range env {
+		v.Set(name, raw)
+	}
+	result := Settings{schema: s, values: map[string]any{}, sources: map[string]string{}}
+	for _, k := range s.keys {
+		result.values[k.name] = v.Get(k.name)
+		result.sources[k.name] = SourceDefault
+		if _, ok := w.values[k.name]; ok {
+			result.sources[k.name] = SourceFile
+		}
+		if _, ok := env[k.name]; ok {
+			result.sources[k.name] = SourceEnvironment
+		}
+	}
+	if err := v.UnmarshalExact(config, strict); err != nil {
+		return Settings{}, Faults{{File: path, Problem: fmt.Sprintf("cannot be decoded: %v", err)}}
+	}
+	return result, nil
+}
+
+// nest turns values by key into maps within maps.
+func nest(values map[string]any) map[string]any {
+	root := map[string]any{}
+	for key, value := range values {
+		parts := strings.Split(key, ".")
+		m := root
+		for _, section := range parts[:len(parts)-1] {
+			inner, ok := m[section].(map[string]any)
+			if !ok {
+				inner = map[string]any{}
+				m[section] = inner
+			}
+			m = inner
+		}
+		m[parts[len(parts)-1]] = value
+	}
+	return root
+}
+
+// strict makes viper's decoder turn text into our types and nothing else into
+// anything else.
+func strict(c *mapstructure.DecoderConfig) {
+	c.WeaklyTypedInput = false
+	c.DecodeHook = mapstructure.DecodeHookFuncType(decodeText)
+}
+
+// textTypes are the types that a text is decoded into.
+var textTypes = map[reflect.Type]func(string) (any, error){
+	reflect.TypeFor[time.Duration](): parsed(parseDuration),
+	reflect.TypeFor[netip.Prefix]():  parsed(parseNetwork),
+	reflect.TypeFor[fs.FileMode]():   parsed(parseFileMode),
+	reflect.TypeFor[Listen]():        parsed(parseListen),
+	reflect.TypeFor[Rate]():          parsed(parseRate),
+	// The one text that stands in place of this list is "all".
+	reflect.TypeFor[RecipientDomains](): func(string) (any, error) { return RecipientDomains(nil), nil },
+}
+
+func decodeText(_, to reflect.Type, data any) (any, error) {
+	s, ok := data.(string)
+	if parse := textTypes[to]; ok && parse != nil {
+		return parse(s)
+	}
+	return data, nil
+}
+
+// Settings answers what the values of a configuration are and where they come
+// from.
+type Settings struct {
+	schema  *schema
+	values  map[string]any // raw, by key
+	sources map[string]string
+}
+
+// Source tells where a key's value comes from: SourceDefault, SourceFile or
+// SourceEnvironment; "" for what is not a key.
+func (s Settings) Source(key string) string { return s.sources[key] }
+
+// IsSet tells whether the file or the environment sets a key, be it to its
+// default.
+func (s Settings) IsSet(key string) bool {
+	source := s.Source(key)
+	return source != "" && source != SourceDefault
+}
+
+// Setting is a key with its value and where that comes from.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  any    `json:"value"` // as a file has it: string, bool, int, or a list; no passwords
+	Source string `json:"source"`
+}
+
+// Effective returns every key's setting, in the order of the table.
+func (s Settings) Effective() []Setting {
+	all := make([]Setting, len(s.schema.keys))
+	for i, k := range s.schema.keys {
+		value := s.values[k.name]
+		if dsn, ok := value.(string); ok && k.kind.secret {
+			value = DSN(dsn).String()
+		}
+		all[i] = Setting{k.name, value, s.Source(k.name)}
+	}
+	return all
+}
+
+// NotActedOn names what the user has set and this build accepts but does not
+// act on yet: keys, and "key: value: what is missing" for values that are acted
+// on in part. What equals the default is not named.
+func (s Settings) NotActedOn() []string {
+	var names []string
+	for _, k := range s.schema.keys {
+		value := s.values[k.name]
+		if k.kind.same(value, k.def) {
+			continue
+		}
+		if !k.acted {
+			names = append(names, k.name)
+			continue
+		}
+		word, _ := value.(string)
+		if missing, ok := k.kind.partly[word]; ok {
+			names = append(names, fmt.Sprintf("%s: %s: %s", k.name, word, missing))
+		}
+	}
+	return names
+}

@@ -1,0 +1,419 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+// prefixes compares networks, which have no exported fields.
+var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "milter.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func mustLoad(t *testing.T, content string, environ ...string) *Loaded {
+	t.Helper()
+	loaded, err := Load(writeFile(t, content), environ)
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return loaded
+}
+
+func defaults() Config {
+	accept := Actions{Pass: "accept", None: "accept", NoKey: "accept", Fail: "mark", PermError: "accept"}
+	from := accept
+	from.TempError = "accept"
+	return Config{
+		Mode:               "enforce",
+		Listen:             []Listen{{"unix", "/run/authkey/milter.sock"}},
+		Socket:             Socket{Mode: 0o660},
+		TrustedAuthservIDs: []string{},
+		LocalDomains:       []string{},
+		Exempt:             Exempt{Networks: []netip.Prefix{}},
+		Submission: Submission{
+			Authenticated: true,
+			Networks:      []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			Daemons:       []string{"ORIGINATING"},
+		},
+		DNS: DNS{Servers: []string{}, Timeout: 3 * time.Second},
+		Verify: Verify{
+			Timeout: 10 * time.Second, ConnectTimeout: 2 * time.Second, ReplyTimeout: 5 * time.Second,
+			AllowNetworks: []netip.Prefix{}, AllowPorts: []int{},
+		},
+		Cache: Cache{Entries: 1_000_000, DefaultTTL: 5 * time.Minute, MaxTTL: time.Hour},
+		Policy: Policy{
+			Actions:      accept,
+			Rules:        []Rule{},
+			Allowed:      []string{"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine"},
+			Recipients:   "merge",
+			MarkConflict: "mark",
+		},
+		From:        From{Check: "report", Actions: from, Trusted: []Trusted{}},
+		Preferences: Preferences{OnError: "default", Timeout: 2 * time.Second, Cache: time.Minute},
+		Mark:        Mark{Header: "X-Spam-Flag", Value: "YES"},
+		Notify: Notify{
+			SMTP: "127.0.0.1:25", DSN: "authenticated", Trust: []string{},
+			Rate: NotifyRate{PerSender: Rate{1, time.Hour}, PerRecipient: Rate{10, time.Hour}, Global: Rate{100, time.Minute}},
+		},
+		Log:    Log{Level: "info", Format: "text"},
+		Limits: Limits{Connections: 2000, IdleTimeout: 10 * time.Minute, Recipients: 50_000},
+		Attach: Attach{Domains: []AttachDomain{}, Authorize: "login", Networks: []netip.Prefix{}, OnError: "send"},
+	}
+}
+
+// The published block of defaults, an empty file and no file come to the same.
+func TestDefaults(t *testing.T) {
+	block, err := Load("testdata/milter.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none, err := Load("", []string{"PATH=/bin", "AUTHKEY_SERVER_MODE=x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, loaded := range map[string]*Loaded{
+		"block": block, "none": none,
+		"empty":    mustLoad(t, ""),
+		"comments": mustLoad(t, "# nothing\n"),
+		"marker":   mustLoad(t, "---\n"),
+		"sections": mustLoad(t, "dns:\npolicy:\n  floor:\n"),
+		"anchor":   mustLoad(t, "dns: &d\npolicy: &p {floor: &f }\n"), // which a YAML decoder takes for text
+	} {
+		if diff := cmp.Diff(defaults(), loaded.Config, prefixes); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if got := loaded.NotActedOn(); len(got) > 0 {
+			t.Errorf("%s: NotActedOn = %q, want none: all are defaults", name, got)
+		}
+		if set := loaded.IsSet("listen"); set != (name == "block") {
+			t.Errorf("%s: IsSet(listen) = %v", name, set)
+		}
+	}
+	if block.Path != "testdata/milter.yaml" || none.Path != "" {
+		t.Errorf("paths %q and %q", block.Path, none.Path)
+	}
+	// The block names every key but those that belong to its empty maps, and
+	// the query of SQL sources.
+	for _, k := range milterSchema.keys {
+		absent := strings.HasPrefix(k.name, "policy.floor.") || strings.HasPrefix(k.name, "attach.") ||
+			strings.HasPrefix(k.name, "from.actions.") && k.name != "from.actions.fail" || k.name == "preferences.query"
+		if block.IsSet(k.name) == absent {
+			t.Errorf("block: IsSet(%s) = %v", k.name, !absent)
+		}
+	}
+}
+
+// full sets every key to something that is not its default.
+const full = `
+mode: test
+listen: ["inet:8891@localhost", "inet6:8891@[::1]", "inet:8892", "inet6:8892", "unix:/tmp/s", "inet:8893@127.0.0.1", "inet6:8894@mx.example.com", "inet6:8895@::1"]
+socket: {mode: "770", group: postfix}
+authserv_id: mx.example.com
+trusted_authserv_ids: [mx2.example.com]
+local_domains: [example.com, bücher.example]
+exempt: {networks: [192.0.2.7, "2001:db8::7"]}
+submission: {authenticated: false, networks: [], daemons: []}
+dns: {servers: ["127.0.0.1:53", "[::1]:5353"], timeout: 500ms}
+verify: {timeout: 20s, connect_timeout: 3s, reply_timeout: 6s, allow_networks: [10.0.0.0/8], allow_ports: [25, 0x1bb], require_tls: true, ca_file: /etc/ssl/as.pem}
+cache: {entries: 10, default_ttl: 1m30s, max_ttl: 2h}
+policy:
+  pass: mark
+  none: discard
+  nokey: quarantine
+  fail: reject-notify
+  permerror: tempfail
+  temperror: discard-notify
+  rules:
+    - {recipient: "ceo.x@Example.com", fail: reject-notify}
+    - {recipient: ".example.com", sender: "a@b.example", nokey: reject, temperror: tempfail}
+  allowed: [mark]
+  floor: {fail: mark, temperror: tempfail}
+  recipients: separate
+  mark_conflict: accept
+from: {check: enforce, actions: {fail: reject, nokey: mark}, trusted: [{mail_from: lists.example.org}, {client: 192.0.2.0/24}]}
+preferences: {source: "postgres://u:secret@db.example/x", query: "SELECT 1\nFROM t", on_error: tempfail, timeout: 1s, cache: 0s}
+mark: {header: X-Spam, value: "yes, AuthKey", readdress: "{local}+spam@{domain}"}
+quarantine: {mailbox: "q-{local}@quarantine.example"}
+notify: {smtp: "localhost:2525", dsn: always, trust: [spf.example], from_name: "Müller's filter", template_dir: /etc/authkey/t, rate: {per_sender: 2/1h, per_recipient: 20/1h, global: 1000/1m30s}}
+reply: {fail: "no 1", nokey: "no 2", none: "no 3", permerror: "no 4", temperror: "no 5"}
+log: {level: debug, format: json}
+metrics: {listen: ":9796"}
+control: {socket: /run/authkey/milter.ctl}
+limits: {connections: 1, idle_timeout: 1m, recipients: 1}
+attach:
+  domains: [{domain: example.com, source: "secret:/s", addresses: any, avt: 12h, case_sensitive: true, subaddress: "", to: [example.org]}, {domain: example.net, source: "secret:/n", addresses: "file:/n"}]
+  authorize: "map:/etc/authkey/logins"
+  networks: [192.0.2.1]
+  on_error: tempfail
+`
+
+func TestEveryKey(t *testing.T) {
+	want := Config{
+		Mode: "test",
+		Listen: []Listen{
+			{"tcp4", "localhost:8891"}, {"tcp6", "[::1]:8891"}, {"tcp", ":8892"}, {"tcp6", ":8892"}, {"unix", "/tmp/s"},
+			{"tcp4", "127.0.0.1:8893"}, {"tcp6", "mx.example.com:8894"}, {"tcp6", "[::1]:8895"},
+		},
+		Socket:             Socket{Mode: fs.FileMode(0o770), Group: "postfix"},
+		AuthservID:         "mx.example.com",
+		TrustedAuthservIDs: []string{"mx2.example.com"},
+		LocalDomains:       []string{"example.com", "bücher.example"},
+		Exempt:             Exempt{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128")}},
+		Submission:         Submission{Networks: []netip.Prefix{}, Daemons: []string{}},
+		DNS:                DNS{[]string{"127.0.0.1:53", "[::1]:5353"}, 500 * time.Millisecond},
+		Verify: Verify{20 * time.Second, 3 * time.Second, 6 * time.Second, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			[]int{25, 443}, true, "/etc/ssl/as.pem"},
+		Cache: Cache{10, 90 * time.Second, 2 * time.Hour},
+		Policy: Policy{
+			Actions: Actions{"mark", "discard", "quarantine", "reject-notify", "tempfail", "discard-notify"},
+			Rules: []Rule{
+				{Recipient: "ceo.x@Example.com", Actions: Actions{Fail: "reject-notify"}},
+				{Recipient: ".example.com", Sender: "a@b.example", Actions: Actions{NoKey: "reject", TempError: "tempfail"}},
+			},
+			Allowed:    []string{"mark"},
+			Floor:      Actions{Fail: "mark", TempError: "tempfail"},
+			Recipients: "separate", MarkConflict: "accept",
+		},
+		From: From{"enforce", Actions{"accept", "accept", "mark", "reject", "accept", "accept"},
+			[]Trusted{{MailFrom: "lists.example.org"}, {Client: netip.MustParsePrefix("192.0.2.0/24")}}},
+		Preferences: Preferences{"postgres://u:secret@db.example/x", "SELECT 1\nFROM t", "tempfail", time.Second, 0},
+		Mark:        Mark{"X-Spam", "yes, AuthKey", "{local}+spam@{domain}"},
+		Quarantine:  Quarantine{"q-{local}@quarantine.example"},
+		Notify: Notify{"localhost:2525", "always", []string{"spf.example"}, "Müller's filter", "/etc/authkey/t",
+			NotifyRate{Rate{2, time.Hour}, Rate{20, time.Hour}, Rate{1000, 90 * time.Second}}},
+		Reply:   Reply{"no 1", "no 2", "no 3", "no 4", "no 5"},
+		Log:     Log{"debug", "json"},
+		Metrics: Metrics{":9796"},
+		Control: Control{"/run/authkey/milter.ctl"},
+		Limits:  Limits{1, time.Minute, 1},
+		Attach: Attach{
+			Domains: []AttachDomain{
+				{"example.com", "secret:/s", "any", 12 * time.Hour, true, "", RecipientDomains{"example.org"}},
+				{"example.net", "secret:/n", "file:/n", 24 * time.Hour, false, "+", nil},
+			},
+			Authorize: "map:/etc/authkey/logins", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, OnError: "tempfail",
+		},
+	}
+	loaded := mustLoad(t, full)
+	if diff := cmp.Diff(want, loaded.Config, prefixes); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAttachExample(t *testing.T) {
+	loaded, err := Load("testdata/attach.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []AttachDomain{
+		{"example.com", "secret:/etc/authkey/credentials/example.com.secret", "file:/etc/authkey/addresses/example.com", 24 * time.Hour, false, "+", nil},
+		{"example.net", "secret:/etc/authkey/credentials/example.net.secret", "any", 24 * time.Hour, false, "+", RecipientDomains{"example.com", "example.org"}},
+	}
+	if diff := cmp.Diff(want, loaded.Config.Attach.Domains); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Every key that is no list of objects can be set in the environment, to the
+// same effect as in the file.
+func TestEnvironment(t *testing.T) {
+	file := mustLoad(t, full)
+	var environ []string
+	names := map[string]string{}
+	for _, s := range file.Settings.schema.keys {
+		if !s.env() {
+			continue
+		}
+		name := milterSchema.envName(s)
+		if other, twice := names[name]; twice {
+			t.Errorf("%s and %s have the same name %s", s.name, other, name)
+		}
+		names[name] = s.name
+		environ = append(environ, name+"="+envText(file.values[s.name]))
+	}
+	env := mustLoad(t, "policy: {fail: discard}\n", environ...)
+	want := file.Config
+	want.Policy.Rules, want.From.Trusted, want.Attach.Domains = []Rule{}, []Trusted{}, []AttachDomain{}
+	if diff := cmp.Diff(want, env.Config, prefixes); diff != "" {
+		t.Errorf("(-file +environment):\n%s", diff)
+	}
+	for _, k := range milterSchema.keys {
+		source, want := env.Source(k.name), SourceEnvironment
+		if !k.env() {
+			want = SourceDefault
+		}
+		if source != want || env.IsSet(k.name) != k.env() {
+			t.Errorf("%s: Source %q, IsSet %v", k.name, source, env.IsSet(k.name))
+		}
+	}
+	if env.Source("policy") != "" || env.IsSet("policy") {
+		t.Error("a section passes for a key")
+	}
+}
+
+func envText(raw any) string {
+	if list, ok := raw.([]any); ok {
+		parts := make([]string, len(list))
+		for i, e := range list {
+			parts[i] = fmt.Sprint(e)
+		}
+		return strings.Join(parts, " , ")
+	}
+	return fmt.Sprint(raw)
+}
+
+func TestSources(t *testing.T) {
+	loaded := mustLoad(t, "dns: {timeout: 2s}\nlisten: []\nlog: {level: info}\n",
+		"AUTHKEY_MILTER_DNS_TIMEOUT=4s", "AUTHKEY_MILTER_DNS_TIMEOUT=1s", "AUTHKEY_MILTER_SUBMISSION_NETWORKS=", "HOME=/", "broken")
+	if got := loaded.Config.DNS.Timeout; got != time.Second {
+		t.Errorf("dns.timeout = %v, want that of the last variable", got)
+	}
+	if len(loaded.Config.Submission.Networks) != 0 || len(loaded.Config.Listen) != 0 {
+		t.Errorf("an explicit empty list is not empty: %v, %v", loaded.Config.Submission.Networks, loaded.Config.Listen)
+	}
+	for key, want := range map[string]string{
+		"dns.timeout": SourceEnvironment, "submission.networks": SourceEnvironment, "listen": SourceFile,
+		"log.level": SourceFile, "log.format": SourceDefault, "nonsense": "",
+	} {
+		if got := loaded.Source(key); got != want {
+			t.Errorf("Source(%s) = %q, want %q", key, got, want)
+		}
+	}
+	if !loaded.IsSet("listen") || loaded.IsSet("log.format") {
+		t.Error("IsSet is wrong of listen or log.format")
+	}
+}
+
+// nested turns settings back into a file.
+func nested(t testing.TB, all []Setting) []byte {
+	t.Helper()
+	values := map[string]any{}
+	for _, s := range all {
+		values[s.Key] = s.Value
+	}
+	data, err := yaml.Marshal(nest(values))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// What Effective says is a file that comes to the same configuration.
+func TestEffectiveRoundTrip(t *testing.T) {
+	for name, content := range map[string]string{"empty": "", "full": full} {
+		first := mustLoad(t, content)
+		second := mustLoad(t, string(nested(t, first.Effective())))
+		want := first.Config
+		want.Preferences.Source = DSN(want.Preferences.Source.String())
+		if diff := cmp.Diff(want, second.Config, prefixes); diff != "" {
+			t.Errorf("%s (-first +second):\n%s", name, diff)
+		}
+		if len(first.Effective()) != len(milterSchema.keys) {
+			t.Errorf("%s: %d settings of %d keys", name, len(first.Effective()), len(milterSchema.keys))
+		}
+	}
+}
+
+func TestNotActedOn(t *testing.T) {
+	tests := []struct {
+		file string
+		want []string
+	}{
+		{"from: {check: report}", nil},
+		{"from: {check: enforce}", []string{"from.check"}},
+		{"preferences: {cache: 60s}", nil}, // the default in other words
+		{"preferences: {cache: 61s}", []string{"preferences.cache"}},
+		{"policy: {allowed: [accept, mark, discard, reject, discard-notify, reject-notify, quarantine], rules: []}", nil},
+		{"policy: {allowed: [], rules: [{recipient: a.example, fail: reject-notify}], fail: reject, nokey: mark}", []string{"policy.rules", "policy.allowed"}},
+		{"policy: {fail: reject-notify, none: discard-notify}", []string{
+			"policy.none: discard-notify: the notice to the recipient is not sent yet",
+			"policy.fail: reject-notify: the notice to the recipient is not sent yet",
+		}},
+		{"mark: {header: X-Spam, readdress: 'spam@{domain}'}", []string{"mark.readdress"}},
+		{"mode: test\nlimits: {connections: 7}\nverify: {allow_ports: [25]}", nil},
+	}
+	for _, tc := range tests {
+		if diff := cmp.Diff(tc.want, mustLoad(t, tc.file).NotActedOn()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.file, diff)
+		}
+	}
+}
+
+// The keys of this release that are acted on, as documented.
+func TestActed(t *testing.T) {
+	notYet := []string{"policy.rules", "policy.allowed", "policy.floor.", "policy.recipients", "policy.mark_conflict", "from.",
+		"preferences.", "mark.readdress", "quarantine.mailbox", "notify.", "metrics.listen", "control.socket", "attach."}
+	for _, k := range milterSchema.keys {
+		want := true
+		for _, p := range notYet {
+			if k.name == p || strings.HasSuffix(p, ".") && strings.HasPrefix(k.name, p) {
+				want = false
+			}
+		}
+		if k.acted != want {
+			t.Errorf("%s: acted = %v, want %v", k.name, k.acted, want)
+		}
+	}
+}
+
+// The table and the struct name the same keys: a key of one only would be lost.
+func TestTableIsStruct(t *testing.T) {
+	fields := map[string]bool{}
+	structKeys(reflect.TypeFor[Config](), "", fields)
+	for _, k := range milterSchema.keys {
+		if !fields[k.name] {
+			t.Errorf("%s is not in the struct", k.name)
+		}
+		delete(fields, k.name)
+		for _, f := range k.kind.fields {
+			name := k.name + "[]." + f.name
+			if !fields[name] {
+				t.Errorf("%s is not in the struct", name)
+			}
+			delete(fields, name)
+		}
+	}
+	for name := range fields {
+		t.Errorf("%s is not in the table", name)
+	}
+}
+
+func structKeys(typ reflect.Type, prefix string, into map[string]bool) {
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		tag := f.Tag.Get("mapstructure")
+		name := strings.TrimPrefix(prefix+"."+tag, ".")
+		element := f.Type
+		if element.Kind() == reflect.Slice {
+			element = element.Elem()
+		}
+		switch {
+		case tag == ",squash":
+			structKeys(f.Type, prefix, into)
+		case element.Kind() != reflect.Struct || textTypes[element] != nil:
+			into[name] = true
+		case element == f.Type:
+			structKeys(element, name, into)
+		default:
+			into[name] = true
+			structKeys(element, name+"[]", into)
+		}
+	}
+}

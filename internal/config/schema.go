@@ -1,0 +1,96 @@
+package config
+
+import (
+	"strings"
+)
+
+// key is one line of a table: everything that is known of one key.
+type key struct {
+	name  string // such as dns.timeout
+	kind  kind
+	def   any  // raw: string, bool, int or []any
+	acted bool // this build does what the key says; false: it is accepted, checked and reported
+	doc   string
+}
+
+// env is whether the key can be set in the environment.
+func (k key) env() bool { return k.kind.shape != objectList }
+
+// schema is a file's table of keys.
+type schema struct {
+	prefix   string // of environment names
+	file     string // what the file is called in faults
+	keys     []key
+	byName   map[string]key
+	sections map[string]bool // names that hold keys: dns, policy, policy.floor …
+}
+
+func newSchema(file, prefix string, keys []key) *schema {
+	s := &schema{prefix: prefix, file: file, keys: keys, byName: map[string]key{}, sections: map[string]bool{}}
+	for _, k := range keys {
+		s.byName[k.name] = k
+		for i, c := range k.name {
+			if c == '.' {
+				s.sections[k.name[:i]] = true
+			}
+		}
+	}
+	return s
+}
+
+// envName is the name of a key in the environment.
+func (s *schema) envName(k key) string {
+	return s.prefix + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+}
+
+// names lists every key and section.
+func (s *schema) names() []string {
+	all := make([]string, 0, len(s.keys)+len(s.sections))
+	for _, k := range s.keys {
+		all = append(all, k.name)
+	}
+	for name := range s.sections {
+		all = append(all, name)
+	}
+	return all
+}
+
+// nearest returns the name that a misspelt one was probably meant to be, or
+// "" where none is close: at most a third of its letters wrong, and at most 3.
+func nearest(wrong string, names []string) string {
+	// Beyond this length no name of ours is near.
+	const maxWrong = 100
+	if len(wrong) > maxWrong {
+		return ""
+	}
+	wrong = strings.ToLower(wrong)
+	best, bestDistance := "", min(3, len(wrong)/3)+1
+	for _, name := range names {
+		d := distance(wrong, strings.ToLower(name))
+		if d < bestDistance || d == bestDistance && best != "" && name < best {
+			best, bestDistance = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete or replace between a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
