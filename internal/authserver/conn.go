@@ -1,0 +1,250 @@
+package authserver
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+const (
+	// writeSize is how many octets of replies are gathered before they are sent
+	// even while further questions are at hand.
+	writeSize = 8 << 10
+	// maxBadLines is how many lines without so much as a sequence number a client
+	// may send: it speaks something else.
+	maxBadLines = 20
+	// maxLinger is how many octets more are read, for nothing, from a client that
+	// is to read a last reply.
+	maxLinger = 64 << 10
+)
+
+// writeBuffers holds buffers that no connection uses now: an idle one has none.
+var writeBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, writeSize+wire.MaxLine)
+	return &b
+}}
+
+// A conn is one client's connection. One goroutine serves it; drain and cut are
+// for others.
+type conn struct {
+	s      *Server
+	net    net.Conn
+	client *client
+	in     lineReader
+
+	out     *[]byte // replies not sent yet; nil if there are none
+	pending int     // how many
+	bad     int     // lines that were not understood
+	timed   bool    // the time for the next line runs already
+
+	mu      sync.Mutex // guards drainBy, and setting the read deadline
+	drainBy time.Time  // not zero: the time for everything
+}
+
+// serve answers the client until one of them has had enough.
+func (c *conn) serve() {
+	defer c.s.forget(c)
+	defer c.rescue()
+	c.client = c.s.clients.enter(c.net.RemoteAddr())
+	defer func() { c.s.clients.leave(c.client, c.s.now()) }()
+	if secure, ok := c.net.(*tls.Conn); ok {
+		c.setReadTimeout(handshakeTimeout)
+		c.net.SetWriteDeadline(time.Now().Add(handshakeTimeout))
+		if err := secure.Handshake(); err != nil {
+			c.s.counts.handshakes.Add(1)
+			return
+		}
+	}
+	c.in.fill = c.fill
+	if c.answerAll() {
+		c.linger()
+	}
+}
+
+// rescue keeps a fault of ours from ending the process. The text of a panic is
+// logged only where it cannot hold what a client sent.
+func (c *conn) rescue() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	text := fmt.Sprintf("%T", v)
+	if err, ok := v.(runtime.Error); ok {
+		text = err.Error()
+	}
+	c.s.counts.panics.Add(1)
+	c.s.log.Error("panic while serving a connection", "client", c.net.RemoteAddr().String(), "panic", text, "stack", string(debug.Stack()))
+}
+
+// answerAll answers line after line. It reports whether it was the server who
+// ended the connection, while the client may still have something to read.
+func (c *conn) answerAll() (ours bool) {
+	for {
+		c.timed = false
+		line, err := c.in.next()
+		switch {
+		case errors.Is(err, errTooLong):
+			c.s.counts.tooLong.Add(1)
+			// What can be read of it may say whose question it was.
+			req, _ := wire.ParseRequest(string(line))
+			c.fault(req.Seq, wire.CodeTooLong, "")
+			return c.flush() == nil
+		case err != nil:
+			return c.draining() && c.flush() == nil
+		}
+		c.answer(string(line))
+		if c.bad >= maxBadLines {
+			return c.flush() == nil
+		}
+		if len(*c.out) >= writeSize || c.pending >= c.s.limits.Outstanding {
+			if c.flush() != nil {
+				return false
+			}
+		}
+	}
+}
+
+// answer answers one line.
+func (c *conn) answer(line string) {
+	now := c.s.now()
+	req, err := wire.ParseRequest(line)
+	if err != nil && req.Seq == 0 {
+		c.bad++
+	}
+	if !c.client.allow(now) {
+		c.s.counts.busy.Add(1)
+		c.fault(req.Seq, wire.CodeBusy, "")
+		return
+	}
+	if err != nil {
+		c.s.counts.syntax.Add(1)
+		c.fault(req.Seq, wire.CodeSyntax, "")
+		return
+	}
+	address, err := wire.DecodeAddress(req.Address)
+	served := !errors.Is(err, wire.ErrDomain) && !errors.Is(err, wire.ErrDomainLiteral)
+	if err != nil && served {
+		c.s.counts.syntax.Add(1)
+		c.fault(req.Seq, wire.CodeSyntax, "address")
+		return
+	}
+	domain := (*c.s.domains.Load())[address.Domain()]
+	if domain == nil {
+		c.s.counts.notServed.Add(1)
+		c.fault(req.Seq, wire.CodeNotServed, "")
+		return
+	}
+	c.reply(c.verdict(domain, address, req, now))
+}
+
+// verdict asks the domain.
+func (c *conn) verdict(domain *keyring.Domain, address wire.Address, req wire.Request, now time.Time) wire.Reply {
+	reply := wire.Reply{Seq: req.Seq, Address: req.Address}
+	answer, err := domain.Verify(address, req.Key, now)
+	switch {
+	case err != nil:
+		c.s.counts.tempFail.Add(1)
+		reply.Verdict = wire.TempFail
+		if c.s.logNoList.due(time.Now()) {
+			c.s.log.Error("questions cannot be answered", "domain", domain.Name(), "error", err)
+		}
+	case answer.Valid:
+		c.s.counts.valid.Add(1)
+		reply.Verdict, reply.TTL, reply.HasTTL = wire.ValidKey, answer.TTL, true
+	default:
+		c.s.counts.invalid.Add(1)
+		reply.Verdict = wire.InvalidKey
+	}
+	return reply
+}
+
+// fault replies with an ERROR line. The text is for people.
+func (c *conn) fault(seq uint64, code wire.Code, text string) {
+	c.reply(wire.Reply{Seq: seq, Verdict: wire.Error, Code: code, Text: text})
+}
+
+func (c *conn) reply(r wire.Reply) {
+	if c.out == nil {
+		c.out = writeBuffers.Get().(*[]byte)
+	}
+	*c.out = r.Append(*c.out)
+	c.pending++
+}
+
+// flush sends the replies gathered.
+func (c *conn) flush() error {
+	if c.out == nil {
+		return nil
+	}
+	c.net.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := c.net.Write(*c.out)
+	*c.out = (*c.out)[:0]
+	writeBuffers.Put(c.out)
+	c.out, c.pending = nil, 0
+	return err
+}
+
+// fill reads more input. Replies are held back until it is wanted.
+func (c *conn) fill(p []byte) (int, error) {
+	if err := c.flush(); err != nil {
+		return 0, err
+	}
+	if !c.timed { // one time for the whole line, however many pieces it comes in
+		c.setReadTimeout(c.s.limits.IdleTimeout)
+		c.timed = true
+	}
+	return c.net.Read(p)
+}
+
+func (c *conn) setReadTimeout(d time.Duration) {
+	by := time.Now().Add(d)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.drainBy.IsZero() {
+		by = c.drainBy
+	}
+	c.net.SetReadDeadline(by)
+}
+
+// drain has the connection end at the time given.
+func (c *conn) drain(by time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainBy = by
+	c.net.SetReadDeadline(by)
+}
+
+func (c *conn) draining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.drainBy.IsZero()
+}
+
+// cut ends the connection now.
+func (c *conn) cut() {
+	if secure, ok := c.net.(*tls.Conn); ok {
+		secure.NetConn().Close() // Close would wait to say good-bye
+		return
+	}
+	c.net.Close()
+}
+
+// linger gives the client time to read the last reply: closing a socket with
+// unread input resets the connection, and the reply may be lost with it.
+func (c *conn) linger() {
+	half, ok := c.net.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.net.SetReadDeadline(time.Now().Add(lingerTime))
+	io.Copy(io.Discard, io.LimitReader(c.net, maxLinger))
+}

@@ -1,0 +1,288 @@
+package authserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// Times that are not for configuration.
+const (
+	handshakeTimeout = 10 * time.Second       // a whole TLS handshake
+	writeTimeout     = 10 * time.Second       // for the client to take the replies written at once
+	drainTime        = 250 * time.Millisecond // after Shutdown, for questions already on their way
+	lingerTime       = time.Second            // for the client to read the last reply before the end
+	maxAcceptDelay   = time.Second            // between attempts to accept while that fails
+	logInterval      = time.Minute            // between log lines about the same trouble
+)
+
+// Limits bound what clients can cost.
+type Limits struct {
+	// Connections at the same time. One more is told ERROR 0 busy, in clear text,
+	// and closed.
+	Connections int
+	// Outstanding questions of one connection: replies that are held back, so as
+	// to leave together while further questions are at hand, are never more.
+	Outstanding int
+	// PerClient is how many questions one client may ask; more are answered ERROR
+	// busy. A client is an IPv4 address or an IPv6 /64. The zero Rate is no limit.
+	PerClient Rate
+	// IdleTimeout is how long a connection may take from one whole line to the
+	// next, the time in which the line arrives included.
+	IdleTimeout time.Duration
+}
+
+// A Rate is so many questions in so much time; as many may come at once.
+type Rate struct {
+	Questions int
+	Per       time.Duration
+}
+
+// DefaultLimits are those of an Authentication Server without configuration.
+func DefaultLimits() Limits {
+	return Limits{
+		Connections: 10_000,
+		Outstanding: 1000,
+		PerClient:   Rate{Questions: 5000, Per: time.Second},
+		IdleTimeout: 120 * time.Second,
+	}
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	// Domains that are served; see Server.SetDomains.
+	Domains []*keyring.Domain
+	// Limits, all of which must be set but PerClient.
+	Limits Limits
+	// Logger gets a line for rare events only: panics, and once a minute at most
+	// each for refused connections, failing accepts and lists not read. Nil: none.
+	Logger *slog.Logger
+	// Now is the clock of keys and rates. Nil: time.Now.
+	Now func() time.Time
+}
+
+// A Server answers VERIFY questions. Make one with New.
+type Server struct {
+	limits  Limits
+	log     *slog.Logger
+	now     func() time.Time
+	domains atomic.Pointer[map[string]*keyring.Domain]
+	clients *clients
+	counts  counts
+
+	logRefused, logAccept, logNoList occasional
+
+	stop chan struct{}  // closed when Shutdown begins
+	wg   sync.WaitGroup // of connections and calls of Serve
+
+	mu        sync.Mutex // guards what follows; wg.Add happens under it
+	drainBy   time.Time  // not zero once Shutdown has begun
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+}
+
+// New returns a Server. Serve starts it.
+func New(o Options) *Server {
+	s := &Server{
+		limits:    o.Limits,
+		log:       o.Logger,
+		now:       o.Now,
+		clients:   newClients(o.Limits.PerClient),
+		stop:      make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*conn]struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.SetDomains(o.Domains)
+	return s
+}
+
+// SetDomains replaces the domains that are served, for questions from now on.
+// Of two with the same name the later one counts.
+func (s *Server) SetDomains(domains []*keyring.Domain) {
+	byName := make(map[string]*keyring.Domain, len(domains))
+	for _, d := range domains {
+		byName[d.Name()] = d
+	}
+	s.domains.Store(&byName)
+}
+
+// Serve accepts connections from l and answers them until Shutdown, and then
+// returns nil. A listener made with tls.NewListener serves TLS. It may be called
+// for several listeners at the same time; each is closed when its call returns.
+// Want of file descriptors or memory passes; any other failure of the listener is
+// returned and ends this call only.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	if !s.enter(l) {
+		return nil
+	}
+	defer s.leave(l)
+	delay := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+			s.start(nc)
+			continue
+		case s.stopping():
+			return nil
+		case !passing(err):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		}
+		delay = min(max(2*delay, 5*time.Millisecond), maxAcceptDelay)
+		s.counts.acceptFailures.Add(1)
+		if s.logAccept.due(time.Now()) {
+			s.log.Warn("cannot accept connections", "listener", l.Addr().String(), "error", err)
+		}
+		select {
+		case <-s.stop:
+			return nil
+		case <-time.After(delay):
+		}
+	}
+}
+
+// passing reports whether accepting may work again by itself.
+func passing(err error) bool {
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) stopping() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Server) enter(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.drainBy.IsZero() {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *Server) leave(l net.Listener) {
+	s.mu.Lock()
+	delete(s.listeners, l)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// start answers a connection, or refuses it.
+func (s *Server) start(nc net.Conn) {
+	c := &conn{s: s, net: nc}
+	s.mu.Lock()
+	draining, full := !s.drainBy.IsZero(), len(s.conns) >= s.limits.Connections
+	if !draining && !full {
+		s.conns[c] = struct{}{}
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	switch {
+	case draining:
+		nc.Close()
+	case full:
+		s.refuse(nc)
+	default:
+		s.counts.connections.Add(1)
+		go c.serve()
+	}
+}
+
+// refuse closes a connection that is one too many. It must not wait: it is
+// called between two accepts.
+func (s *Server) refuse(nc net.Conn) {
+	s.counts.refused.Add(1)
+	if _, secure := nc.(*tls.Conn); !secure { // which would begin a handshake
+		line := wire.Reply{Verdict: wire.Error, Code: wire.CodeBusy, Text: "too many connections"}
+		// A fresh socket has room for a line; where it has not, it goes without.
+		nc.SetWriteDeadline(time.Now().Add(5 * time.Millisecond))
+		nc.Write(line.Append(nil))
+	}
+	nc.Close()
+	if s.logRefused.due(time.Now()) {
+		s.log.Warn("connection refused: too many", "client", nc.RemoteAddr().String(), "limit", s.limits.Connections)
+	}
+}
+
+// forget is called by a connection that ends.
+func (s *Server) forget(c *conn) {
+	c.net.Close()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// Shutdown ends the server: it closes the listeners, answers the questions that
+// have arrived or are on their way, closes the connections, and returns when all
+// of that is done and no call of Serve runs any more. When ctx ends before, it
+// cuts the connections that are left, and returns ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if s.drainBy.IsZero() {
+		s.drainBy = time.Now().Add(drainTime)
+		close(s.stop)
+	}
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.conns {
+		c.drain(s.drainBy)
+	}
+	s.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for c := range s.conns {
+		c.cut()
+	}
+	s.mu.Unlock()
+	<-done
+	return context.Cause(ctx)
+}
+
+// occasional tells whether enough time has passed since it last said so.
+type occasional struct{ next atomic.Int64 }
+
+func (o *occasional) due(now time.Time) bool {
+	next := o.next.Load()
+	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(logInterval).UnixNano())
+}

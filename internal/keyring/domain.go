@@ -1,0 +1,340 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// Defaults and limits of a domain's times.
+const (
+	DefaultAVT   = 24 * time.Hour
+	DefaultGrace = 5 * 24 * time.Hour
+	DefaultTTL   = time.Hour
+
+	// MinAVT and MaxAVT bound the AVT, which is also a whole number of seconds.
+	MinAVT = time.Second
+	MaxAVT = 366 * 24 * time.Hour
+	// MaxEpochs is how many AVTs the AVT and the grace together may last, so that
+	// a key tells its epoch beyond doubt.
+	MaxEpochs = 1000
+
+	// ClockSkew is how far ahead of the server's clock the clock of a machine that
+	// attaches keys may be. One that is behind lives on the grace.
+	ClockSkew = 5 * time.Minute
+)
+
+// ErrNoList says that the address list has not been read yet, not once: nobody
+// can tell now which addresses the domain has.
+var ErrNoList = errors.New("address list has not been read")
+
+// A Config says where a domain's keys come from.
+type Config struct {
+	Form
+	// SecretFile holds one secret or more, a line each: an id, a blank, 32 octets
+	// in base64. Nobody but its owner may be able to read it.
+	SecretFile string
+	// Addresses is "file:" and the path of an address list, or "any": every local
+	// part is an address.
+	Addresses string
+	// AVT is for how long a key is attached; MinAVT to MaxAVT.
+	AVT time.Duration
+	// Grace is for how much longer it is valid, for mail in queues. Only Verify
+	// and KeysAt ask for it.
+	Grace time.Duration
+	// TTL is for how long a client may rely on the answer that a key is valid;
+	// revocation lags as much. Only Verify asks for it.
+	TTL time.Duration
+}
+
+// A Domain derives and verifies the keys of one domain's addresses. Its methods
+// may be called at the same time; Verify and KeyAt never wait for a Reload.
+type Domain struct {
+	conf Config // Form checked
+	path string // of the list; "" means any
+
+	ring atomic.Pointer[ring]
+	list atomic.Pointer[table] // nil until it has been read
+
+	mu         sync.Mutex // guards what follows, and one Reload at a time
+	secretFile watched
+	listFile   watched
+}
+
+// Open checks c and reads the secret file. It does not read the address list, so
+// that a list which is long or cannot be read for now keeps nobody from starting:
+// until the first Reload that can, every question fails with ErrNoList. The error
+// may be a *ModeError or a *LineError.
+func Open(c Config) (*Domain, error) {
+	form, err := c.Form.check()
+	if err != nil {
+		return nil, err
+	}
+	c.Form = form
+	d := &Domain{conf: c}
+	if err := c.checkTimes(); err != nil {
+		return nil, fmt.Errorf("domain %s: %w", form.Domain, err)
+	}
+	if c.Addresses != "any" {
+		path, ok := strings.CutPrefix(c.Addresses, "file:")
+		if !ok || path == "" {
+			return nil, fmt.Errorf("domain %s: addresses %q is neither file:PATH nor any", form.Domain, c.Addresses)
+		}
+		d.path = path
+	}
+	d.secretFile.path = c.SecretFile
+	d.listFile.path = d.path
+	if err := d.reloadSecret(); err != nil {
+		return nil, fmt.Errorf("domain %s: %w", form.Domain, err)
+	}
+	return d, nil
+}
+
+func (c Config) checkTimes() error {
+	switch {
+	case c.AVT < MinAVT || c.AVT > MaxAVT || c.AVT%time.Second != 0:
+		return fmt.Errorf("avt %s is not whole seconds from %s to %s", c.AVT, MinAVT, MaxAVT)
+	case c.Grace < 0 || c.Grace/c.AVT+1 > MaxEpochs:
+		return fmt.Errorf("grace %s is not 0 to %d times the avt", c.Grace, MaxEpochs-1)
+	case c.TTL < 0:
+		return fmt.Errorf("ttl %s is below zero", c.TTL)
+	}
+	return nil
+}
+
+// Name returns the domain in lower-case A-labels.
+func (d *Domain) Name() string { return d.conf.Domain }
+
+// Any reports whether every local part of the domain is an address.
+func (d *Domain) Any() bool { return d.path == "" }
+
+// Len returns how many addresses the list in force has; 0 for any.
+func (d *Domain) Len() int {
+	if t := d.list.Load(); t != nil {
+		return t.count
+	}
+	return 0
+}
+
+// Reload reads the secret file and the address list. One that cannot be read, or
+// has a bad line, leaves in force what was; the error names every such file.
+func (d *Domain) Reload() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.name(errors.Join(d.reloadSecret(), d.reloadList()))
+}
+
+// Refresh is a Reload of those files which have changed since they were read and
+// have been left alone for a second since. It reports whether it read any. A file
+// found bad is not read again before it changes; one that was read within a second
+// of being written is read once more, since it may have changed unseen.
+func (d *Domain) Refresh() (changed bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	secretChanged, secretErr := d.secretFile.changed()
+	if secretChanged {
+		secretErr = d.reloadSecret()
+	}
+	listChanged, listErr := false, error(nil)
+	if d.path != "" {
+		if listChanged, listErr = d.listFile.changed(); listChanged {
+			listErr = d.reloadList()
+		}
+	}
+	return secretChanged || listChanged, d.name(errors.Join(secretErr, listErr))
+}
+
+func (d *Domain) name(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("domain %s: %w", d.conf.Domain, err)
+}
+
+func (d *Domain) reloadSecret() error {
+	r, info, err := loadRing(d.secretFile.path)
+	d.secretFile.remember(info)
+	if err != nil {
+		return err
+	}
+	d.ring.Store(r)
+	return nil
+}
+
+func (d *Domain) reloadList() error {
+	if d.path == "" {
+		return nil
+	}
+	t, info, err := loadTable(d.path, d.conf.Form)
+	d.listFile.remember(info)
+	if err != nil {
+		return err
+	}
+	d.list.Store(t)
+	return nil
+}
+
+// Watch refreshes the domains every so often until ctx ends. After each refresh
+// that found a change or failed it calls report, with nil for a change that is
+// now in force; the same failure is reported once.
+func Watch(ctx context.Context, every time.Duration, domains []*Domain, report func(*Domain, error)) {
+	failing := make(map[*Domain]string)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, d := range domains {
+			changed, err := d.Refresh()
+			switch {
+			case err != nil && failing[d] != err.Error():
+				failing[d] = err.Error()
+				report(d, err)
+			case err == nil && changed:
+				delete(failing, d)
+				report(d, nil)
+			}
+		}
+	}
+}
+
+// generation looks an address up. An unknown one has generation 0.
+func (d *Domain) generation(local string) (gen uint32, known bool, err error) {
+	if d.path == "" {
+		return 0, true, nil
+	}
+	t := d.list.Load()
+	if t == nil {
+		return 0, false, ErrNoList
+	}
+	gen, known = t.generation(local)
+	return gen, known, nil
+}
+
+// epochAt returns the epoch of a time.
+func (d *Domain) epochAt(t time.Time) int64 { return t.Unix() / int64(d.conf.AVT/time.Second) }
+
+// attachEnd returns the time from which on the epoch's key is not attached any more.
+func (d *Domain) attachEnd(epoch int64) time.Time {
+	return time.Unix((epoch+1)*int64(d.conf.AVT/time.Second), 0)
+}
+
+// An Issued is a key and its times.
+type Issued struct {
+	Key    wire.Key
+	Secret string    // the id of the secret it was made with
+	Until  time.Time // attach it until then
+	End    time.Time // it is valid until then, if the server's grace is Config.Grace
+}
+
+func (d *Domain) issue(s *secret, c claim) (Issued, error) {
+	text := s.derive(c)
+	key, err := wire.ParseKey(string(text[:]))
+	if err != nil {
+		return Issued{}, err
+	}
+	until := d.attachEnd(c.epoch)
+	return Issued{Key: key, Secret: s.id, Until: until, End: until.Add(d.conf.Grace)}, nil
+}
+
+// claim says what a key of the address stands for, epoch aside. The error is
+// ErrOtherDomain, ErrUnknownAddress or ErrNoList.
+func (d *Domain) claim(a wire.Address) (claim, error) {
+	if a.Domain() != d.conf.Domain {
+		return claim{}, ErrOtherDomain
+	}
+	c := claim{domain: d.conf.Domain, local: d.conf.local(a)}
+	gen, known, err := d.generation(c.local)
+	if err != nil {
+		return claim{}, err
+	}
+	if !known {
+		return claim{}, ErrUnknownAddress
+	}
+	c.gen = gen
+	return c, nil
+}
+
+// KeyAt returns the key to attach to mail of the address at the time now. The
+// error is ErrOtherDomain, ErrUnknownAddress or ErrNoList.
+func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
+	c, err := d.claim(a)
+	if err != nil {
+		return Issued{}, err
+	}
+	c.epoch = d.epochAt(now)
+	return d.issue(d.ring.Load().secrets[0], c)
+}
+
+// KeysAt returns every key of the address that Verify accepts at the time now,
+// newest first. Errors are those of KeyAt.
+func (d *Domain) KeysAt(a wire.Address, now time.Time) ([]Issued, error) {
+	c, err := d.claim(a)
+	if err != nil {
+		return nil, err
+	}
+	var all []Issued
+	secrets := d.ring.Load().secrets
+	for c.epoch = d.newestEpoch(now); d.keyEnd(c.epoch).After(now); c.epoch-- {
+		for _, s := range secrets {
+			k, err := d.issue(s, c)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, k)
+		}
+	}
+	return all, nil
+}
+
+// newestEpoch returns the last epoch of which a key is accepted: the next one
+// already, for a machine whose clock is ahead.
+func (d *Domain) newestEpoch(now time.Time) int64 {
+	return d.epochAt(now.Add(min(ClockSkew, d.conf.AVT)))
+}
+
+// keyEnd returns the time from which on the epoch's key is invalid.
+func (d *Domain) keyEnd(epoch int64) time.Time { return d.attachEnd(epoch).Add(d.conf.Grace) }
+
+// An Answer is what Verify finds.
+type Answer struct {
+	Valid bool
+	// TTL is for how long a client may rely on a Valid: Config.TTL, or less where
+	// the key ends before; whole seconds.
+	TTL time.Duration
+}
+
+// Verify tells whether the key is the address's at the time now. The error is
+// ErrNoList or ErrOtherDomain.
+//
+// An unknown address, a wrong key and a key that has ended take the same steps:
+// one look-up, and one HMAC for each secret of the file (4 at most), whatever AVT
+// and grace are.
+func (d *Domain) Verify(a wire.Address, key wire.Key, now time.Time) (Answer, error) {
+	if a.Domain() != d.conf.Domain {
+		return Answer{}, ErrOtherDomain
+	}
+	c := claim{domain: d.conf.Domain, local: d.conf.local(a)}
+	gen, known, err := d.generation(c.local)
+	if err != nil {
+		return Answer{}, err
+	}
+	text := key.Reveal()
+	c.gen = gen // of an unknown address a key is derived all the same
+	c.epoch = hintedEpoch(text, d.newestEpoch(now))
+	match := d.ring.Load().matches(text, c)
+	left := d.keyEnd(c.epoch).Sub(now)
+	if match != 1 || !known || left <= 0 {
+		return Answer{}, nil
+	}
+	return Answer{Valid: true, TTL: min(d.conf.TTL, left).Truncate(time.Second)}, nil
+}

@@ -1,0 +1,284 @@
+package keyring
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A ListFile is an address list on disk, for the tools that edit it. Every
+// change takes the lock beside the file (its name and ".lock"), replaces the
+// file in one step, and keeps comments, order, mode and owner. A list with a bad
+// line is not touched; the error is then a *LineError.
+type ListFile struct {
+	Path string
+	Form Form
+}
+
+// An Entry is one address of a list.
+type Entry struct {
+	Address    string // a mailbox, quoted where need be
+	Generation uint32
+}
+
+const listHeader = `# The addresses of %s that have AuthKeys, one a line: bob, or bob@%s.
+# "gen=N" after an address is its generation; a higher number ends all its keys so far.
+`
+
+// removedMark begins the comment that remembers a removed address's generation.
+const removedMark = "#removed "
+
+// Create writes a list without addresses, mode 0640. It never overwrites: an
+// existing file is an error that wraps fs.ErrExist.
+func (f ListFile) Create() error {
+	form, err := f.Form.check()
+	if err != nil {
+		return err
+	}
+	if err := createFile(f.Path, 0o640, fmt.Sprintf(listHeader, form.Domain, form.Domain)); err != nil {
+		return fmt.Errorf("create address list: %w", err)
+	}
+	return nil
+}
+
+// Each calls visit for every address, in the order of the file, until it returns an error.
+func (f ListFile) Each(visit func(Entry) error) error {
+	form, err := f.Form.check()
+	if err != nil {
+		return err
+	}
+	file, _, err := openRegular(f.Path)
+	if err != nil {
+		return fmt.Errorf("address list: %w", err)
+	}
+	defer file.Close()
+	return eachLine(f.Path, file, func(line string) error {
+		e, ok, err := form.parseLine(line)
+		if err != nil || !ok {
+			return err
+		}
+		return visit(Entry{Address: form.spell(e.local), Generation: e.gen})
+	})
+}
+
+// Add puts addresses into the list and returns how many were not in it before.
+// An address that was removed comes back with a new generation: keys from before
+// its removal, perhaps another person's, stay invalid.
+func (f ListFile) Add(ctx context.Context, addresses ...string) (added int, err error) {
+	err = f.edit(ctx, addresses, func(ed *edit) error {
+		for _, t := range ed.targets {
+			if !t.listed {
+				added++
+			}
+		}
+		ed.line = func(_ *target, _ entry, line string) string { return line }
+		ed.keepRemoved = func(t *target) bool { return t.listed }
+		ed.after = func(t *target) string {
+			switch {
+			case t.listed:
+				return ""
+			case t.removed:
+				return ed.form.spellLine(t.local, t.gen+1, "")
+			}
+			return ed.form.spellLine(t.local, 0, "")
+		}
+		ed.unchanged = added == 0
+		return ed.allRisable(func(t *target) bool { return t.removed && !t.listed })
+	})
+	if err != nil {
+		return 0, err
+	}
+	return added, nil
+}
+
+// Remove takes addresses out of the list, which ends their keys at once. It
+// leaves a comment that remembers the generation, for Add. Where one is not in
+// the list, nothing is changed and the error wraps ErrUnknownAddress.
+func (f ListFile) Remove(ctx context.Context, addresses ...string) error {
+	return f.edit(ctx, addresses, func(ed *edit) error {
+		ed.line = func(*target, entry, string) string { return "" }
+		ed.keepRemoved = func(*target) bool { return false }
+		ed.after = func(t *target) string { return removedMark + ed.form.spellLine(t.local, t.gen, "") }
+		return ed.allListed()
+	})
+}
+
+// Revoke raises the generation of addresses, which ends all their keys so far at
+// once and gives them new ones. Where one is not in the list, nothing is changed
+// and the error wraps ErrUnknownAddress.
+func (f ListFile) Revoke(ctx context.Context, addresses ...string) error {
+	return f.edit(ctx, addresses, func(ed *edit) error {
+		ed.line = func(t *target, e entry, _ string) string {
+			return ed.form.spellLine(e.local, t.gen+1, e.comment)
+		}
+		ed.keepRemoved = func(*target) bool { return false }
+		ed.after = func(*target) string { return "" }
+		return errors.Join(ed.allListed(), ed.allRisable(func(*target) bool { return true }))
+	})
+}
+
+// A target is an address to be changed and what the file says of it.
+type target struct {
+	local   string
+	listed  bool
+	removed bool   // a comment remembers it
+	gen     uint32 // the highest one found
+}
+
+// An edit is one change of a list: what becomes of the lines of its targets.
+type edit struct {
+	form      Form
+	targets   []*target // in the order given
+	byLocal   map[string]*target
+	unchanged bool // there is nothing to write
+
+	line        func(t *target, e entry, line string) string // in place of a target's line; "" for none
+	keepRemoved func(*target) bool                           // whether the comment that remembers it stays
+	after       func(*target) string                         // at the end of the file; "" for nothing
+}
+
+func (f ListFile) edit(ctx context.Context, addresses []string, plan func(*edit) error) error {
+	form, err := f.Form.check()
+	if err != nil {
+		return err
+	}
+	ed := &edit{form: form, byLocal: make(map[string]*target, len(addresses))}
+	for _, address := range addresses {
+		local, err := form.parse(strings.Trim(address, " \t"))
+		if err != nil {
+			return fmt.Errorf("address %s: %w", quoteShort(address), err)
+		}
+		if ed.byLocal[local] == nil {
+			t := &target{local: local}
+			ed.byLocal[local] = t
+			ed.targets = append(ed.targets, t)
+		}
+	}
+	path, err := filepath.EvalSymlinks(f.Path) // or the link would be replaced, not the file
+	if err != nil {
+		return fmt.Errorf("address list: %w", err)
+	}
+	unlock, err := lockFile(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	file, info, err := openRegular(path)
+	if err != nil {
+		return fmt.Errorf("address list: %w", err)
+	}
+	defer file.Close()
+	if err := ed.survey(f.Path, file); err != nil {
+		return err
+	}
+	if err := plan(ed); err != nil || ed.unchanged {
+		return err
+	}
+	err = replaceFile(path, info, func(w io.Writer) error { return ed.write(f.Path, file, w) })
+	if err != nil {
+		return fmt.Errorf("replace address list: %w", err)
+	}
+	return nil
+}
+
+// survey learns what the file says about the targets.
+func (ed *edit) survey(path string, file *os.File) error {
+	return eachLine(path, file, func(line string) error {
+		if e, ok := ed.removedLine(line); ok {
+			if t := ed.byLocal[e.local]; t != nil {
+				t.removed, t.gen = true, max(t.gen, e.gen)
+			}
+			return nil
+		}
+		e, ok, err := ed.form.parseLine(line)
+		if err != nil || !ok {
+			return err
+		}
+		if t := ed.byLocal[e.local]; t != nil {
+			t.listed, t.gen = true, max(t.gen, e.gen)
+		}
+		return nil
+	})
+}
+
+// removedLine reads the comment that Remove leaves.
+func (ed *edit) removedLine(line string) (entry, bool) {
+	text, found := strings.CutPrefix(line, removedMark)
+	if !found {
+		return entry{}, false
+	}
+	e, ok, err := ed.form.parseLine(text)
+	return e, ok && err == nil // a comment is free to say anything
+}
+
+func (ed *edit) allListed() error {
+	var errs []error
+	for _, t := range ed.targets {
+		if !t.listed {
+			errs = append(errs, fmt.Errorf("%s: %w", ed.form.spell(t.local), ErrUnknownAddress))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// allRisable refuses targets whose generation has no next one.
+func (ed *edit) allRisable(which func(*target) bool) error {
+	for _, t := range ed.targets {
+		if which(t) && t.gen == math.MaxUint32 {
+			return fmt.Errorf("%s: generation cannot rise beyond %d", ed.form.spell(t.local), t.gen)
+		}
+	}
+	return nil
+}
+
+// write copies the list from file to w with the change made.
+func (ed *edit) write(path string, file *os.File, w io.Writer) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	err := eachLine(path, file, func(line string) error {
+		if e, ok := ed.removedLine(line); ok {
+			if t := ed.byLocal[e.local]; t != nil && !ed.keepRemoved(t) {
+				return nil
+			}
+		} else if e, ok, err := ed.form.parseLine(line); err != nil {
+			return err
+		} else if t := ed.byLocal[e.local]; ok && t != nil {
+			line = ed.line(t, e, line)
+			if line == "" {
+				return nil
+			}
+		}
+		out.WriteString(line)
+		return out.WriteByte('\n')
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range ed.targets {
+		if line := ed.after(t); line != "" {
+			out.WriteString(line)
+			out.WriteByte('\n')
+		}
+	}
+	return out.Flush()
+}
+
+// spellLine writes one line of a list, without its end.
+func (f Form) spellLine(local string, gen uint32, comment string) string {
+	line := f.spell(local)
+	if gen > 0 {
+		line += fmt.Sprintf(" gen=%d", gen)
+	}
+	if comment != "" {
+		line += " " + comment
+	}
+	return line
+}

@@ -1,0 +1,237 @@
+package keyring
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Limits of an address list.
+const (
+	// maxListFile is the greatest size of the file in octets: some 40 million addresses.
+	maxListFile = 1 << 30
+	// maxListLine is the greatest length of one line in octets, comment included.
+	maxListLine = 8 << 10
+)
+
+// A LineError says which line of a file cannot be used and why.
+type LineError struct {
+	Path string
+	Line int // the first is 1
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("%s: line %d: %v", e.Path, e.Line, e.Err) }
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// An entry is one line of an address list:
+//
+//	address [ "gen=" number ] [ "#" comment ]
+//
+// A quoted local part may hold blanks. "#" begins a comment at the beginning of
+// the line or after a blank only, since it may stand in a local part.
+type entry struct {
+	local   string // mapped
+	gen     uint32
+	comment string // from its "#" on
+}
+
+// parseLine parses one line of a list. ok is false where the line holds no address.
+func (f Form) parseLine(line string) (e entry, ok bool, err error) {
+	line = strings.Trim(line, " \t\r\n")
+	if line == "" || line[0] == '#' {
+		return entry{}, false, nil
+	}
+	address, rest := cutAddress(line)
+	if e.local, err = f.parse(address); err != nil {
+		return entry{}, false, err
+	}
+	seen := false
+	for {
+		rest = strings.TrimLeft(rest, " \t")
+		if rest == "" {
+			return e, true, nil
+		}
+		if rest[0] == '#' {
+			e.comment = rest
+			return e, true, nil
+		}
+		field := rest
+		if i := strings.IndexAny(rest, " \t"); i >= 0 {
+			field = rest[:i]
+		}
+		rest = rest[len(field):]
+		number, found := strings.CutPrefix(field, "gen=")
+		if !found || seen {
+			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", quoteShort(field))
+		}
+		seen = true
+		gen, err := strconv.ParseUint(number, 10, 32)
+		if err != nil {
+			return entry{}, false, fmt.Errorf("gen=%s is not 0 to %d", quoteShort(number), uint32(math.MaxUint32))
+		}
+		e.gen = uint32(gen)
+	}
+}
+
+// cutAddress cuts a line after the address, at the first blank outside quotes.
+func cutAddress(line string) (address, rest string) {
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case '"':
+			quoted = !quoted
+		case ' ', '\t':
+			if !quoted {
+				return line[:i], line[i:]
+			}
+		}
+	}
+	return line, ""
+}
+
+// eachLine calls f for every line of a list, without its end. Errors become *LineError.
+func eachLine(path string, r io.Reader, f func(line string) error) error {
+	sc := bufio.NewScanner(r)
+	sc.Buffer(make([]byte, 0, maxListLine), maxListLine) // it takes the larger for the limit
+	number := 0
+	for sc.Scan() {
+		number++
+		line := sc.Text()
+		if number == 1 {
+			line = strings.TrimPrefix(line, "\uFEFF")
+		}
+		if err := f(line); err != nil {
+			return &LineError{Path: path, Line: number, Err: err}
+		}
+	}
+	if errors.Is(sc.Err(), bufio.ErrTooLong) {
+		return &LineError{Path: path, Line: number + 1, Err: fmt.Errorf("longer than %d octets", maxListLine)}
+	}
+	return sc.Err()
+}
+
+// loadTable reads an address list.
+func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
+	file, info, err := openRegular(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("address list: %w", err)
+	}
+	defer file.Close()
+	if info.Size() > maxListFile {
+		return nil, info, fmt.Errorf("address list %s: longer than %d octets", path, maxListFile)
+	}
+	t := newTable(info.Size())
+	err = eachLine(path, io.LimitReader(file, maxListFile), func(line string) error {
+		e, ok, err := form.parseLine(line)
+		if err == nil && ok {
+			t.put(e.local, e.gen)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, info, fmt.Errorf("address list: %w", err)
+	}
+	// A list that is being written in place must not be taken for a short one.
+	after, err := file.Stat()
+	if err != nil {
+		return nil, info, fmt.Errorf("address list: %w", err)
+	}
+	if !sameFile(info, after) {
+		return nil, nil, fmt.Errorf("address list %s: changed while it was read", path)
+	}
+	t.text = append(make([]byte, 0, len(t.text)), t.text...)
+	return t, info, nil
+}
+
+// A table is a list in memory: an open-addressing hash table of offsets into one
+// run of octets. It holds no pointers, so a million addresses cost the garbage
+// collector nothing, and some 30 octets each. Once built it does not change.
+type table struct {
+	seed  maphash.Seed
+	slots []uint32 // 1 + offset into text, 0 for a free one; a power of two of them
+	text  []byte   // of each address: generation (4 octets), length (2), local part
+	count int
+}
+
+const entryHead = 6
+
+// newTable returns an empty table with room for a list of size octets.
+func newTable(size int64) *table {
+	const meanLine = 24
+	slots := 64
+	for int64(slots) < size/meanLine*3/2 {
+		slots *= 2
+	}
+	return &table{seed: maphash.MakeSeed(), slots: make([]uint32, slots)}
+}
+
+// put adds an address. Where it is there twice, the higher generation counts: a
+// forgotten line must not bring revoked keys back.
+func (t *table) put(local string, gen uint32) {
+	slot, at := t.find(local)
+	if at >= 0 {
+		head := t.text[at:]
+		if gen > binary.LittleEndian.Uint32(head) {
+			binary.LittleEndian.PutUint32(head, gen)
+		}
+		return
+	}
+	t.slots[slot] = uint32(len(t.text)) + 1
+	t.text = binary.LittleEndian.AppendUint32(t.text, gen)
+	t.text = binary.LittleEndian.AppendUint16(t.text, uint16(len(local)))
+	t.text = append(t.text, local...)
+	if t.count++; t.count*3 > len(t.slots)*2 {
+		t.grow()
+	}
+}
+
+// grow doubles the slots.
+func (t *table) grow() {
+	t.slots = make([]uint32, 2*len(t.slots))
+	for at := 0; at < len(t.text); {
+		local := t.at(at)
+		slot, _ := t.find(string(local))
+		t.slots[slot] = uint32(at) + 1
+		at += entryHead + len(local)
+	}
+}
+
+// at returns the local part of the entry at an offset.
+func (t *table) at(at int) []byte {
+	n := int(binary.LittleEndian.Uint16(t.text[at+4:]))
+	return t.text[at+entryHead : at+entryHead+n]
+}
+
+// find returns the offset of an address in text, or -1 and the slot it would have.
+func (t *table) find(local string) (slot, at int) {
+	mask := len(t.slots) - 1
+	for slot = int(maphash.String(t.seed, local)) & mask; ; slot = (slot + 1) & mask {
+		if t.slots[slot] == 0 {
+			return slot, -1
+		}
+		at = int(t.slots[slot] - 1)
+		if string(t.at(at)) == local {
+			return slot, at
+		}
+	}
+}
+
+// generation returns the generation of an address and whether the list has it.
+func (t *table) generation(local string) (gen uint32, known bool) {
+	_, at := t.find(local)
+	if at < 0 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(t.text[at:]), true
+}

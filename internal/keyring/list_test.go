@@ -1,0 +1,200 @@
+package keyring
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+var testForm = Form{Domain: "example.com", Subaddress: "+"}
+
+func TestParseLine(t *testing.T) {
+	tests := []struct {
+		line    string
+		want    entry
+		none    bool   // no address in the line
+		wantErr string // part of the error
+	}{
+		{line: "bob", want: entry{local: "bob"}},
+		{line: " \tBob@EXAMPLE.com.\t\r", want: entry{local: "bob"}},
+		{line: "bob gen=3", want: entry{local: "bob", gen: 3}},
+		{line: "bob\tgen=4294967295\t# boss", want: entry{local: "bob", gen: 4294967295, comment: "# boss"}},
+		{line: "bob # gen=3", want: entry{local: "bob", comment: "# gen=3"}},
+		{line: "bob#1 #2", want: entry{local: "bob#1", comment: "#2"}},
+		{line: `"#1"`, want: entry{local: "#1"}},
+		{line: `"john # doe"@example.com gen=1`, want: entry{local: "john # doe", gen: 1}},
+		{line: `"a@b"`, want: entry{local: "a@b"}},
+		{line: `"a\"b\\c"`, want: entry{local: `a"b\c`}},
+		{line: `john\ doe`, want: entry{local: "john doe"}},
+		{line: "any", want: entry{local: "any"}},
+		{line: "Jürgen", want: entry{local: "jürgen"}},
+		{line: "50%off", want: entry{local: "50%off"}},
+		{line: "+x", want: entry{local: "+x"}},
+		{line: "", none: true},
+		{line: "\r", none: true},
+		{line: "   # x", none: true},
+		{line: "#removed bob gen=1", none: true},
+		{line: "bob@example.org", wantErr: "is not in example.com"},
+		{line: "@example.com", wantErr: "no local part"},
+		{line: "bob@", wantErr: "no domain"},
+		{line: "bob@[192.0.2.1]", wantErr: "domain literal"},
+		{line: `"bob`, wantErr: "no domain"},
+		{line: "bob+x", wantErr: `is a sub-address of "bob"`},
+		{line: "prvs=1=bob", wantErr: `BATV form of "bob"`},
+		{line: "bob gen", wantErr: "neither one gen=N nor"},
+		{line: "bob gen=1 gen=2", wantErr: "neither one gen=N nor"},
+		{line: "Bob Smith <bob@example.com>", wantErr: "neither one gen=N nor"},
+		{line: "bob gen=", wantErr: "is not 0 to 4294967295"},
+		{line: "bob gen=-1", wantErr: "is not 0 to 4294967295"},
+		{line: "bob gen=4294967296", wantErr: "is not 0 to 4294967295"},
+		{line: "bo\x00b", wantErr: "control character"},
+		{line: "\"a\tb\"", wantErr: "control character"},
+		{line: strings.Repeat("a", 1020), wantErr: "too long"},
+		{line: strings.Repeat("Ⱥ", 150), wantErr: "too long"}, // three octets in lower case
+		{line: "b\xffb", wantErr: "not UTF-8"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.line, func(t *testing.T) {
+			got, ok, err := testForm.parseLine(tt.line)
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Errorf("error %v, want %q", err, tt.wantErr)
+				}
+				return
+			}
+			if err != nil || ok == tt.none || got != tt.want {
+				t.Errorf("%+v, %v, %v", got, ok, err)
+			}
+		})
+	}
+}
+
+func TestLoadTable(t *testing.T) {
+	long := strings.Repeat("x", maxListLine+1)
+	tests := []struct {
+		name, content string
+		want          map[string]int // generations; -1: unknown
+		wantLine      int
+	}{
+		{name: "empty", content: "", want: map[string]int{"bob": -1, "": -1}},
+		{name: "mark and CRLF", content: "\uFEFFbob\r\ncarol gen=2\r\n", want: map[string]int{"bob": 0, "carol": 2, "dave": -1}},
+		{name: "no last end", content: "bob\ncarol", want: map[string]int{"bob": 0, "carol": 0}},
+		{name: "twice, the higher counts", content: "bob gen=2\nBOB@example.com\nbob gen=1\n", want: map[string]int{"bob": 2}},
+		{name: "twice, the higher later", content: "bob\nbob gen=9\n", want: map[string]int{"bob": 9}},
+		{name: "bad line", content: "#\n\nbob\nbob bob\n", wantLine: 4},
+		{name: "long line", content: "bob\n#" + long + "\n", wantLine: 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "list"), tt.content)
+			table, _, err := loadTable(path, testForm)
+			if tt.wantLine != 0 {
+				var line *LineError
+				if !errors.As(err, &line) || line.Line != tt.wantLine || line.Path != path {
+					t.Errorf("error %v, want line %d", err, tt.wantLine)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for local, want := range tt.want {
+				gen, known := table.generation(local)
+				if known != (want >= 0) || known && int(gen) != want {
+					t.Errorf("%q: generation %d, known %v, want %d", local, gen, known, want)
+				}
+			}
+		})
+	}
+}
+
+// bigList writes a list of n addresses.
+func bigList(t testing.TB, n int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "list")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := bufio.NewWriter(file)
+	for i := range n {
+		fmt.Fprintf(w, "firstname.lastname%d@example.com gen=%d\n", i, i%3)
+	}
+	if err := errors.Join(w.Flush(), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A million addresses are to fit in 200 MiB while the old list is still there.
+func TestListIsCompact(t *testing.T) {
+	const n = 100_000
+	path := bigList(t, n)
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	table, _, err := loadTable(path, testForm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := float64(heap()-before) / n
+	t.Logf("%.1f octets an address", each)
+	if each > 60 {
+		t.Errorf("%.1f octets an address", each)
+	}
+	if table.count != n {
+		t.Errorf("%d addresses", table.count)
+	}
+	for i := range n {
+		if gen, known := table.generation(fmt.Sprintf("firstname.lastname%d", i)); !known || int(gen) != i%3 {
+			t.Fatalf("%d: generation %d, known %v", i, gen, known)
+		}
+	}
+	if _, known := table.generation("firstname.lastname"); known {
+		t.Error("an unknown address is known")
+	}
+}
+
+func BenchmarkLoadMillion(b *testing.B) {
+	path := bigList(b, 1_000_000)
+	b.ResetTimer()
+	for b.Loop() {
+		begin := time.Now()
+		table, _, err := loadTable(path, testForm)
+		if err != nil || table.count != 1_000_000 {
+			b.Fatal(err)
+		}
+		b.ReportMetric(time.Since(begin).Seconds(), "s/load")
+		b.ReportMetric(float64(len(table.text)+4*len(table.slots))/(1<<20), "MiB")
+	}
+}
+
+// What parses is canonical, and its spelling parses to the same again.
+func FuzzListLine(f *testing.F) {
+	for _, line := range []string{
+		"bob", "bob@example.com gen=3 # x", `"john doe" gen=1`, `"a\"b\\c"@example.com`, `a\ b`, "#x", `"#x"`,
+		"J\u030C", "İstanbul", "bob#1 #2", "bob+x", "prvs=1=bob", "50%off", "@", `"@"`, `"`, "bob@EXAMPLE.com.", "\xff\xfe", `""`,
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		e, ok, err := testForm.parseLine(line)
+		if err != nil || !ok {
+			return
+		}
+		again, ok, err := testForm.parseLine(testForm.spellLine(e.local, e.gen, e.comment))
+		if err != nil || !ok || again != e {
+			t.Errorf("%+v, spelled %q, parses as %+v, %v, %v", e, testForm.spellLine(e.local, e.gen, e.comment), again, ok, err)
+		}
+	})
+}

@@ -1,0 +1,208 @@
+package keyring
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestParseRing(t *testing.T) {
+	const good = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	tests := []struct {
+		name, content string
+		ids           string // of the secrets, or
+		wantErr       string // part of the error
+		wantLine      int
+	}{
+		{name: "one", content: secretA, ids: "a"},
+		{name: "two, comments and blanks", content: "# x\n\n  " + secretA + "\t\n" + secretB, ids: "a b"},
+		{name: "no end of line", content: strings.TrimSpace(secretA), ids: "a"},
+		{name: "CRLF", content: strings.ReplaceAll(secretA+secretB, "\n", "\r\n"), ids: "a b"},
+		{name: "empty", content: "", wantErr: "holds no secret"},
+		{name: "comments only", content: "# a\n", wantErr: "holds no secret"},
+		{name: "no id", content: "\n" + good + "\n", wantErr: "not an id and a secret", wantLine: 2},
+		{name: "three fields", content: "a " + good + " x", wantErr: "not an id and a secret", wantLine: 1},
+		{name: "bad id", content: "a/b " + good, wantErr: "id is not", wantLine: 1},
+		{name: "long id", content: strings.Repeat("a", 33) + " " + good, wantErr: "id is not", wantLine: 1},
+		{name: "31 octets", content: "a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==", wantErr: "32 octets", wantLine: 1},
+		{name: "33 octets", content: "a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g", wantErr: "32 octets", wantLine: 1},
+		{name: "not base64", content: "a " + strings.Repeat("!", 44), wantErr: "32 octets", wantLine: 1},
+		{name: "very long", content: "a " + strings.Repeat("A", 400), wantErr: "32 octets", wantLine: 1},
+		{name: "zeros", content: "a " + strings.Repeat("A", 43) + "=", wantErr: "all zeros", wantLine: 1},
+		{name: "id twice", content: secretA + "a" + secretB[1:], wantErr: "id a is there twice", wantLine: 2},
+		{name: "secret twice", content: secretA + "b " + good, wantErr: "same secret as a", wantLine: 2},
+		{name: "too many", content: secrets(5), wantErr: "more than 4", wantLine: 5},
+		{name: "most", content: secrets(4), ids: "s1 s2 s3 s4"},
+		{name: "too large", content: strings.Repeat("#\n", maxSecretFile), wantErr: "longer than"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := parseRing("F", []byte(tt.content))
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Fatalf("error %v, want %q", err, tt.wantErr)
+				}
+				if strings.Contains(err.Error(), good[:8]) {
+					t.Errorf("error shows the secret: %v", err)
+				}
+				var line *LineError
+				if errors.As(err, &line); (line == nil) != (tt.wantLine == 0) || line != nil && line.Line != tt.wantLine {
+					t.Errorf("line %+v, want %d", line, tt.wantLine)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, s := range r.secrets {
+				ids = append(ids, s.id)
+			}
+			if got := strings.Join(ids, " "); got != tt.ids {
+				t.Errorf("ids %q, want %q", got, tt.ids)
+			}
+		})
+	}
+}
+
+// secrets returns a file of n different secrets.
+func secrets(n int) string {
+	var b strings.Builder
+	for i := 1; i <= n; i++ {
+		fmt.Fprintf(&b, "s%d %cAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n", i, 'A'+i)
+	}
+	return b.String()
+}
+
+func TestSecretFileMode(t *testing.T) {
+	tests := []struct {
+		mode       fs.FileMode
+		credential bool // in systemd's credentials directory
+		refused    bool
+	}{
+		{mode: 0o600}, {mode: 0o400}, {mode: 0o700},
+		{mode: 0o640, refused: true}, {mode: 0o604, refused: true}, {mode: 0o620, refused: true}, {mode: 0o602, refused: true}, {mode: 0o644, refused: true},
+		{mode: 0o440, credential: true}, {mode: 0o400, credential: true},
+		{mode: 0o444, credential: true, refused: true}, {mode: 0o460, credential: true, refused: true},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%o %v", tt.mode, tt.credential), func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "secret"), secretA)
+			if err := os.Chmod(path, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("CREDENTIALS_DIRECTORY", "")
+			if tt.credential {
+				t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(path)+"/")
+			}
+			_, _, err := loadRing(path)
+			if !tt.refused {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var mode *ModeError
+			if !errors.As(err, &mode) || mode.Mode.Perm() != tt.mode || !strings.Contains(err.Error(), "chmod 600 "+path) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestSecretFileIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, fifo} {
+		if _, _, err := loadRing(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: error %v", path, err)
+		}
+	}
+	if _, _, err := loadRing(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v, want fs.ErrNotExist", err)
+	}
+}
+
+func TestCreateSecret(t *testing.T) {
+	dir := t.TempDir()
+	seen := make(map[[secretSize]byte]bool)
+	for _, name := range []string{"one", "two"} {
+		path := filepath.Join(dir, name)
+		id, err := CreateSecret(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, info, err := loadRing(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 || len(r.secrets) != 1 || r.secrets[0].id != id {
+			t.Errorf("mode %o, secrets %v, want one of id %s", info.Mode().Perm(), r.secrets, id)
+		}
+		if seen[r.secrets[0].key] {
+			t.Error("the same secret twice")
+		}
+		seen[r.secrets[0].key] = true
+		if _, err := CreateSecret(path); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("second time: error %v, want fs.ErrExist", err)
+		}
+	}
+}
+
+// Nothing that a caller could print by accident shows a secret or a key.
+func TestNothingPrintsSecrets(t *testing.T) {
+	d := open(t, secretA, "bob\n", nil)
+	issued, err := d.KeyAt(address(t, "bob@example.com"), midday)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := d.ring.Load().secrets[0]
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
+		for _, v := range []any{d, d.ring.Load(), s, issued, &issued} {
+			text := fmt.Sprintf(verb, v)
+			for _, bad := range []string{"AAECAwQF", "0 1 2 3 4", "00010203", "0x0, 0x1", issued.Key.Reveal()} {
+				if strings.Contains(text, bad) {
+					t.Errorf("%s of %T shows %q: %s", verb, v, bad, text)
+				}
+			}
+		}
+	}
+}
+
+func FuzzSecretFile(f *testing.F) {
+	f.Add([]byte(secretA + secretB))
+	f.Add([]byte("# c\r\n\r\nid-1 AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\r\n"))
+	f.Add([]byte("a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n"))
+	f.Add([]byte("a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=\n")) // trailing bits
+	f.Add([]byte("\xEF\xBB\xBF" + secretA))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		given := bytes.Clone(content)
+		r, err := parseRing("F", content)
+		if !bytes.Equal(given, content) {
+			t.Fatal("input changed")
+		}
+		if err != nil {
+			return
+		}
+		if n := len(r.secrets); n < 1 || n > maxSecrets {
+			t.Fatalf("%d secrets", n)
+		}
+		for _, s := range r.secrets {
+			if !validSecretID(s.id) || !bytes.Contains(content, []byte(s.id)) {
+				t.Errorf("id %q", s.id)
+			}
+			if s.key == [secretSize]byte{} {
+				t.Error("empty secret")
+			}
+		}
+	})
+}
