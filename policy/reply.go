@@ -1,0 +1,70 @@
+package policy
+
+import "github.com/authkey/authkey/verifier"
+
+// A Reply is what the SMTP client hears instead of 250.
+type Reply struct {
+	Code     int    // 451 or 550
+	Enhanced string // RFC 3463 status code
+	Text     string // printable ASCII, one line
+}
+
+// IsZero reports whether there is no Reply: the MTA answers 250.
+func (r Reply) IsZero() bool { return r.Code == 0 }
+
+// The texts are short and constant, so that reports group by them; nothing of
+// the message, of DNS or of an AS is in them.
+const (
+	textFail     = "Sender address not authenticated: AuthKey invalid"
+	textNoKey    = "Sender address not authenticated: AuthKey missing"
+	textNoAS     = "Sender address not authenticated: no usable Authentication Server"
+	textTempFail = "AuthKey cannot be verified now, try again later"
+	textPolicy   = "Message refused by policy"
+)
+
+// Replies which no configuration changes.
+var (
+	// FilterError is for a fault of ours: the message is not lost, it comes again.
+	FilterError = Reply{451, "4.3.0", "Filter error, try again later"}
+	// TooManyFields is for a header with more fields to remove than an MTA stands.
+	TooManyFields = Reply{550, "5.7.1", "Too many authentication header fields"}
+	// TooManyRecipients is for more recipients than limits.recipients.
+	TooManyRecipients = Reply{451, "4.5.3", "Too many recipients"}
+)
+
+// Texts are the administrator's texts in place of the standard ones, named for
+// the result which first brings each of them up; an empty one stays standard.
+type Texts struct {
+	Fail, NoKey, None, PermError, TempError string
+}
+
+// rejection returns the 550 for a result.
+func (t Texts) rejection(res verifier.Result) Reply {
+	text := textPolicy
+	switch res.Status {
+	case verifier.Fail:
+		text = or(t.Fail, textFail)
+		if res.Reason == verifier.ReasonRequired {
+			text = or(t.NoKey, textNoKey)
+		}
+	case verifier.NoKey:
+		text = or(t.NoKey, textNoKey)
+	case verifier.None, verifier.TempError:
+		text = or(t.None, textNoAS)
+	case verifier.PermError:
+		text = or(t.PermError, textNoAS)
+	}
+	return Reply{550, "5.7.1", text}
+}
+
+// deferral returns the 451, the same for every result.
+func (t Texts) deferral() Reply {
+	return Reply{451, "4.7.1", or(t.TempError, textTempFail)}
+}
+
+func or(own, standard string) string {
+	if own != "" {
+		return own
+	}
+	return standard
+}
