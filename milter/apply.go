@@ -1,0 +1,125 @@
+package milter
+
+import (
+	"fmt"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// An outcome is what is to be done with one message: what the policy said, or a
+// reply of ours that goes before it.
+type outcome struct {
+	result verifier.Result
+	plan   policy.Plan
+	own    policy.Reply // not zero where the policy had nothing to say
+}
+
+// refuse answers with a reply of ours and changes nothing.
+func (o outcome) refuse(r policy.Reply) outcome {
+	o.own = r
+	return o
+}
+
+func (o outcome) reply() policy.Reply {
+	if !o.own.IsZero() {
+		return o.own
+	}
+	return o.plan.Reply
+}
+
+func (o outcome) response() *gomilter.Response {
+	reply := o.reply()
+	if reply.IsZero() && o.discards() {
+		return gomilter.RespDiscard
+	}
+	return response(reply)
+}
+
+func (o outcome) discards() bool {
+	return o.plan.Action == policy.Discard || o.plan.Action == policy.DiscardNotify
+}
+
+// delivers reports whether anything of the message is left for the MTA to keep,
+// so that it has to be changed.
+func (o outcome) delivers() bool { return o.reply().IsZero() && !o.discards() }
+
+// deletions counts the fields to delete from a message, including those that
+// only a marked message loses.
+func (m *message) deletions(mark bool) int {
+	n := 0
+	for _, d := range m.removals(mark) {
+		n += d.count
+	}
+	return n
+}
+
+// A removal is the deletion of the fields of one name.
+type removal struct {
+	name  string
+	count int
+	index func(i int) int // of the i-th of them, 1-based, among the fields of that name
+}
+
+// removals lists what has to go, by whose mail it is.
+func (m *message) removals(mark bool) []removal {
+	all := func(i int) int { return i + 1 }
+	var list []removal
+	if !m.keepsKey() {
+		list = append(list, removal{keyField, m.counts.key, all})
+	}
+	if m.class == inbound {
+		list = append(list,
+			removal{newKeyField, m.counts.newKey, all},
+			removal{quarantineField, m.counts.quarantine, all},
+			removal{authResField, len(m.authRes), func(i int) int { return m.authRes[i] }})
+		if mark {
+			list = append(list, removal{m.engine.Settings.MarkHeader, m.counts.mark, all})
+		}
+	}
+	return list
+}
+
+// apply tells the MTA every change. Deletions come first, and go from the last
+// field of a name to the first: Postfix renumbers the rest after each one.
+func (o outcome) apply(msg *message, m gomilter.Modifier) error {
+	if !o.delivers() {
+		return nil
+	}
+	mark := o.plan.Action == policy.Mark
+	for _, r := range msg.removals(mark) {
+		for i := r.count - 1; i >= 0; i-- {
+			if err := m.ChangeHeader(r.index(i), r.name, ""); err != nil {
+				return fmt.Errorf("delete %s: %w", r.name, err)
+			}
+		}
+	}
+	if mark {
+		if err := m.InsertHeader(0, msg.engine.Settings.MarkHeader, msg.engine.Settings.MarkValue); err != nil {
+			return fmt.Errorf("mark: %w", err)
+		}
+	}
+	result := authResult{Result: o.result, property: "smtp.mailfrom", address: msg.address.String()}
+	if field := formatAuthRes(msg.authID, result); field != "" {
+		if err := m.InsertHeader(0, authResField, field); err != nil {
+			return fmt.Errorf("insert %s: %w", authResField, err)
+		}
+	}
+	if o.plan.Action == policy.Quarantine {
+		if err := m.Quarantine(o.quarantineReason()); err != nil {
+			return fmt.Errorf("quarantine: %w", err)
+		}
+	}
+	return nil
+}
+
+// quarantineReason is what the MTA shows beside the held message.
+func (o outcome) quarantineReason() string {
+	reason := "authkey: " + string(o.result.Status)
+	if o.result.Reason != "" {
+		reason += " (" + string(o.result.Reason) + ")"
+	}
+	return reason
+}

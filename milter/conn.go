@@ -1,0 +1,220 @@
+package milter
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readBuffer holds what one read of a normal message brings: envelope, macros
+	// and header of most mail fit. It is the better part of what an idle
+	// connection costs.
+	readBuffer = 8 << 10
+	// holdBytes is how much may be held back for the MTA before it is sent
+	// without waiting for the next read.
+	holdBytes = 32 << 10
+	// writeTimeout bounds one flush; the MTA reads at once or is gone.
+	writeTimeout = 10 * time.Second
+	// negotiateTimeout bounds the wait for an MTA's first frame.
+	negotiateTimeout = 10 * time.Second
+	// deadlineSlack is how stale a read deadline may be before it is renewed;
+	// setting it for each frame costs as much as parsing the frame.
+	deadlineSlack = 2 * time.Second
+)
+
+// conn is the connection under go-milter. For every byte it does four things:
+// it reads through a buffer and lets a frame through only when all of it has
+// arrived and is well formed (the library allocates what a frame claims to be,
+// and panics on some); it holds writes until the next read has to wait, so that a
+// message's deletions, insertion and answer leave in one packet; it keeps
+// TCP_QUICKACK on, since MTAs write small packets and delayed acknowledgements
+// would cost 40 ms each; and it bounds how long a silent MTA is waited for.
+//
+// It is used by the one goroutine that the library runs per connection; only
+// Close may come from another.
+type conn struct {
+	net.Conn
+	raw  syscall.RawConn // of a TCP connection, for TCP_QUICKACK
+	idle time.Duration
+
+	in         []byte // buffer
+	start, end int    // what of in has been read and not been handed on
+	ready      int    // how much of that belongs to a checked frame
+
+	out      []byte      // held back
+	held     atomic.Bool // whether out has anything, for those who must not close yet
+	outLeft  int         // bytes of the frame being written which are still to come
+	flushNow bool        // the frame being written must not be held back
+
+	deadline  time.Time   // the read deadline in force
+	onRefusal func(error) // told once, when a frame is refused
+	onClose   func()
+	closed    sync.Once
+}
+
+// newConn wraps an accepted connection. idle bounds how long one frame, from the
+// wait for it to its last byte, may take.
+func newConn(c net.Conn, idle time.Duration, onRefusal func(error), onClose func()) *conn {
+	wrapped := &conn{Conn: c, idle: idle, onRefusal: onRefusal, onClose: onClose}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			wrapped.raw = raw
+		}
+	}
+	wrapped.quickAck()
+	// The first frame has a deadline of its own, shorter than idle.
+	wrapped.deadline = time.Now().Add(min(idle, negotiateTimeout))
+	_ = c.SetReadDeadline(wrapped.deadline)
+	return wrapped
+}
+
+// quickAck asks for immediate acknowledgements. The option is not sticky: the
+// kernel takes it back as it sees fit, hence after every read.
+func (c *conn) quickAck() {
+	if c.raw == nil {
+		return
+	}
+	_ = c.raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+	})
+}
+
+// Read hands on bytes of checked frames only.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.ready == 0 {
+		if err := c.nextFrame(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.in[c.start:c.start+min(c.ready, len(p))])
+	c.start += n
+	c.ready -= n
+	return n, nil
+}
+
+// nextFrame reads until a whole frame is in the buffer, and checks it.
+func (c *conn) nextFrame() error {
+	if c.start == c.end {
+		c.start, c.end = 0, 0
+		if cap(c.in) > readBuffer { // one big frame shall not cost for ever
+			c.in = nil
+		}
+	}
+	if err := c.fill(frameHeader); err != nil {
+		return err
+	}
+	length, err := frameLength(c.in[c.start:])
+	if err == nil {
+		if err := c.fill(frameHeader + length); err != nil {
+			return err
+		}
+		err = checkFrame(c.in[c.start+frameHeader : c.start+frameHeader+length])
+	}
+	if err != nil {
+		c.onRefusal(err)
+		return err
+	}
+	c.ready = frameHeader + length
+	return nil
+}
+
+// fill reads until at least n bytes are buffered. The buffer grows only as bytes
+// arrive: a frame that claims to be large costs nothing until it is.
+func (c *conn) fill(n int) error {
+	for c.end-c.start < n {
+		if c.start > 0 && c.end == len(c.in) {
+			c.end = copy(c.in, c.in[c.start:c.end])
+			c.start = 0
+		}
+		if c.end == len(c.in) {
+			grown := make([]byte, max(readBuffer, min(2*len(c.in), n)))
+			copy(grown, c.in[:c.end])
+			c.in = grown
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		c.renewDeadline()
+		got, err := c.Conn.Read(c.in[c.end:])
+		c.quickAck()
+		c.end += got
+		if err != nil && c.end-c.start < n {
+			if errors.Is(err, io.EOF) && c.end > c.start {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// renewDeadline gives the next frame its time. Within a frame the deadline stays,
+// so that the time is a total and not one per byte.
+func (c *conn) renewDeadline() {
+	if c.end > c.start && !c.deadline.IsZero() {
+		return
+	}
+	now := time.Now()
+	if want := now.Add(c.idle); want.Sub(c.deadline) > deadlineSlack {
+		c.deadline = want
+		_ = c.Conn.SetReadDeadline(want)
+	}
+}
+
+// Write holds p back until the next read has to wait. Progress is the exception:
+// it exists to be heard while we are busy.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.outLeft == 0 && len(p) > frameHeader {
+		// The library writes length and command in one call, data in the next.
+		c.outLeft = frameHeader + int(binary.BigEndian.Uint32(p))
+		c.flushNow = p[frameHeader] == 'p'
+	}
+	c.outLeft -= min(len(p), c.outLeft)
+	c.out = append(c.out, p...)
+	c.held.Store(true)
+	if len(c.out) > holdBytes || c.flushNow && c.outLeft == 0 {
+		if err := c.flush(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := c.Conn.Write(c.out)
+	if cap(c.out) > readBuffer {
+		c.out = nil
+	} else {
+		c.out = c.out[:0]
+	}
+	c.held.Store(false)
+	return err
+}
+
+// Close closes the connection and gives up its place among them.
+func (c *conn) Close() error {
+	err := net.ErrClosed
+	c.closed.Do(func() {
+		err = c.Conn.Close()
+		c.onClose()
+	})
+	return err
+}
+
+// SetReadDeadline is the library's; deadlines are ours.
+func (c *conn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is the library's; deadlines are ours.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }

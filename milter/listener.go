@@ -1,0 +1,105 @@
+package milter
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// Back-off of the accept loop while the process has no descriptors left.
+const (
+	acceptBackoffMin = 5 * time.Millisecond
+	acceptBackoffMax = time.Second
+)
+
+// A listener hands the library connections of ours. It bounds their number, and
+// outlives errors of Accept: the library would stop serving at the first.
+type listener struct {
+	net.Listener
+	srv *Server
+}
+
+// Accept returns an error only when the listener is closed.
+func (l *listener) Accept() (net.Conn, error) {
+	backoff := acceptBackoffMin
+	for {
+		c, err := l.Listener.Accept()
+		if err == nil {
+			backoff = acceptBackoffMin
+			if wrapped := l.srv.admit(c); wrapped != nil {
+				return wrapped, nil
+			}
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) || l.srv.stopping.Load() {
+			return nil, err
+		}
+		l.srv.log.Error("cannot accept a milter connection", "listen", l.Addr().String(), "error", err.Error(), "retry_in", backoff.String())
+		select {
+		case <-l.srv.ctx.Done():
+			return nil, net.ErrClosed
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, acceptBackoffMax)
+	}
+}
+
+// admit makes c one of the server's connections, or closes it where there are
+// too many.
+func (s *Server) admit(c net.Conn) net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limits := s.engine.Limits
+	if len(s.conns) >= limits.Connections {
+		_ = c.Close()
+		if left, ok := s.tooMany.allow(); ok {
+			s.log.Error("too many milter connections, closed one at once", "limit", limits.Connections, "suppressed", left)
+		}
+		return nil
+	}
+	var wrapped *conn
+	wrapped = newConn(c, limits.IdleTimeout, s.refusedFrame, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, wrapped)
+	})
+	s.conns[wrapped] = struct{}{}
+	return wrapped
+}
+
+func (s *Server) refusedFrame(err error) {
+	if left, ok := s.frames.allow(); ok {
+		s.log.Error("closed a milter connection", "error", err.Error(), "suppressed", left)
+	}
+}
+
+// Connections returns how many MTA connections are open.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// A logLimit lets one line a minute through and counts the others, for events
+// which a stranger can cause at will.
+type logLimit struct {
+	mu         sync.Mutex
+	last       time.Time
+	suppressed int
+}
+
+const logLimitEvery = time.Minute
+
+// allow reports whether to log now, and how many lines were left out before.
+func (l *logLimit) allow() (suppressed int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.last) >= logLimitEvery {
+		suppressed = l.suppressed
+		l.last, l.suppressed = now, 0
+		return suppressed, true
+	}
+	l.suppressed++
+	return 0, false
+}

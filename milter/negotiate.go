@@ -1,0 +1,83 @@
+package milter
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	gomilter "github.com/d--j/go-milter"
+)
+
+// What we ask an MTA for. Without the actions in requiredActions no key could be
+// removed and no result written; the others degrade.
+const (
+	requiredActions = gomilter.OptAddHeader | gomilter.OptChangeHeader
+	wantedActions   = requiredActions | gomilter.OptQuarantine | gomilter.OptSetMacros
+
+	// No body, no events without use, and no reply before the end of the message:
+	// an MTA that need not wait for us after each header field is three times as fast.
+	wantedProtocol = gomilter.OptNoBody | gomilter.OptNoData | gomilter.OptNoUnknown |
+		gomilter.OptNoHelo | gomilter.OptNoEOH | gomilter.OptNoReplies
+)
+
+// The macros we ask for. Such a request takes the place of the MTA's own lists,
+// so that everything needed must be in it. Postfix has no queue id before the
+// first valid recipient, hence again at the end.
+var (
+	macrosAtConnect = []gomilter.MacroName{gomilter.MacroMTAFQDN, gomilter.MacroDaemonName,
+		gomilter.MacroClientAddr, gomilter.MacroRFC1413AuthInfo}
+	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen}
+	macrosAtEnd  = []gomilter.MacroName{gomilter.MacroQueueId}
+)
+
+// negotiate takes what the MTA offers of what we want. The library by itself
+// would close the connection if anything were missing, and every client of an
+// MTA with milter_protocol = 2 would hear 451.
+func negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.OptAction,
+	mtaProtocol, ourProtocol gomilter.OptProtocol, offered gomilter.DataSize) (
+	version uint32, actions gomilter.OptAction, protocol gomilter.OptProtocol, size gomilter.DataSize, err error) {
+	if mtaVersion < 2 {
+		return 0, 0, 0, 0, fmt.Errorf("MTA speaks milter protocol %d, 2 or newer is needed", mtaVersion)
+	}
+	if missing := requiredActions &^ mtaActions; missing != 0 {
+		return 0, 0, 0, 0, fmt.Errorf("MTA does not let a filter change headers: it lacks %s", missing)
+	}
+	return min(mtaVersion, ourVersion), ourActions & mtaActions, ourProtocol & mtaProtocol, offered, nil
+}
+
+// noteDegraded says once what an MTA will not do.
+func (s *Server) noteDegraded(actions gomilter.OptAction) {
+	if missing := wantedActions &^ gomilter.OptSetMacros &^ actions; missing != 0 {
+		s.degraded.Do(func() {
+			s.log.Warn("the MTA offers less than the policy may ask for: mail is marked instead", "missing", missing.String())
+		})
+	}
+}
+
+// The library reports through one function for the whole process; it goes to the
+// logger of the Server made last.
+var libraryLog struct {
+	once sync.Once
+	mu   sync.Mutex
+	log  *slog.Logger
+	rate logLimit
+}
+
+// maxLibraryText bounds what the library says of an MTA's input.
+const maxLibraryText = 200
+
+func routeLibraryWarnings(log *slog.Logger) {
+	libraryLog.mu.Lock()
+	libraryLog.log = log
+	libraryLog.mu.Unlock()
+	libraryLog.once.Do(func() {
+		gomilter.LogWarning = func(format string, v ...any) {
+			libraryLog.mu.Lock()
+			log := libraryLog.log
+			libraryLog.mu.Unlock()
+			if left, ok := libraryLog.rate.allow(); ok {
+				log.Warn("milter connection", "detail", cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
+			}
+		}
+	})
+}

@@ -1,0 +1,281 @@
+package milter
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// progressEvery keeps an MTA waiting while an AS is asked; Sendmail gives up
+// after 10 s by default.
+const progressEvery = 3 * time.Second
+
+// A session is the library's view of one MTA connection. Every callback only
+// collects; EndOfMessage asks, decides and answers.
+type session struct {
+	gomilter.NoOpMilter // for the events that we do not ask for
+
+	srv       *Server
+	abilities policy.Abilities
+	origin    origin   // of the SMTP client the MTA is serving
+	client    string   // its address for the log
+	msg       *message // between MAIL FROM and the end, nil otherwise
+}
+
+var _ gomilter.Milter = (*session)(nil)
+
+func (s *Server) newSession(_ uint32, actions gomilter.OptAction, _ gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
+	s.noteDegraded(actions)
+	s.sessions.Add(1)
+	return &session{srv: s, abilities: policy.Abilities{Quarantine: actions&gomilter.OptQuarantine != 0}}
+}
+
+// guard ends a panic in a callback: the library would let it end the process.
+// The message is answered 451 at its end, since what was collected of it can no
+// longer be relied on.
+func (s *session) guard(callback string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	// Only the runtime's own words are known to hold nothing of the message.
+	what := fmt.Sprintf("%T", p)
+	if err, ok := p.(runtime.Error); ok {
+		what = err.Error()
+	}
+	s.srv.log.Error("panic in a milter callback, the message is deferred", "callback", callback,
+		"panic", cut(what, maxLogValue), "stack", string(debug.Stack()))
+	if s.msg != nil {
+		s.msg.broken = true
+	}
+}
+
+// NewConnection begins a connection, or with SMFIC_QUIT_NC another SMTP client
+// on the same one: nothing of the old one is kept.
+func (s *session) NewConnection(gomilter.Modifier) error {
+	defer s.guard("new connection")
+	s.abandon(nil)
+	s.origin, s.client = origin{}, ""
+	return nil
+}
+
+// Connect learns who the SMTP client is.
+func (s *session) Connect(_ string, family string, _ uint16, addr string, _ gomilter.Modifier) (*gomilter.Response, error) {
+	defer s.guard("connect")
+	s.origin, s.client = origin{}, addr
+	switch family {
+	case "tcp4", "tcp6":
+		client, err := netip.ParseAddr(addr)
+		if err == nil {
+			s.origin.client = client.Unmap().WithZone("")
+		}
+	default:
+		s.origin.local = true
+	}
+	return gomilter.RespContinue, nil
+}
+
+// MailFrom begins a message.
+func (s *session) MailFrom(from, _ string, m gomilter.Modifier) (*gomilter.Response, error) {
+	defer s.guard("mail")
+	s.abandon(m)
+	msg := &message{engine: s.srv.acquire(), began: time.Now(), sender: from}
+	s.begin(msg)
+	o := s.origin
+	o.daemon = m.Get(gomilter.MacroDaemonName)
+	o.authenticated = m.Get(gomilter.MacroAuthAuthen) != ""
+	msg.class = msg.engine.Settings.classify(o)
+	msg.address, msg.addrErr = wire.ParseAddress(from)
+	msg.authIDs = msg.engine.authIDs
+	if mta := m.Get(gomilter.MacroMTAFQDN); msg.engine.Settings.AuthservID == "" && mta != "" {
+		msg.authID = mta
+		msg.authIDs = append([]string{mta}, msg.authIDs...)
+	} else {
+		msg.authID = msg.authIDs[0]
+	}
+	if msg.class == inbound && msg.addrErr == nil {
+		msg.engine.Verifier.Prefetch(msg.address)
+	}
+	return gomilter.RespContinue, nil
+}
+
+// RcptTo takes a recipient.
+func (s *session) RcptTo(to, _ string, _ gomilter.Modifier) (*gomilter.Response, error) {
+	defer s.guard("rcpt")
+	if s.msg != nil {
+		s.msg.addRecipient(to)
+	}
+	return gomilter.RespContinue, nil
+}
+
+// Header takes a header field.
+func (s *session) Header(name, value string, _ gomilter.Modifier) (*gomilter.Response, error) {
+	defer s.guard("header")
+	if s.msg != nil {
+		s.msg.addField(name, value)
+	}
+	return gomilter.RespContinue, nil
+}
+
+// EndOfMessage asks, decides, changes and answers.
+func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
+	msg := s.msg
+	if msg == nil { // no MAIL FROM that we saw: nothing is known, nothing may pass
+		return tempFail(), nil
+	}
+	defer s.end(msg)
+	out := outcome{}.refuse(policy.FilterError)
+	func() {
+		defer s.guard("end of message")
+		decided := s.decide(msg, m)
+		if err = decided.apply(msg, m); err == nil {
+			out = decided
+		}
+	}()
+	s.logMessage(msg, m, out)
+	if err != nil {
+		// The MTA has part of the changes: breaking off is what makes it drop them.
+		return nil, fmt.Errorf("change message: %w", err)
+	}
+	return out.response(), nil
+}
+
+// decide finds out what is to become of a message.
+func (s *session) decide(msg *message, m gomilter.Modifier) outcome {
+	var out outcome
+	switch {
+	case msg.broken, msg.uncounted:
+		return out.refuse(policy.FilterError)
+	case msg.overflow:
+		return out.refuse(policy.TooManyRecipients)
+	case msg.deletions(false) > maxDeletions:
+		return out.refuse(policy.TooManyFields)
+	}
+	out.result = s.result(msg, m)
+	stopped := s.srv.ctx.Err() != nil && out.result.Status == verifier.TempError
+	if msg.broken || stopped { // our fault, not that of the sender's AS
+		return out.refuse(policy.FilterError)
+	}
+	if msg.class == inbound {
+		out.plan = msg.engine.Policy.Decide(policy.Envelope{Recipients: msg.recipients, Abilities: s.abilities}, out.result)
+	} else {
+		out.plan = policy.Plan{Action: policy.Accept, By: policy.ByDefault}
+	}
+	if msg.deletions(out.plan.Action == policy.Mark) > maxDeletions {
+		return out.refuse(policy.TooManyFields)
+	}
+	return out
+}
+
+// result verifies a message, or says why it is not verified.
+func (s *session) result(msg *message, m gomilter.Modifier) verifier.Result {
+	if msg.class != inbound {
+		return verifier.Result{Status: verifier.Skipped, Reason: verifier.Reason(msg.class.String())}
+	}
+	if msg.addrErr != nil {
+		return verifier.Unaddressable(msg.addrErr)
+	}
+	query := verifier.Query{Address: msg.address, Key: msg.key}
+	if res, ok := msg.engine.Verifier.Cached(query); ok {
+		return res
+	}
+	answer := make(chan verifier.Result, 1)
+	go func() { answer <- s.verify(msg, query) }()
+	progress := time.NewTicker(progressEvery)
+	defer progress.Stop()
+	for {
+		select {
+		case res := <-answer:
+			return res
+		case <-progress.C:
+			_ = m.Progress() // an MTA too old for it, or gone; the answer comes all the same
+		}
+	}
+}
+
+// verify is Verify with a panic made a fault of ours.
+func (s *session) verify(msg *message, query verifier.Query) (res verifier.Result) {
+	defer func() {
+		if msg.broken {
+			res = verifier.Result{Status: verifier.TempError}
+		}
+	}()
+	defer s.guard("verify")
+	return msg.engine.Verifier.Verify(s.srv.ctx, query)
+}
+
+// Abort ends a message that will not be finished, and no more than that: the
+// SMTP client stays.
+func (s *session) Abort(m gomilter.Modifier) error {
+	defer s.guard("abort")
+	s.abandon(m)
+	return nil
+}
+
+// Cleanup ends the connection.
+func (s *session) Cleanup(m gomilter.Modifier) {
+	defer s.srv.sessions.Add(-1)
+	defer s.guard("cleanup")
+	s.abandon(m)
+}
+
+// begin makes msg the session's message. One that begins while we are stopping
+// is not waited for, and will hear 451.
+func (s *session) begin(msg *message) {
+	s.msg = msg
+	msg.uncounted = s.srv.stopping.Load()
+	if !msg.uncounted {
+		s.srv.inFlight.Add(1)
+	}
+}
+
+// end forgets the session's message.
+func (s *session) end(msg *message) {
+	if !msg.uncounted {
+		s.srv.inFlight.Add(-1)
+	}
+	s.srv.release(msg.engine)
+	s.msg = nil
+}
+
+// abandon ends a message that did not reach its end, if there is one.
+func (s *session) abandon(m gomilter.Modifier) {
+	if msg := s.msg; msg != nil {
+		s.logAborted(msg, m)
+		s.end(msg)
+	}
+}
+
+func tempFail() *gomilter.Response { return response(policy.FilterError) }
+
+// response makes the library's response of a Reply; the zero Reply is 250.
+func response(r policy.Reply) *gomilter.Response {
+	if r.IsZero() {
+		return gomilter.RespAccept
+	}
+	resp, err := gomilter.RejectWithCodeAndReason(uint16(r.Code), r.Enhanced+" "+r.Text)
+	if err != nil { // a text the library cannot send: say it without
+		if r.Code < 500 {
+			return gomilter.RespTempFail
+		}
+		return gomilter.RespReject
+	}
+	return resp
+}
+
+// cut bounds what came from outside, without splitting a UTF-8 sequence.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
