@@ -1,0 +1,113 @@
+package verifier
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/time/rate"
+)
+
+// The dial budget (docs/protocol.md section 4): nobody may use us as a cannon. A
+// bucket of rate r and burst b lets through r+b in the worst second, so that
+// these give at most 50. Peers that never answered share a smaller bucket: a
+// thousand names which lead nowhere must not keep us from a server that works.
+const (
+	dialRate, dialBurst         = 40, 10
+	strangerRate, strangerBurst = 32, 8
+
+	// maxPeers bounds the memory of who answered before.
+	maxPeers = 4096
+)
+
+// A budget says when an address may be dialled.
+type budget struct {
+	all, strangers *rate.Limiter
+
+	mu    sync.Mutex
+	peers map[netip.AddrPort]struct{} // have answered a question
+	gates map[netip.AddrPort]*gate    // strangers being dialled
+}
+
+// A gate lets one dial at a time through.
+type gate struct {
+	free  chan struct{} // holds one value while nobody dials
+	users int           // guarded by budget.mu
+}
+
+func newBudget() *budget {
+	return &budget{
+		all:       rate.NewLimiter(dialRate, dialBurst),
+		strangers: rate.NewLimiter(strangerRate, strangerBurst),
+		peers:     make(map[netip.AddrPort]struct{}),
+		gates:     make(map[netip.AddrPort]*gate),
+	}
+}
+
+// admit waits until peer may be dialled, once. The caller calls release when the
+// dial is over. The error is a *failure of ReasonDialBudget.
+func (b *budget) admit(ctx context.Context, peer netip.AddrPort) (release func(), err error) {
+	release = func() {}
+	if g := b.gate(peer); g != nil {
+		select {
+		case <-g.free:
+		case <-ctx.Done():
+			b.leave(peer, g)
+			return nil, failuref(ReasonDialBudget, "another dial to %v is under way", peer)
+		}
+		release = func() {
+			g.free <- struct{}{}
+			b.leave(peer, g)
+		}
+		if err := b.strangers.Wait(ctx); err != nil {
+			release()
+			return nil, failuref(ReasonDialBudget, "too many dials to new servers: %w", err)
+		}
+	}
+	if err := b.all.Wait(ctx); err != nil {
+		release()
+		return nil, failuref(ReasonDialBudget, "too many dials: %w", err)
+	}
+	return release, nil
+}
+
+// gate returns the gate of a peer which never answered, nil for any other.
+func (b *budget) gate(peer netip.AddrPort) *gate {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.peers[peer]; ok {
+		return nil
+	}
+	g := b.gates[peer]
+	if g == nil {
+		g = &gate{free: make(chan struct{}, 1)}
+		g.free <- struct{}{}
+		b.gates[peer] = g
+	}
+	g.users++
+	return g
+}
+
+func (b *budget) leave(peer netip.AddrPort, g *gate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if g.users--; g.users == 0 {
+		delete(b.gates, peer)
+	}
+}
+
+// answered takes note that a peer answered a question.
+func (b *budget) answered(peer netip.AddrPort) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.peers[peer]; ok {
+		return
+	}
+	for old := range b.peers { // any one; it becomes known again when it answers
+		if len(b.peers) < maxPeers {
+			break
+		}
+		delete(b.peers, old)
+	}
+	b.peers[peer] = struct{}{}
+}

@@ -1,0 +1,98 @@
+package verifier
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"sync"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// DefaultEntries is how many addresses a Cache holds unless told otherwise.
+const DefaultEntries = 1_000_000
+
+// A digest stands for an (address, key) pair: the first half of an HMAC-SHA-256,
+// which RFC 2104 section 5 allows, under a secret that lives and dies with the Cache.
+type digest [16]byte
+
+// A Cache remembers for each sender address the key last found valid, and until
+// when (docs/protocol.md section 6). It holds digests, never a key, and at most
+// as many addresses as it was made for: about 200 octets each. It may be shared
+// by Verifiers that follow each other, and is safe for concurrent use.
+type Cache struct {
+	valid   *sieve[digest]
+	hashers sync.Pool // of *hasher: setting up an HMAC costs as much as using it
+}
+
+type hasher struct {
+	mac hash.Hash
+	buf []byte
+	sum [sha256.Size]byte
+}
+
+// NewCache makes a Cache for so many addresses. With 0 it remembers nothing.
+func NewCache(entries int) *Cache {
+	secret := make([]byte, sha256.Size)
+	rand.Read(secret) // never fails
+	c := &Cache{valid: newSieve[digest](entries)}
+	c.hashers.New = func() any {
+		return &hasher{mac: hmac.New(sha256.New, secret), buf: make([]byte, 0, 256)}
+	}
+	return c
+}
+
+// Len returns the number of addresses remembered, those whose time is over included.
+func (c *Cache) Len() int { return c.valid.len() }
+
+// Flush forgets the address, and reports whether it was known. The next message
+// from it is asked about.
+func (c *Cache) Flush(address wire.Address) bool { return c.valid.remove(address.String()) }
+
+// digest computes what stands for the pair.
+func (c *Cache) digest(address wire.Address, key wire.Key) (d digest) {
+	h := c.hashers.Get().(*hasher)
+	buf := h.buf[:0]
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(address.String())))
+	buf = append(buf, address.String()...)
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(key.Reveal())))
+	buf = append(buf, key.Reveal()...)
+	h.mac.Write(buf)
+	copy(d[:], h.mac.Sum(h.sum[:0]))
+	h.mac.Reset()
+	clear(buf) // it held the key
+	h.buf = buf
+	c.hashers.Put(h)
+	return d
+}
+
+// pass reports whether the pair that d stands for is known to be valid, and for
+// how much longer.
+func (c *Cache) pass(address wire.Address, d digest) (ttl time.Duration, ok bool) {
+	now := time.Now()
+	known, ends, ok := c.valid.get(address.String(), now)
+	if !ok || !hmac.Equal(known[:], d[:]) {
+		return 0, false
+	}
+	return ends.Sub(now), true
+}
+
+// knows reports whether some key of the address is known to be valid.
+func (c *Cache) knows(address wire.Address) bool {
+	n := c.valid.find(address.String())
+	return n != nil && n.ends > time.Now().UnixNano()
+}
+
+// found takes note of a VALIDKEY. A ttl of 0 means that the AS wants to be asked
+// each time: then nothing is known of the address any more.
+func (c *Cache) found(address wire.Address, d digest, ttl time.Duration) {
+	if ttl <= 0 {
+		c.valid.remove(address.String())
+		return
+	}
+	now := time.Now()
+	c.valid.put(address.String(), d, now, now.Add(ttl))
+}

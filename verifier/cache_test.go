@@ -1,0 +1,94 @@
+package verifier
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+func TestDigest(t *testing.T) {
+	c := NewCache(10)
+	a, k := address(t, "u@a.test"), wire.JoinKeys("key")
+	d := c.digest(a, k)
+	if d != c.digest(a, k) {
+		t.Error("the same pair, another digest")
+	}
+	others := map[string]digest{
+		"key":     c.digest(a, wire.JoinKeys("kez")),
+		"address": c.digest(address(t, "v@a.test"), k),
+		"border":  c.digest(address(t, "u@a.testk"), wire.JoinKeys("ey")),
+		"secret":  NewCache(10).digest(a, k),
+	}
+	for what, other := range others {
+		if other == d {
+			t.Errorf("another %s, the same digest", what)
+		}
+	}
+	// Hashers are shared, one at a time.
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				if c.digest(a, k) != d {
+					t.Error("another digest beside others")
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestCacheTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewCache(10)
+		a := address(t, "u@a.test")
+		one, two := c.digest(a, wire.JoinKeys("one")), c.digest(a, wire.JoinKeys("two"))
+		state := func(wantOne, wantTwo time.Duration) {
+			t.Helper()
+			ttlOne, okOne := c.pass(a, one)
+			ttlTwo, okTwo := c.pass(a, two)
+			if ttlOne != wantOne || ttlTwo != wantTwo || okOne != (wantOne > 0) || okTwo != (wantTwo > 0) {
+				t.Errorf("one %v %v, two %v %v; want %v, %v", ttlOne, okOne, ttlTwo, okTwo, wantOne, wantTwo)
+			}
+			if c.knows(a) != (wantOne > 0 || wantTwo > 0) {
+				t.Error("knows")
+			}
+		}
+		c.found(a, one, time.Minute)
+		state(time.Minute, 0)
+		time.Sleep(59 * time.Second)
+		state(time.Second, 0)
+		time.Sleep(time.Second)
+		state(0, 0)
+		c.found(a, one, time.Minute)
+		c.found(a, two, time.Hour)
+		state(0, time.Hour)
+		c.found(a, one, 0) // not to be kept
+		state(0, 0)
+		if c.Len() != 0 {
+			t.Errorf("%d entries", c.Len())
+		}
+	})
+}
+
+// TestReplyTTL: what an AS says counts up to the configured bound.
+func TestReplyTTL(t *testing.T) {
+	v := &Verifier{defaultTTL: 5 * time.Minute, maxTTL: time.Hour}
+	tests := []struct {
+		reply wire.Reply
+		want  time.Duration
+	}{
+		{wire.Reply{}, 5 * time.Minute},
+		{wire.Reply{HasTTL: true}, 0},
+		{wire.Reply{HasTTL: true, TTL: time.Second}, time.Second},
+		{wire.Reply{HasTTL: true, TTL: 9 * time.Hour}, time.Hour},
+	}
+	for _, tt := range tests {
+		if got := v.ttl(tt.reply); got != tt.want {
+			t.Errorf("%+v: %v, want %v", tt.reply, got, tt.want)
+		}
+	}
+}

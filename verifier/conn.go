@@ -1,0 +1,357 @@
+package verifier
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// Limits of one connection (docs/protocol.md sections 2 and 4).
+const (
+	// maxOutstanding is how many questions may wait for their replies.
+	maxOutstanding = 1000
+	// idleTimeout ends a connection on which nobody waits.
+	idleTimeout = 60 * time.Second
+	// maxAge ends any connection, so that changes of DNS and certificates are seen;
+	// by up to ageSpread earlier, so that two made together do not end together.
+	maxAge    = time.Hour
+	ageSpread = 15 * time.Minute
+	// maxLate is how many replies more than one for each question are dropped
+	// before the server counts as broken.
+	maxLate = 1000
+	// keptBuffer is how large a write buffer may be to be used again.
+	keptBuffer = 64 << 10
+)
+
+// errEnded says that the server, or we, ended a connection between two lines. A
+// question may be asked again elsewhere.
+var errEnded = errors.New("connection ended")
+
+// A conn is one pipelined connection to an AS. Its reader and its writer run until
+// end is called; whoever asks hands a line to the writer and waits for the reader.
+type conn struct {
+	link
+	owner *target
+	born  time.Time
+	idle  *time.Timer // ends it when nobody waits
+	age   *time.Timer // retires it
+
+	wake chan struct{} // there is something to write
+	gone chan struct{} // closed by end
+
+	mu       sync.Mutex
+	err      error // why it ended; nil while it lives
+	endedAt  time.Time
+	retired  bool // takes no more questions
+	pending  map[uint64]*question
+	first    uint64 // sequence numbers sent are first up to next, exclusively
+	next     uint64
+	sent     uint64
+	replies  uint64    // to whatever was sent
+	lastLine time.Time // when the last whole line came
+	out      []byte    // lines to write
+}
+
+// A question is a VERIFY line that waits for its reply.
+type question struct {
+	seq     uint64
+	address string
+	asked   time.Time
+	pooled  bool       // the connection was open before
+	done    chan heard // gets one value
+}
+
+// heard is what became of a question.
+type heard struct {
+	reply wire.Reply
+	err   error
+	// spoken: the connection had answered something before it ended.
+	spoken bool
+}
+
+func newConn(l link, owner *target, first uint64) *conn {
+	c := &conn{
+		link:    l,
+		owner:   owner,
+		born:    time.Now(),
+		wake:    make(chan struct{}, 1),
+		gone:    make(chan struct{}),
+		pending: make(map[uint64]*question),
+		first:   first,
+		next:    first,
+	}
+	c.idle = time.AfterFunc(idleTimeout, func() { c.endIf(func() bool { return len(c.pending) == 0 }) })
+	c.age = time.AfterFunc(maxAge-rand.N(ageSpread), c.retire)
+	return c
+}
+
+// randomSeq returns where a connection's sequence numbers start. 0 is none.
+func randomSeq() uint64 { return max(1, rand.Uint64()) }
+
+// room returns how many more questions the connection takes now.
+func (c *conn) room() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.retired {
+		return 0
+	}
+	return maxOutstanding - len(c.pending)
+}
+
+// ask queues a VERIFY line; nil if the connection takes no more questions.
+func (c *conn) ask(address wire.Address, key wire.Key, pooled bool) *question {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.retired || len(c.pending) >= maxOutstanding {
+		return nil
+	}
+	if c.next == 0 { // it wrapped
+		c.next = 1
+	}
+	q := &question{seq: c.next, address: address.String(), asked: time.Now(), pooled: pooled, done: make(chan heard, 1)}
+	c.next++
+	c.sent++
+	if len(c.pending) == 0 {
+		c.idle.Stop()
+	}
+	c.pending[q.seq] = q
+	c.out = wire.Request{Seq: q.seq, Address: q.address, Key: key}.Append(c.out)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return q
+}
+
+// drop gives a question up; false if it has been decided meanwhile. patience says
+// that it waited for as long as an AS may take: if not one whole line came in that
+// time, the connection gets no more questions.
+func (c *conn) drop(q *question, patience bool) bool {
+	c.mu.Lock()
+	_, waiting := c.pending[q.seq]
+	if waiting {
+		delete(c.pending, q.seq)
+		if patience && c.lastLine.Before(q.asked) {
+			c.retired = true
+		}
+	}
+	c.mu.Unlock()
+	if waiting {
+		c.freed()
+	}
+	return waiting
+}
+
+// freed says that a question is no longer pending.
+func (c *conn) freed() {
+	c.endIf(func() bool {
+		if len(c.pending) == 0 {
+			c.idle.Reset(idleTimeout)
+		}
+		return len(c.pending) == 0 && c.retired
+	})
+	c.owner.freed()
+}
+
+// retire gives the connection no more questions, and ends it after its last one.
+func (c *conn) retire() {
+	c.endIf(func() bool {
+		c.retired = true
+		return len(c.pending) == 0
+	})
+}
+
+// endIf ends the connection if a condition holds under its lock.
+func (c *conn) endIf(condition func() bool) {
+	c.mu.Lock()
+	ended := c.err == nil && condition()
+	var pending map[uint64]*question
+	if ended {
+		pending = c.bury(errEnded)
+	}
+	c.mu.Unlock()
+	if ended {
+		c.mourn(errEnded, pending)
+	}
+}
+
+// end closes the connection for a reason. Every question pending hears of it.
+func (c *conn) end(why error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	pending := c.bury(why)
+	c.mu.Unlock()
+	c.mourn(why, pending)
+}
+
+// bury marks the connection as ended. c.mu is held.
+func (c *conn) bury(why error) map[uint64]*question {
+	c.err, c.endedAt = why, time.Now()
+	pending := c.pending
+	c.pending = nil
+	clear(c.out)
+	c.out = nil
+	c.idle.Stop()
+	c.age.Stop()
+	return pending
+}
+
+// mourn does what follows from the end. The pool is told first, so that whoever
+// asks again does not get the same connection.
+func (c *conn) mourn(why error, pending map[uint64]*question) {
+	close(c.gone)
+	spoken := c.replied()
+	c.owner.lost(c, why, len(pending) > 0, spoken)
+	for _, q := range pending {
+		q.done <- heard{err: why, spoken: spoken}
+	}
+	c.raw.Close() // not TLS's: it would wait for a peer that does not read
+}
+
+func (c *conn) replied() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.replies > 0
+}
+
+// write sends what is queued until the connection ends.
+func (c *conn) write(timeout time.Duration) {
+	var buf []byte
+	for {
+		select {
+		case <-c.wake:
+		case <-c.gone:
+			return
+		}
+		c.mu.Lock()
+		buf, c.out = c.out, buf[:0]
+		c.mu.Unlock()
+		if len(buf) == 0 { // an earlier round took it all
+			continue
+		}
+		c.SetWriteDeadline(time.Now().Add(timeout))
+		_, err := c.Write(buf)
+		clear(buf) // of keys
+		if cap(buf) > keptBuffer {
+			buf = nil
+		}
+		if err != nil {
+			c.end(ended(err, false))
+			return
+		}
+	}
+}
+
+// read takes in replies until the stream or the connection ends.
+func (c *conn) read(stream io.Reader) {
+	r := bufio.NewReaderSize(stream, wire.MaxLine)
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			c.end(ended(err, len(line) > 0))
+			return
+		}
+		line = bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'})
+		if err := c.take(string(line)); err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+// ended says what the error of a read or write means; partial, whether a line had begun.
+func ended(err error, partial bool) error {
+	var opErr *net.OpError
+	var recordErr tls.RecordHeaderError
+	var netErr net.Error
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return failuref(ReasonASViolation, "line is longer than %d octets", wire.MaxLine)
+	case errors.As(err, &recordErr):
+		return failuref(ReasonASViolation, "clear text inside TLS: %w", err)
+	case errors.As(err, &opErr) && opErr.Op == "remote error": // a TLS alert
+		return failuref(ReasonASTLS, "%w", err)
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return failuref(ReasonASTimeout, "the server takes no questions: %w", err)
+	case partial:
+		return failuref(ReasonASViolation, "connection ended in the middle of a line: %w", err)
+	}
+	return errEnded
+}
+
+// take hands a line to the question that it answers. An error is a violation of
+// the protocol (docs/protocol.md section 3).
+func (c *conn) take(line string) error {
+	reply, err := wire.ParseReply(line)
+	if err != nil {
+		return failuref(ReasonASViolation, "%w", err)
+	}
+	if reply.Seq == 0 {
+		return failuref(ReasonASViolation, "ERROR 0 %.20q", string(reply.Code))
+	}
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return c.err
+	}
+	c.lastLine = time.Now()
+	q := c.pending[reply.Seq]
+	switch {
+	case q == nil && reply.Seq-c.first >= c.next-c.first:
+		err = failuref(ReasonASViolation, "reply to a question never asked")
+	case q == nil:
+		c.owner.stats.late.Add(1)
+		if c.replies++; c.replies > c.sent+maxLate {
+			err = failuref(ReasonASViolation, "too many replies to the same questions")
+		}
+	case reply.Verdict != wire.Error && reply.Address != q.address:
+		q, err = nil, failuref(ReasonASViolation, "reply about another address")
+	default:
+		c.replies++
+		delete(c.pending, reply.Seq)
+	}
+	c.mu.Unlock()
+	if q != nil {
+		q.done <- heard{reply: reply}
+		c.freed()
+	}
+	return err
+}
+
+// await waits for what becomes of a question, for at most a time. A timeout is a
+// *failure.
+func (c *conn) await(ctx context.Context, q *question, patience time.Duration) heard {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case h := <-q.done:
+		return h
+	case <-timer.C:
+		if !c.drop(q, true) {
+			return <-q.done
+		}
+		return heard{err: failuref(ReasonASTimeout, "no reply within %v", patience)}
+	case <-ctx.Done():
+		// Half of the time that an AS has is enough to say that it is slow.
+		slow := time.Since(q.asked) >= patience/2
+		if !c.drop(q, slow) {
+			return <-q.done
+		}
+		if !slow {
+			return heard{err: errOutOfTime}
+		}
+		return heard{err: failuref(ReasonASTimeout, "no reply: %w", ctx.Err())}
+	}
+}

@@ -1,0 +1,450 @@
+package verifier
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A nameServer is a DNS server on loopback that sends whatever its handler says.
+type nameServer struct {
+	addr  string
+	asked atomic.Int64
+
+	mu      sync.Mutex
+	handler func(network string, req *dns.Msg) [][]byte
+}
+
+func startNameServer(t testing.TB, handler func(network string, req *dns.Msg) [][]byte) *nameServer {
+	t.Helper()
+	pc, l := listenBoth(t)
+	s := &nameServer{addr: pc.LocalAddr().String(), handler: handler}
+	var wg sync.WaitGroup
+	var conns connSet
+	wg.Go(func() { s.serveUDP(pc) })
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.add(c)
+			wg.Go(func() { s.serveTCP(c) })
+		}
+	})
+	t.Cleanup(func() {
+		pc.Close()
+		l.Close()
+		conns.close()
+		wg.Wait()
+	})
+	return s
+}
+
+// listenBoth listens on one free port for UDP and TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return pc, l
+		}
+		l.Close()
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
+}
+
+func (s *nameServer) set(handler func(network string, req *dns.Msg) [][]byte) {
+	s.mu.Lock()
+	s.handler = handler
+	s.mu.Unlock()
+}
+
+func (s *nameServer) respond(network string, packet []byte) [][]byte {
+	req := new(dns.Msg)
+	if req.Unpack(packet) != nil {
+		return nil
+	}
+	s.asked.Add(1)
+	s.mu.Lock()
+	handler := s.handler
+	s.mu.Unlock()
+	return handler(network, req)
+}
+
+func (s *nameServer) serveUDP(pc net.PacketConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		for _, p := range s.respond("udp", buf[:n]) {
+			pc.WriteTo(p, from)
+		}
+	}
+}
+
+func (s *nameServer) serveTCP(c net.Conn) {
+	defer c.Close()
+	var size [2]byte
+	for {
+		if _, err := io.ReadFull(c, size[:]); err != nil {
+			return
+		}
+		buf := make([]byte, binary.BigEndian.Uint16(size[:]))
+		if _, err := io.ReadFull(c, buf); err != nil {
+			return
+		}
+		for _, p := range s.respond("tcp", buf) {
+			c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(p))), p...))
+		}
+	}
+}
+
+// A connSet closes what is open at the end of a test.
+type connSet struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (s *connSet) add(c net.Conn) {
+	s.mu.Lock()
+	s.conns = append(s.conns, c)
+	s.mu.Unlock()
+}
+
+func (s *connSet) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+}
+
+// reply makes the answer to req that change makes of an empty success.
+func reply(req *dns.Msg, change func(*dns.Msg)) [][]byte {
+	m := new(dns.Msg)
+	m.SetReply(req)
+	m.RecursionAvailable = true
+	if change != nil {
+		change(m)
+	}
+	p, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return [][]byte{p}
+}
+
+func rcode(code int) func(string, *dns.Msg) [][]byte {
+	return func(_ string, req *dns.Msg) [][]byte {
+		return reply(req, func(m *dns.Msg) { m.Rcode = code })
+	}
+}
+
+func silence(string, *dns.Msg) [][]byte { return nil }
+
+func rr(t testing.TB, text string) dns.RR {
+	t.Helper()
+	r, err := dns.NewRR(text)
+	if err != nil || r == nil {
+		t.Fatalf("bad record %q: %v", text, err)
+	}
+	return r
+}
+
+// zone answers from records in zone file form, as a resolver does: CNAMEs followed,
+// names that do not exist denied with an SOA of 300 s.
+func zone(t testing.TB, lines ...string) func(string, *dns.Msg) [][]byte {
+	t.Helper()
+	records := make(map[string][]dns.RR)
+	for _, line := range lines {
+		r := rr(t, line)
+		name := strings.ToLower(r.Header().Name)
+		records[name] = append(records[name], r)
+	}
+	soa := rr(t, "test. 600 IN SOA ns.test. host.test. 1 3600 600 86400 300")
+	return func(network string, req *dns.Msg) [][]byte {
+		packets := reply(req, func(m *dns.Msg) {
+			owner, q := strings.ToLower(req.Question[0].Name), req.Question[0]
+			for range 20 {
+				rrs, ok := records[owner]
+				if !ok {
+					m.Rcode = dns.RcodeNameError
+				}
+				next := ""
+				for _, r := range rrs {
+					if r.Header().Rrtype == q.Qtype {
+						m.Answer = append(m.Answer, r)
+					} else if c, ok := r.(*dns.CNAME); ok {
+						m.Answer = append(m.Answer, c)
+						next = strings.ToLower(c.Target)
+					}
+				}
+				if next == "" {
+					break
+				}
+				owner = next
+			}
+			if len(m.Answer) == 0 {
+				m.Ns = append(m.Ns, soa)
+			}
+		})
+		if network == "udp" && len(packets[0]) > ednsSize {
+			return reply(req, func(m *dns.Msg) { m.Truncated = true })
+		}
+		return packets
+	}
+}
+
+// An authServer is an AS on loopback whose connections run a script.
+type authServer struct {
+	port  uint16
+	conns atomic.Int64
+	asked atomic.Int64 // VERIFY lines
+}
+
+// A session is one connection of an authServer; n counts them from 0.
+type session struct {
+	net.Conn
+	server *authServer
+	r      *bufio.Reader
+	n      int
+	done   <-chan struct{} // the test is over
+}
+
+// next returns the next request, ok false at the end of the stream.
+func (s *session) next() (wire.Request, bool) {
+	line, err := s.r.ReadString('\n')
+	if err != nil {
+		return wire.Request{}, false
+	}
+	req, err := wire.ParseRequest(strings.TrimSuffix(line, "\r\n"))
+	if err != nil {
+		panic(err) // our own client never sends one
+	}
+	s.server.asked.Add(1)
+	return req, true
+}
+
+func (s *session) say(format string, args ...any) {
+	fmt.Fprintf(s.Conn, format, args...)
+}
+
+func (s *session) answer(req wire.Request, verdict wire.Verdict) {
+	s.say("VERIFY_REPLY %d %s %s\r\n", req.Seq, req.Address, verdict)
+}
+
+func startAS(t testing.TB, config *tls.Config, script func(*session)) *authServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &authServer{port: uint16(l.Addr().(*net.TCPAddr).Port)}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	var conns connSet
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.add(c)
+			n := int(s.conns.Add(1)) - 1
+			if config != nil {
+				c = tls.Server(c, config)
+			}
+			wg.Go(func() {
+				defer c.Close()
+				script(&session{Conn: c, server: s, r: bufio.NewReader(c), n: n, done: done})
+			})
+		}
+	})
+	t.Cleanup(func() {
+		close(done)
+		l.Close()
+		conns.close()
+		wg.Wait()
+	})
+	return s
+}
+
+// record is an AS record for the server under its address.
+func (s *authServer) record(tags string) string {
+	return fmt.Sprintf(`"AS=127.0.0.1:%d%s"`, s.port, tags)
+}
+
+// honest answers VALIDKEY to keys that begin with "good", INVALIDKEY to others.
+func honest(s *session) {
+	for {
+		req, ok := s.next()
+		if !ok {
+			return
+		}
+		if strings.HasPrefix(req.Key.Reveal(), "good") {
+			s.answer(req, wire.ValidKey)
+		} else {
+			s.answer(req, wire.InvalidKey)
+		}
+	}
+}
+
+// hold reads for ever and says nothing.
+func hold(s *session) {
+	for {
+		if _, ok := s.next(); !ok {
+			return
+		}
+	}
+}
+
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+// options are short timeouts and a way to loopback.
+func options(resolver string) Options {
+	return Options{
+		Resolvers:      []string{resolver},
+		DNSTimeout:     400 * time.Millisecond,
+		Timeout:        3 * time.Second,
+		ConnectTimeout: 400 * time.Millisecond,
+		ReplyTimeout:   400 * time.Millisecond,
+		AllowNetworks:  []netip.Prefix{loopback},
+		Cache:          NewCache(1000),
+	}
+}
+
+func startVerifier(t testing.TB, o Options) *Verifier {
+	t.Helper()
+	v := New(o)
+	t.Cleanup(v.Close)
+	return v
+}
+
+func address(t testing.TB, s string) wire.Address {
+	t.Helper()
+	a, err := wire.ParseAddress(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func query(t testing.TB, addr, key string) Query {
+	t.Helper()
+	return Query{Address: address(t, addr), Key: wire.JoinKeys(key)}
+}
+
+// check verifies and compares what matters.
+func check(t *testing.T, v *Verifier, q Query, status Status, reason Reason) Result {
+	t.Helper()
+	r := v.Verify(context.Background(), q)
+	if r.Status != status || r.Reason != reason {
+		t.Errorf("%v: got %s/%s, want %s/%s", q.Address, r.Status, r.Reason, status, reason)
+	}
+	return r
+}
+
+// eventually polls for what another goroutine brings about.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(5 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// An authority issues certificates for tests.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key}
+}
+
+func (a *authority) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.cert)
+	return p
+}
+
+// config is a server's, with a certificate for a host name or an IP address that
+// ends at a time.
+func (a *authority) config(t testing.TB, host string, ends time.Time) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: host},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: ends,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+}

@@ -1,0 +1,498 @@
+package verifier
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+func TestBreaker(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var b breaker
+	fail := func(n int) {
+		for range n {
+			b.failed(now)
+		}
+	}
+	allowed := func(want bool) {
+		t.Helper()
+		if _, ok := b.allow(now); ok != want {
+			t.Fatalf("allowed: %v", ok)
+		}
+	}
+	fail(breakAfter - 1)
+	b.answered() // in a row, it is
+	fail(breakAfter - 1)
+	allowed(true)
+	fail(1)
+	allowed(false)
+	for _, pause := range []time.Duration{30, 60, 120, 240, 300, 300} {
+		now = now.Add(pause*time.Second - 1)
+		allowed(false)
+		fail(3) // of questions that were out: no longer pause
+		now = now.Add(1)
+		probe, ok := b.allow(now)
+		if !probe || !ok {
+			t.Fatalf("after %v: no probe", pause*time.Second)
+		}
+		allowed(false) // one at a time
+		fail(1)
+		b.probed()
+	}
+	now = now.Add(maxPause)
+	b.allow(now)
+	b.probed() // without result, as when the one who asked left
+	if probe, ok := b.allow(now); !probe || !ok {
+		t.Fatal("no further probe")
+	}
+	b.answered()
+	b.probed()
+	allowed(true)
+	fail(breakAfter)
+	now = now.Add(firstPause)
+	allowed(true) // it begins anew
+}
+
+// pipeAS answers on a pipe as honest does.
+func pipeAS(c net.Conn) {
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		req, err := wire.ParseRequest(strings.TrimSuffix(line, "\r\n"))
+		if err != nil {
+			return
+		}
+		verdict := wire.InvalidKey
+		if strings.HasPrefix(req.Key.Reveal(), "good") {
+			verdict = wire.ValidKey
+		}
+		if _, err := c.Write(wire.Reply{Seq: req.Seq, Address: req.Address, Verdict: verdict}.Append(nil)); err != nil {
+			return
+		}
+	}
+}
+
+// mute reads and never answers.
+func mute(c net.Conn) {
+	buf := make([]byte, 4096)
+	for {
+		if _, err := c.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// oneAS is a book in which every domain names the AS as.test at 8.8.8.8.
+func oneAS() *book {
+	return &book{
+		hosts: map[string][]string{"as.test": {"8.8.8.8"}},
+		texts: func(string) (dnsAnswer, error) {
+			return dnsAnswer{texts: []string{"AS=as.test:7425"}, ttl: time.Hour}, nil
+		},
+	}
+}
+
+// TestLeftAlone: a server that fails is left alone for longer and longer, tried by
+// single questions, and back in use when it answers.
+func TestLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": nil}}
+		v := inBubble(t, oneAS(), n, Options{})
+		for range breakAfter {
+			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASRefused)
+		}
+		for _, pause := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
+			before := len(n.dialed)
+			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASLeftAlone)
+			time.Sleep(pause - time.Millisecond)
+			check(t, v, query(t, "u@b.test", "good"), TempError, ReasonASLeftAlone)
+			time.Sleep(time.Millisecond)
+			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASRefused)
+			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASLeftAlone)
+			if got := len(n.dialed) - before; got != 1 {
+				t.Errorf("%d dials, want one probe", got)
+			}
+		}
+		if got := v.Stats().BreakerOpenings; got != 4 {
+			t.Errorf("%d openings", got)
+		}
+		n.mu.Lock()
+		n.script["8.8.8.8"] = pipeAS
+		n.mu.Unlock()
+		time.Sleep(4 * time.Minute)
+		check(t, v, query(t, "u@a.test", "good"), Pass, "")
+		check(t, v, query(t, "v@a.test", "bad"), Fail, ReasonInvalidKey)
+	})
+}
+
+// TestAnswersAreNoFailures: a server that says TEMPFAIL or ERROR is not left alone.
+func TestAnswersAreNoFailures(t *testing.T) {
+	for _, line := range []string{"VERIFY_REPLY %d %s TEMPFAIL\r\n", "ERROR %d busy%.0s\r\n", "ERROR %d syntax%.0s\r\n", "ERROR %d notserved%.0s\r\n"} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+				r := bufio.NewReader(c)
+				for {
+					text, err := r.ReadString('\n')
+					if err != nil {
+						return
+					}
+					req, _ := wire.ParseRequest(strings.TrimSuffix(text, "\r\n"))
+					fmt.Fprintf(c, line, req.Seq, req.Address)
+				}
+			}}}
+			v := inBubble(t, oneAS(), n, Options{})
+			for range 3 * breakAfter {
+				if r := v.Verify(t.Context(), query(t, "u@a.test", "good")); r.Reason == ReasonASLeftAlone {
+					t.Fatalf("%q: left alone", line)
+				}
+			}
+		})
+	}
+}
+
+// TestStuckServer: a thousand questions to a server that accepts and says nothing
+// share one dial and end together.
+func TestStuckServer(t *testing.T) {
+	for name, script := range map[string]func(net.Conn){"mute": mute, "unreachable": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &network{script: map[string]func(net.Conn){}}
+				if script != nil {
+					n.script["8.8.8.8"] = script
+				}
+				v := inBubble(t, oneAS(), n, Options{})
+				began := time.Now()
+				var wg sync.WaitGroup
+				for i := range 1000 {
+					q := query(t, fmt.Sprintf("u%d@a.test", i), "good")
+					wg.Go(func() { check(t, v, q, TempError, ReasonASTimeout) })
+				}
+				wg.Wait()
+				if took := time.Since(began); took > DefaultReplyTimeout {
+					t.Errorf("took %v", took)
+				}
+				if len(n.dialed) != 1 {
+					t.Errorf("%d dials", len(n.dialed))
+				}
+				if name == "mute" {
+					check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASLeftAlone)
+				}
+			})
+		})
+	}
+}
+
+// TestMoreThanRoom: more questions than a never-heard-of server may hold wait for
+// room, and get their answers.
+func TestMoreThanRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+			ours, theirs := net.Pipe()
+			done := make(chan struct{})
+			go func() { defer close(done); pipeAS(theirs) }()
+			<-release
+			go func() { // what the AS says goes back
+				buf := make([]byte, 4096)
+				for {
+					k, err := ours.Read(buf)
+					if err != nil {
+						return
+					}
+					c.Write(buf[:k])
+				}
+			}()
+			buf := make([]byte, 4096)
+			for {
+				k, err := c.Read(buf)
+				if err != nil {
+					break
+				}
+				ours.Write(buf[:k])
+			}
+			ours.Close()
+			theirs.Close()
+			<-done
+		}}}
+		v := inBubble(t, oneAS(), n, Options{})
+		const questions = 2*maxOutstanding + 500
+		var wg sync.WaitGroup
+		for i := range questions {
+			q := query(t, fmt.Sprintf("u%d@a.test", i), "good")
+			wg.Go(func() { check(t, v, q, Pass, "") })
+		}
+		synctest.Wait()
+		if asked := v.Stats().Questions; asked != maxOutstanding {
+			t.Errorf("%d questions are out on the only connection", asked)
+		}
+		close(release)
+		wg.Wait()
+		if s := v.Stats(); s.Questions != questions || s.Dials > maxConns {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestNoRoom: who waits for room at a server that is stuck waits no longer than for
+// a reply, and nobody dials a server that is left alone meanwhile.
+func TestNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": mute}}
+		v := inBubble(t, oneAS(), n, Options{Timeout: 7 * time.Second})
+		began := time.Now()
+		var wg sync.WaitGroup
+		ask := func(count int, domain string) {
+			for i := range count {
+				q := query(t, fmt.Sprintf("u%d@%s", i, domain), "good")
+				wg.Go(func() {
+					r := v.Verify(t.Context(), q)
+					if r.Status != TempError || r.Reason != ReasonASTimeout && r.Reason != ReasonASLeftAlone {
+						t.Errorf("%+v", r)
+					}
+				})
+			}
+		}
+		ask(maxOutstanding, "a.test")
+		synctest.Wait()
+		ask(200, "b.test")
+		time.Sleep(time.Second)
+		ask(200, "c.test")
+		wg.Wait()
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if len(n.dialed) != 1 {
+			t.Errorf("%d dials", len(n.dialed))
+		}
+		for _, target := range v.pool.targets {
+			if target.waiters.Len() != 0 || target.users != 0 {
+				t.Errorf("%d still wait, %d still ask", target.waiters.Len(), target.users)
+			}
+		}
+	})
+}
+
+// TestDeadlineWhileDialling: a verification that ends before its dial does not
+// blame the server.
+func TestDeadlineWhileDialling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := inBubble(t, oneAS(), &network{}, Options{Timeout: time.Second})
+		check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
+		for _, target := range v.pool.targets {
+			if target.breaker.failures != 0 {
+				t.Errorf("%d failures", target.breaker.failures)
+			}
+		}
+	})
+}
+
+// TestIdle: a connection is used again, and closed a minute after its last reply.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": pipeAS}}
+		v := inBubble(t, oneAS(), n, Options{})
+		ask := func(dials int) {
+			t.Helper()
+			check(t, v, query(t, "u@a.test", "bad"), Fail, ReasonInvalidKey)
+			if len(n.dialed) != dials {
+				t.Fatalf("%d dials, want %d", len(n.dialed), dials)
+			}
+		}
+		ask(1)
+		for range 3 {
+			time.Sleep(idleTimeout - time.Second)
+			ask(1)
+		}
+		time.Sleep(idleTimeout)
+		synctest.Wait()
+		if open := v.Stats().Connections; open != 0 {
+			t.Errorf("%d connections are open", open)
+		}
+		ask(2)
+		for range int((maxAge - ageSpread) / time.Minute) {
+			time.Sleep(59 * time.Second)
+			ask(2)
+		}
+		for range int(ageSpread/time.Minute) + 3 { // busy all the time, and yet a new one
+			time.Sleep(59 * time.Second)
+			v.Verify(t.Context(), query(t, "u@a.test", "bad"))
+		}
+		ask(3)
+		synctest.Wait()
+		if open := v.Stats().Connections; open != 1 {
+			t.Errorf("%d connections are open", open)
+		}
+	})
+}
+
+// TestDeadConnection: a connection on which a whole reply time passes in silence
+// gets no more questions.
+func TestDeadConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conns atomic.Int64
+		n := &network{}
+		n.script = map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+			if conns.Add(1) == 1 {
+				mute(c)
+				return
+			}
+			pipeAS(c)
+		}}
+		v := inBubble(t, oneAS(), n, Options{})
+		check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
+		check(t, v, query(t, "u@a.test", "good"), Pass, "")
+		synctest.Wait()
+		if s := v.Stats(); s.Connections != 1 || s.Dials != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestSeqWraps: numbers count up across 2^64 without ever being 0.
+func TestSeqWraps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := inBubble(t, oneAS(), &network{}, Options{})
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		c := newConn(link{ours, ours, testPeer}, &target{pool: v.pool}, 1<<64-2)
+		defer c.end(errEnded)
+		var seqs []uint64
+		for range 4 {
+			seqs = append(seqs, c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false).seq)
+		}
+		if got := fmt.Sprint(seqs); got != "[18446744073709551614 18446744073709551615 1 2]" {
+			t.Error(got)
+		}
+		for _, seq := range []uint64{1, 1<<64 - 1, 2, 1<<64 - 2, 1} {
+			if err := c.take(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); err != nil {
+				t.Errorf("%d: %v", seq, err)
+			}
+		}
+		for _, seq := range []uint64{3, 1<<64 - 3} {
+			if err := c.take(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); reasonOf(err) != ReasonASViolation {
+				t.Errorf("%d was never sent: %v", seq, err)
+			}
+		}
+	})
+}
+
+// TestDuplicatesEnd: a server that repeats itself for ever is broken.
+func TestDuplicatesEnd(t *testing.T) {
+	v := New(Options{Cache: NewCache(1)})
+	defer v.Close()
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := newConn(link{ours, ours, testPeer}, &target{pool: v.pool}, 7)
+	defer c.end(errEnded)
+	c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false)
+	n := 0
+	for c.take("VERIFY_REPLY 7 u@a.test VALIDKEY") == nil {
+		if n++; n > 2*maxLate {
+			t.Fatal("it goes on for ever")
+		}
+	}
+	if n < maxLate {
+		t.Errorf("ended after %d", n)
+	}
+}
+
+// TestTargetsBounded: servers that strangers name are forgotten again.
+func TestTargetsBounded(t *testing.T) {
+	p := &pool{targets: make(map[wire.Server]*target)}
+	server := func(i int) wire.Server { return wire.Server{Host: fmt.Sprintf("as%d.test", i), Port: 7425} }
+	for i := range maxTargets {
+		if p.target(server(i)) == nil {
+			t.Fatalf("no place for number %d", i)
+		}
+	}
+	if p.target(server(maxTargets)) != nil {
+		t.Error("a place while all are in use")
+	}
+	used := p.targets[server(17)]
+	p.release(used)
+	if p.target(server(maxTargets)) == nil || p.targets[server(17)] != nil {
+		t.Error("the unused one kept its place")
+	}
+	if len(p.targets) != maxTargets {
+		t.Errorf("%d targets", len(p.targets))
+	}
+}
+
+// FuzzReplies: whatever an AS sends, each question gets exactly one outcome, and a
+// reply only if it is word for word one to it.
+func FuzzReplies(f *testing.F) {
+	f.Add([]byte("VERIFY_REPLY 7 u@a.test VALIDKEY ttl=60\r\nVERIFY_REPLY 8 v@a.test INVALIDKEY\n"))
+	f.Add([]byte("ERROR 8 busy\r\nVERIFY_REPLY 7 u@a.test TEMPFAIL\r\nVERIFY_REPLY 7 u@a.test VALIDKEY\r\n"))
+	f.Add([]byte("VERIFY_REPLY 7 v@a.test VALIDKEY\r\n"))
+	f.Add([]byte("VERIFY_REPLY 9 u@a.test VALIDKEY\r\nERROR 0 syntax what\r\n"))
+	f.Add([]byte(strings.Repeat("VERIFY_REPLY 7 u@a.test VALIDKEY mac=", 80)))
+	v := New(Options{Cache: NewCache(1)})
+	f.Cleanup(v.Close)
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		c := newConn(link{ours, ours, testPeer}, &target{pool: v.pool}, 7)
+		questions := []*question{
+			c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false),
+			c.ask(address(t, "v@a.test"), wire.JoinKeys("k"), false),
+		}
+		c.read(strings.NewReader(string(stream)))
+		if c.err == nil || c.pending != nil {
+			t.Fatal("the stream ended and the connection did not")
+		}
+		for _, q := range questions {
+			h := <-q.done
+			if len(q.done) != 0 {
+				t.Fatal("two outcomes")
+			}
+			if h.err != nil {
+				if !errors.Is(h.err, errEnded) && reasonOf(h.err) != ReasonASViolation {
+					t.Errorf("%v", h.err)
+				}
+				continue
+			}
+			want := fmt.Sprintf("VERIFY_REPLY %d %s %s", q.seq, q.address, h.reply.Verdict)
+			if h.reply.Verdict == wire.Error {
+				want = fmt.Sprintf("ERROR %d %s", q.seq, h.reply.Code)
+			}
+			if !strings.Contains(string(stream), want) {
+				t.Errorf("%+v out of %q", h.reply, stream)
+			}
+		}
+		if c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false) != nil {
+			t.Error("it takes questions after its end")
+		}
+	})
+}
+
+// TestCancelledWhileDialling: whoever leaves during a dial does not end it.
+func TestCancelledWhileDialling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		v := inBubble(t, oneAS(), n, Options{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r := v.Verify(ctx, query(t, "u@a.test", "good"))
+		if r.Status != TempError || r.Reason != ReasonCancelled {
+			t.Errorf("%+v", r)
+		}
+		check(t, v, query(t, "v@a.test", "good"), TempError, ReasonASTimeout)
+		if len(n.dialed) != 1 {
+			t.Errorf("%d dials", len(n.dialed))
+		}
+	})
+}

@@ -1,0 +1,557 @@
+package verifier
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/miekg/dns"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// closedPort returns a port on loopback where nobody listens.
+func closedPort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+// TestVerify: what a domain publishes and a message carries, and what comes of it.
+func TestVerify(t *testing.T) {
+	as := startAS(t, nil, honest)
+	notServed := startAS(t, nil, func(s *session) {
+		for {
+			req, ok := s.next()
+			if !ok {
+				return
+			}
+			s.say("ERROR %d notserved\r\n", req.Seq)
+		}
+	})
+	refusing := fmt.Sprintf("AS=127.0.0.1:%d", closedPort(t))
+	served := zone(t,
+		"plain.test. 300 IN TXT "+as.record(""),
+		"plain.test. 300 IN TXT \"v=spf1 -all\"",
+		"req.test. 300 IN TXT "+as.record("; req=yes"),
+		`split.test. 300 IN TXT "AS=127.0.0.1:" "`+fmt.Sprint(as.port)+`" "; pri=1"`,
+		"spf.test. 300 IN TXT \"v=spf1 -all\"",
+		"addr.test. 300 IN A 192.0.2.1",
+		"bad.test. 300 IN TXT \"AS=nowhere\"",
+		"mixed.test. 300 IN TXT \"AS=nowhere\"",
+		"mixed.test. 300 IN TXT "+as.record(""),
+		"v2.test. 300 IN TXT \"AS=127.0.0.1:7425; v=2\"",
+		"alias.test. 300 IN CNAME alias2.test.",
+		"alias2.test. 300 IN CNAME plain.test.",
+		"dangling.test. 300 IN CNAME nowhere.test.",
+		"named.test. 300 IN TXT "+strings.Replace(as.record(""), "127.0.0.1", "as.test", 1),
+		"as.test. 300 IN A 127.0.0.1",
+		"nohost.test. 300 IN TXT \"AS=nohost.example.test:7425\"",
+		"noaddr.test. 300 IN TXT \"AS=spf.test:7425\"",
+		"lowport.test. 300 IN TXT \"AS=127.0.0.1:25\"",
+		"private.test. 300 IN TXT \"AS=10.0.0.1:7425\"",
+		"private6.test. 300 IN TXT \"AS=[fd00::1]:7425\"",
+		"privatename.test. 300 IN TXT \"AS=inside.test:7425\"",
+		"inside.test. 300 IN A 192.168.1.1",
+		"inside.test. 300 IN AAAA ::ffff:10.0.0.1",
+		"refused.test. 300 IN TXT \""+refusing+"; req=yes\"",
+		"notserved.test. 300 IN TXT "+notServed.record(""),
+		"exhausted.test. 300 IN TXT "+notServed.record("; pri=2"),
+		"exhausted.test. 300 IN TXT \""+refusing+"; pri=1\"",
+		"permanent.test. 300 IN TXT "+notServed.record("; pri=1"),
+		"permanent.test. 300 IN TXT \"AS=10.0.0.1:7425; pri=2\"",
+		"failover.test. 300 IN TXT \""+refusing+"; pri=1\"",
+		"failover.test. 300 IN TXT \"AS=10.0.0.1:7425; pri=2\"",
+		"failover.test. 300 IN TXT "+notServed.record("; pri=3"),
+		"failover.test. 300 IN TXT "+as.record("; pri=4"),
+	)
+	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
+		switch name := strings.ToLower(req.Question[0].Name); {
+		case strings.HasPrefix(name, "servfail."):
+			return rcode(dns.RcodeServerFailure)(network, req)
+		case strings.HasPrefix(name, "silent."):
+			return nil
+		case strings.HasPrefix(name, "hostfail."):
+			if req.Question[0].Qtype != dns.TypeTXT {
+				return rcode(dns.RcodeServerFailure)(network, req)
+			}
+			return reply(req, func(m *dns.Msg) { m.Answer = []dns.RR{rr(t, name+` 300 IN TXT "AS=hostfail.test:7425"`)} })
+		}
+		return served(network, req)
+	})
+	const none, bad = "", "two words"
+	tests := []struct {
+		domain, key string
+		status      Status
+		reason      Reason
+		required    bool
+	}{
+		{"plain.test", "good", Pass, "", false},
+		{"plain.test", "bogus", Fail, ReasonInvalidKey, false},
+		{"plain.test", none, NoKey, "", false},
+		{"plain.test", bad, Fail, ReasonBadKey, false},
+		{"PLAIN.test", "good", Pass, "", false},
+		{"req.test", "good", Pass, "", true},
+		{"req.test", none, Fail, ReasonRequired, true},
+		{"req.test", bad, Fail, ReasonBadKey, true},
+		{"split.test", "good", Pass, "", false},
+		{"spf.test", "good", None, ReasonNoAS, false},
+		{"spf.test", none, None, ReasonNoAS, false},
+		{"spf.test", bad, None, ReasonNoAS, false},
+		{"addr.test", "good", None, ReasonNoAS, false},
+		{"nxdomain.test", "good", None, ReasonNoAS, false},
+		{"bad.test", "good", PermError, ReasonASRecord, false},
+		{"bad.test", none, PermError, ReasonASRecord, false},
+		{"bad.test", bad, Fail, ReasonBadKey, false},
+		{"mixed.test", "good", Pass, "", false},
+		{"v2.test", "good", None, ReasonNoAS, false},
+		{"alias.test", "good", Pass, "", false},
+		{"dangling.test", "good", None, ReasonNoAS, false},
+		{"named.test", "good", Pass, "", false},
+		{"nohost.test", "good", PermError, ReasonASNoHost, false},
+		{"noaddr.test", "good", PermError, ReasonASNoHost, false},
+		{"lowport.test", "good", PermError, ReasonASForbidden, false},
+		{"lowport.test", none, NoKey, "", false},
+		{"private.test", "good", PermError, ReasonASForbidden, false},
+		{"private6.test", "good", PermError, ReasonASForbidden, false},
+		{"privatename.test", "good", PermError, ReasonASForbidden, false},
+		{"refused.test", "good", TempError, ReasonASRefused, true},
+		{"notserved.test", "good", PermError, ReasonASNotServed, false},
+		{"exhausted.test", "good", TempError, ReasonASRefused, false},
+		{"permanent.test", "good", PermError, ReasonASForbidden, false},
+		{"failover.test", "good", Pass, "", false},
+		{"failover.test", "bogus", Fail, ReasonInvalidKey, false},
+		{"servfail.test", "good", TempError, ReasonDNSFailure, false},
+		{"servfail.test", none, TempError, ReasonDNSFailure, false},
+		{"servfail.test", bad, TempError, ReasonDNSFailure, false},
+		{"silent.test", "good", TempError, ReasonDNSTimeout, false},
+		{"hostfail.test", "good", TempError, ReasonDNSFailure, false},
+	}
+	v := startVerifier(t, options(ns.addr))
+	for _, tt := range tests {
+		t.Run(tt.domain+" "+tt.key, func(t *testing.T) {
+			r := check(t, v, query(t, "u@"+tt.domain, tt.key), tt.status, tt.reason)
+			if r.Required != tt.required && !r.Cached {
+				t.Errorf("required is %v", r.Required)
+			}
+		})
+	}
+	if r := v.Verify(t.Context(), Query{}); r.Status != None || r.Reason != ReasonBadAddress {
+		t.Errorf("no address: %+v", r)
+	}
+}
+
+// TestRequireTLS: a clear-text AS is a permanent fault then, and no fall-back.
+func TestRequireTLS(t *testing.T) {
+	as := startAS(t, nil, honest)
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	o := options(ns.addr)
+	o.RequireTLS = true
+	check(t, startVerifier(t, o), query(t, "u@a.test", "good"), PermError, ReasonASClearText)
+	if as.conns.Load() != 0 {
+		t.Error("it was dialled")
+	}
+}
+
+// TestOrder: lower pri first, equals take turns by chance.
+func TestOrder(t *testing.T) {
+	var servers [3]*authServer
+	var lines []string
+	for i := range servers {
+		servers[i] = startAS(t, nil, honest)
+		lines = append(lines, "a.test. 300 IN TXT "+servers[i].record([]string{"; pri=20", "", ""}[i]))
+	}
+	ns := startNameServer(t, zone(t, lines...))
+	v := startVerifier(t, options(ns.addr))
+	for i := range 60 {
+		check(t, v, query(t, fmt.Sprintf("u%d@a.test", i), "good"), Pass, "")
+	}
+	if n := servers[0].asked.Load(); n != 0 {
+		t.Errorf("the server of higher pri was asked %d times", n)
+	}
+	for _, s := range servers[1:] {
+		if n := s.asked.Load(); n < 5 { // by chance: once in 10^10 runs
+			t.Errorf("a server was asked %d times of 60", n)
+		}
+	}
+}
+
+// TestCached: a valid key is not asked about again, an invalid one is, and evicts
+// nothing; a new valid one replaces the old.
+func TestCached(t *testing.T) {
+	as := startAS(t, nil, honest)
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	o := options(ns.addr)
+	v := startVerifier(t, o)
+	steps := []struct {
+		key    string
+		status Status
+		cached bool
+		asked  int64 // so far
+	}{
+		{"good1", Pass, false, 1},
+		{"good1", Pass, true, 1},
+		{"bogus", Fail, false, 2},
+		{"bogus", Fail, false, 3},
+		{"good1", Pass, true, 3},
+		{"good2", Pass, false, 4},
+		{"good2", Pass, true, 4},
+		{"good1", Pass, false, 5},
+	}
+	for i, step := range steps {
+		r := v.Verify(t.Context(), query(t, "u@a.test", step.key))
+		if r.Status != step.status || r.Cached != step.cached || as.asked.Load() != step.asked {
+			t.Errorf("step %d: %+v, asked %d times", i, r, as.asked.Load())
+		}
+		if r.Status == Pass && (r.TTL <= 0 || r.TTL > DefaultTTL) {
+			t.Errorf("step %d: TTL %v", i, r.TTL)
+		}
+	}
+	// The cache outlives the Verifier.
+	next := startVerifier(t, o)
+	if r := check(t, next, query(t, "u@a.test", "good1"), Pass, ""); !r.Cached {
+		t.Error("the successor asked again")
+	}
+	if !o.Cache.Flush(address(t, "u@a.test")) || o.Cache.Flush(address(t, "u@a.test")) {
+		t.Error("Flush forgets once")
+	}
+	if r := check(t, next, query(t, "u@a.test", "good1"), Pass, ""); r.Cached {
+		t.Error("flushed and still known")
+	}
+}
+
+// TestCachedOnly: Cached asks nobody and says nothing of what it does not know.
+func TestCachedOnly(t *testing.T) {
+	as := startAS(t, nil, honest)
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	v := startVerifier(t, options(ns.addr))
+	q := query(t, "u@a.test", "good")
+	if _, ok := v.Cached(q); ok || v.Stats().Lookups != 0 {
+		t.Error("known before it was asked about")
+	}
+	check(t, v, q, Pass, "")
+	if r, ok := v.Cached(q); !ok || r.Status != Pass || !r.Cached || r.TTL <= 0 {
+		t.Errorf("%+v %v", r, ok)
+	}
+	for _, q := range []Query{{}, query(t, "u@a.test", ""), query(t, "u@a.test", "two words"), query(t, "u@a.test", "good2"), query(t, "v@a.test", "good")} {
+		if r, ok := v.Cached(q); ok || r != (Result{}) {
+			t.Errorf("%v: %+v", q.Address, r)
+		}
+	}
+}
+
+func TestUnaddressable(t *testing.T) {
+	for mailbox, want := range map[string]Result{
+		"":                                    {Status: Skipped, Reason: ReasonNullSender},
+		"postmaster":                          {Status: None, Reason: ReasonNoDomain},
+		"u@[192.0.2.1]":                       {Status: None, Reason: ReasonDomainLiteral},
+		"u@" + strings.Repeat("x", 64) + ".x": {Status: None, Reason: ReasonBadDomain},
+		"@a.test":                             {Status: None, Reason: ReasonBadAddress},
+	} {
+		_, err := wire.ParseAddress(mailbox)
+		if got := Unaddressable(err); got != want {
+			t.Errorf("%q (%v): %+v, want %+v", mailbox, err, got, want)
+		}
+	}
+}
+
+// TestOneQuestion: the same key is asked about once at a time, and whoever leaves
+// does not end it for the others.
+func TestOneQuestion(t *testing.T) {
+	release := make(chan struct{})
+	as := startAS(t, nil, func(s *session) {
+		req, ok := s.next()
+		if !ok {
+			return
+		}
+		<-release
+		s.answer(req, wire.ValidKey)
+		hold(s)
+	})
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	o := options(ns.addr)
+	o.ReplyTimeout = 5 * time.Second
+	o.Timeout = 5 * time.Second
+	v := startVerifier(t, o)
+	q := query(t, "u@a.test", "good")
+	leaving, leave := context.WithCancel(t.Context())
+	left := make(chan Result)
+	go func() { left <- v.Verify(leaving, q) }()
+	eventually(t, "the question is asked", func() bool { return as.asked.Load() == 1 })
+	const others = 50
+	results := make(chan Result)
+	for range others {
+		go func() { results <- v.Verify(context.Background(), q) }()
+	}
+	leave()
+	if r := <-left; r.Status != TempError || r.Reason != ReasonCancelled {
+		t.Errorf("the one who left: %+v", r)
+	}
+	close(release)
+	for range others {
+		if r := <-results; r.Status != Pass {
+			t.Errorf("another: %+v", r)
+		}
+	}
+	if n := as.asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// TestPipelining: a thousand questions share two connections, and their replies
+// come in any order.
+func TestPipelining(t *testing.T) {
+	const n = 1000
+	as := startAS(t, nil, func(s *session) {
+		lines := make(chan wire.Request, 2*n)
+		go func() {
+			defer close(lines)
+			for {
+				req, ok := s.next()
+				if !ok {
+					return
+				}
+				lines <- req
+			}
+		}()
+		for first := range lines {
+			batch := []wire.Request{first}
+			for len(lines) > 0 {
+				batch = append(batch, <-lines)
+			}
+			for i := len(batch) - 1; i >= 0; i-- {
+				s.answer(batch[i], wire.ValidKey)
+			}
+		}
+	})
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	o := options(ns.addr)
+	o.ReplyTimeout, o.Timeout, o.Cache = 10*time.Second, 20*time.Second, NewCache(2*n)
+	v := startVerifier(t, o)
+	var wg sync.WaitGroup
+	for i := range n {
+		q := query(t, fmt.Sprintf("u%d@a.test", i), "good")
+		wg.Go(func() { check(t, v, q, Pass, "") })
+	}
+	wg.Wait()
+	if c := as.conns.Load(); c > maxConns {
+		t.Errorf("%d connections", c)
+	}
+	s := v.Stats()
+	if s.Questions != n || s.Answers != n || s.CacheEntries != n || s.Lookups != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestStuckServersDoNotSlowOthers: messages of domains whose AS or DNS hangs leave
+// the others alone.
+func TestStuckServersDoNotSlowOthers(t *testing.T) {
+	stuck, good := startAS(t, nil, hold), startAS(t, nil, honest)
+	served := zone(t, "stuck.test. 300 IN TXT "+stuck.record(""), "good.test. 300 IN TXT "+good.record(""))
+	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
+		if strings.HasSuffix(strings.ToLower(req.Question[0].Name), ".lame.test.") {
+			return nil
+		}
+		return served(network, req)
+	})
+	hung := startNameServer(t, silence)
+	o := options(ns.addr)
+	o.Resolvers = []string{hung.addr, ns.addr}
+	o.Timeout, o.ReplyTimeout, o.DNSTimeout = 4*time.Second, 2*time.Second, 2*time.Second
+	v := startVerifier(t, o)
+	check(t, v, query(t, "first@good.test", "good"), Pass, "") // learns who hangs
+	const n = 300
+	var wg sync.WaitGroup
+	for i := range n {
+		a, b := query(t, fmt.Sprintf("u%d@stuck.test", i), "good"), query(t, fmt.Sprintf("u@d%d.lame.test", i), "good")
+		wg.Go(func() { v.Verify(context.Background(), a) })
+		wg.Go(func() { v.Verify(context.Background(), b) })
+	}
+	eventually(t, "they hang", func() bool { s := v.Stats(); return s.Questions > n && s.Flights > 2*n })
+	for i := range 20 {
+		began := time.Now()
+		check(t, v, query(t, fmt.Sprintf("u%d@good.test", i), "good"), Pass, "")
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("a healthy domain took %v", took)
+		}
+	}
+	wg.Wait()
+	// Now the stuck one is left alone, and costs nothing.
+	began := time.Now()
+	check(t, v, query(t, "again@stuck.test", "good"), TempError, ReasonASLeftAlone)
+	if took := time.Since(began); took > 200*time.Millisecond {
+		t.Errorf("left alone, and took %v", took)
+	}
+}
+
+// TestDeadline: DNS, connecting and every AS share one deadline.
+func TestDeadline(t *testing.T) {
+	var lines []string
+	for i := range 6 {
+		lines = append(lines, fmt.Sprintf("a.test. 300 IN TXT %s", startAS(t, nil, hold).record(fmt.Sprintf("; pri=%d", i))))
+	}
+	ns := startNameServer(t, zone(t, lines...))
+	o := options(ns.addr)
+	o.Timeout, o.ReplyTimeout = 500*time.Millisecond, 200*time.Millisecond
+	v := startVerifier(t, o)
+	began := time.Now()
+	r := check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
+	if took := time.Since(began); took < o.Timeout || took > o.Timeout+300*time.Millisecond {
+		t.Errorf("took %v", took)
+	}
+	if r.ASTime < 400*time.Millisecond || r.ASTime > time.Second || r.DNSTime <= 0 || r.DNSTime > 200*time.Millisecond {
+		t.Errorf("DNS %v, AS %v", r.DNSTime, r.ASTime)
+	}
+}
+
+// TestClose: what is under way is answered, what comes later is not.
+func TestClose(t *testing.T) {
+	asked := make(chan struct{})
+	release := make(chan struct{})
+	as := startAS(t, nil, func(s *session) {
+		req, _ := s.next()
+		close(asked)
+		<-release
+		s.answer(req, wire.ValidKey)
+		hold(s)
+	})
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	o := options(ns.addr)
+	o.ReplyTimeout = 3 * time.Second
+	v := New(o)
+	result := make(chan Result)
+	q := query(t, "u@a.test", "good")
+	go func() { result <- v.Verify(context.Background(), q) }()
+	<-asked
+	closed := make(chan struct{})
+	go func() { v.Close(); close(closed) }()
+	eventually(t, "Close has begun", func() bool {
+		v.life.mu.Lock()
+		defer v.life.mu.Unlock()
+		return v.life.closing
+	})
+	check(t, v, query(t, "late@a.test", "good"), TempError, ReasonCancelled)
+	check(t, v, query(t, "late@a.test", ""), TempError, ReasonCancelled)
+	close(release)
+	if r := <-result; r.Status != Pass {
+		t.Errorf("the question under way: %+v", r)
+	}
+	<-closed
+	v.Close()
+	if n := v.Stats().Connections; n != 0 {
+		t.Errorf("%d connections are open", n)
+	}
+	if r := check(t, v, q, Pass, ""); !r.Cached { // memory needs no network
+		t.Errorf("%+v", r)
+	}
+	v.Prefetch(address(t, "u@other.test"))
+	if d := v.Discover(context.Background(), "a.test"); d.Err == nil {
+		t.Error("Discover after Close")
+	}
+}
+
+// TestOverload: more verifications than may be under way are refused at once.
+func TestOverload(t *testing.T) {
+	as := startAS(t, nil, hold)
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
+	v := startVerifier(t, options(ns.addr))
+	v.underway = make(chan struct{}, 1)
+	first := make(chan Result)
+	q := query(t, "u@a.test", "good")
+	go func() { first <- v.Verify(context.Background(), q) }()
+	eventually(t, "the first is under way", func() bool { return v.Stats().Questions == 1 })
+	check(t, v, query(t, "v@a.test", "good"), TempError, ReasonOverload)
+	if r := <-first; r.Reason != ReasonASTimeout {
+		t.Errorf("the first: %+v", r)
+	}
+	if n := v.Stats().Overloads; n != 1 {
+		t.Errorf("%d counted", n)
+	}
+}
+
+func TestPrefetch(t *testing.T) {
+	as := startAS(t, nil, honest)
+	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record(""), "b.test. 300 IN TXT "+as.record("")))
+	v := startVerifier(t, options(ns.addr))
+	v.Prefetch(wire.Address{})
+	v.Prefetch(address(t, "u@a.test"))
+	eventually(t, "the domain is known", func() bool { return v.Stats().Domains == 1 })
+	check(t, v, query(t, "u@a.test", "good"), Pass, "")
+	v.Prefetch(address(t, "other@a.test"))                      // domain known
+	check(t, v, query(t, "u@b.test", "good"), Pass, "")         // key known
+	v.records.domains.remove("b.test")                          // but not the domain:
+	v.Prefetch(address(t, "u@b.test"))                          // nothing to fetch
+	if n := v.Stats().Lookups; n != 2 || ns.asked.Load() != 2 { // a.test, b.test
+		t.Errorf("%d lookups, %d questions", n, ns.asked.Load())
+	}
+	// More than may be under way are not waited for.
+	ns.set(silence)
+	for i := range 2 * maxPrefetches {
+		v.Prefetch(address(t, fmt.Sprintf("u@d%d.test", i)))
+	}
+	eventually(t, "they end", func() bool { return len(v.prefetches) == 0 })
+	if n := v.Stats().Lookups; n > 2+2*maxPrefetches || n < 2+maxPrefetches/2 {
+		t.Errorf("%d lookups", n)
+	}
+}
+
+func TestDiscover(t *testing.T) {
+	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
+		if req.Question[0].Name == "down.test." {
+			return rcode(dns.RcodeServerFailure)(network, req)
+		}
+		if req.Question[0].Name == "gone.test." {
+			return rcode(dns.RcodeNameError)(network, req)
+		}
+		return reply(req, func(m *dns.Msg) {
+			m.AuthenticatedData = true
+			m.Answer = []dns.RR{
+				rr(t, "a.test. 100 IN CNAME b.test."),
+				rr(t, `b.test. 50 IN TXT "v=spf1 -all"`),
+				rr(t, `b.test. 50 IN TXT "AS=as.test:7425; tls=yes; req=yes"`),
+				rr(t, `b.test. 50 IN TXT "AS=clear.test:7425"`),
+				rr(t, `b.test. 50 IN TXT "AS=as.test:25; tls=yes"`),
+				rr(t, `b.test. 50 IN TXT "AS=[::1]:7425; tls=yes"`),
+				rr(t, `b.test. 50 IN TXT "AS=as.test"`),
+			}
+		})
+	})
+	v := startVerifier(t, options(ns.addr))
+	d := v.Discover(t.Context(), "A.test.")
+	want := Discovery{
+		Domain: "a.test",
+		Texts: []string{"v=spf1 -all", "AS=as.test:7425; tls=yes; req=yes", "AS=clear.test:7425",
+			"AS=as.test:25; tls=yes", "AS=[::1]:7425; tls=yes", "AS=as.test"},
+		CNAMEs:   []string{"b.test."},
+		Used:     []wire.Record{{Server: wire.Server{Host: "as.test", Port: 7425, TLS: true}, Pri: 10, Required: true}},
+		Required: true, Published: true, AD: true, TTL: 50 * time.Second, Resolver: ns.addr,
+	}
+	if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Discovery{}, "Took", "Refused")); diff != "" {
+		t.Error(diff)
+	}
+	if len(d.Refused) != 4 {
+		t.Errorf("refused: %+v", d.Refused)
+	}
+	if d := v.Discover(t.Context(), "down.test"); reasonOf(d.Err) != ReasonDNSFailure {
+		t.Errorf("down: %v", d.Err)
+	}
+	if d := v.Discover(t.Context(), "gone.test"); d.Err != nil || d.Published {
+		t.Errorf("gone: %+v", d)
+	}
+	if d := v.Discover(t.Context(), "bad..test"); d.Err == nil {
+		t.Error("a domain that is none")
+	}
+	if n := v.Stats().Domains; n != 0 {
+		t.Errorf("Discover left %d domains in the cache", n)
+	}
+}
