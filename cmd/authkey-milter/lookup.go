@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/verifier"
+)
+
+func newLookup() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lookup DOMAIN",
+		Short: "Show how a domain's Authentication Servers are found",
+		Long: "Ask DNS for the AS records of DOMAIN and show, step by step, which records there\n" +
+			"are, which are used in which order, and why the others are not.\n\n" +
+			"Exit code 0: there is a usable record; 1: none, or none that can be used; 75: DNS failed.",
+		Args: cobra.ExactArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		loaded, err := loadConfig(cmd, false)
+		if err != nil {
+			return err
+		}
+		opts, err := verifierOptions(loaded.Config)
+		if err != nil {
+			return program.Exit(program.Config, err)
+		}
+		v := verifier.New(opts)
+		defer v.Close()
+		d := v.Discover(cmd.Context(), args[0])
+		view := viewDiscovery(d)
+		if *asJSON {
+			err = json.NewEncoder(cmd.OutOrStdout()).Encode(view)
+		} else {
+			err = view.print(cmd.OutOrStdout())
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(d.Err, verifier.ErrDNSTimeout), errors.Is(d.Err, verifier.ErrDNSFailure):
+			return program.Exit(program.Temp, nil)
+		case len(d.Used) == 0:
+			return program.Exit(program.Negative, nil)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// A discoveryView is a Discovery as people and programs read it.
+type discoveryView struct {
+	Domain   string        `json:"domain"`
+	Resolver string        `json:"resolver,omitempty"`
+	AD       bool          `json:"ad"`
+	TTL      float64       `json:"ttl_seconds"`
+	Took     float64       `json:"took_ms"`
+	Aliases  []string      `json:"aliases,omitempty"`
+	Records  []string      `json:"records"`
+	Used     []usedView    `json:"used"`
+	Refused  []refusedView `json:"refused"`
+	Required bool          `json:"required"`
+	Verdict  string        `json:"verdict"`
+}
+
+type usedView struct {
+	Server string `json:"server"`
+	Pri    uint16 `json:"pri"`
+	TLS    bool   `json:"tls"`
+}
+
+type refusedView struct {
+	Record string `json:"record"`
+	Why    string `json:"why"`
+}
+
+func viewDiscovery(d verifier.Discovery) discoveryView {
+	view := discoveryView{
+		Domain: d.Domain, Resolver: d.Resolver, AD: d.AD, TTL: d.TTL.Seconds(), Required: d.Required,
+		Took: float64(d.Took.Microseconds()) / 1000, Aliases: d.CNAMEs,
+		Records: d.Texts, Used: []usedView{}, Refused: []refusedView{},
+	}
+	if view.Records == nil {
+		view.Records = []string{}
+	}
+	for _, r := range d.Used {
+		view.Used = append(view.Used, usedView{r.Server.String(), r.Pri, r.TLS})
+	}
+	for _, r := range d.Refused {
+		view.Refused = append(view.Refused, refusedView{r.Text, r.Why.Error()})
+	}
+	switch {
+	case d.Err != nil:
+		view.Verdict = d.Err.Error()
+	case len(d.Used) > 0:
+		view.Verdict = "takes part"
+	case d.Published:
+		view.Verdict = "publishes AS records, none of which can be used: permerror"
+	default:
+		view.Verdict = "publishes no AS record: none"
+	}
+	return view
+}
+
+// maxShown bounds how much of a stranger's TXT record is printed.
+const maxShown = 300
+
+func (v discoveryView) print(w io.Writer) error {
+	var err error
+	say := func(format string, args ...any) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, format+"\n", args...)
+		}
+	}
+	say("domain    %s", v.Domain)
+	if v.Resolver != "" {
+		dnssec := "not validated by DNSSEC"
+		if v.AD {
+			dnssec = "validated by DNSSEC (AD)"
+		}
+		say("resolver  %s, %.3f ms, TTL %.0f s, %s", v.Resolver, v.Took, v.TTL, dnssec)
+	}
+	for _, alias := range v.Aliases {
+		say("alias     of %s", alias)
+	}
+	for _, text := range v.Records {
+		cut := ""
+		if len(text) > maxShown {
+			text, cut = text[:maxShown], "…"
+		}
+		say("TXT       %q%s", text, cut)
+	}
+	for i, u := range v.Used {
+		transport := "clear text"
+		if u.TLS {
+			transport = "TLS"
+		}
+		say("used      %d. %s (pri %d, %s)", i+1, u.Server, u.Pri, transport)
+	}
+	for _, r := range v.Refused {
+		say("refused   %q: %s", r.Record, r.Why)
+	}
+	if v.Required {
+		say("required  every message of this domain must carry a key (req=yes)")
+	}
+	say("verdict   %s", v.Verdict)
+	return err
+}
