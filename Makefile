@@ -1,0 +1,49 @@
+# authkey: what there is to do with the tree. `make demo` and `make test` set up
+# what they miss; the rest expects Go only.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 30s
+LDFLAGS      = -s -w -X main.version=$(VERSION)
+
+.PHONY: all build demo test setup lint unit fuzz clean
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# The main job on real mail: DNS, an Authentication Server, the milter and a
+# private Postfix in a temporary folder.
+demo: build
+	$(GO) run ./internal/demo -milter bin/authkey-milter
+
+# Everything: vet, staticcheck, unit and fuzz-corpus tests under the race
+# detector, and the end-to-end tests on real Postfix and real resolvers.
+test: setup lint build unit
+
+# The real programs that the tests run against, and a C compiler for the race
+# detector.
+setup:
+	$(GO) run ./internal/setup
+
+lint:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+# Each fuzz target for FUZZTIME. The corpora run as plain tests in `make test`.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin dist

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/testmta"
+)
+
+// The invented domains.
+const (
+	sender    = "sender.test" // has an AS, alice has keys
+	strict    = "strict.test" // the same, and says req=yes
+	absent    = "absent.test" // publishes no AS
+	down      = "down.test"   // its AS is not there
+	broken    = "broken.test" // its record cannot be understood
+	recipient = "bob@rcpt.test"
+)
+
+// policyYAML makes every result visible in what becomes of a message. The defaults
+// are milder: nothing but fail is even marked.
+const policyYAML = `
+authserv_id: mx.test
+policy: {fail: reject, nokey: mark, temperror: tempfail, permerror: quarantine}
+`
+
+// A scene is the world of the demo with its milter.
+type scene struct {
+	world  *e2e.World
+	milter *e2e.Milter
+	asPort int
+	keys   []string // every key that was sent, to look for
+}
+
+func newScene(ctx context.Context, w *e2e.World, binary string) (*scene, error) {
+	for _, domain := range []string{sender, strict, down} {
+		if err := w.AddDomain(domain, "alice"); err != nil {
+			return nil, err
+		}
+	}
+	port, _, err := w.ServeAS(sender, strict)
+	if err != nil {
+		return nil, err
+	}
+	gone, stop, err := w.ServeAS()
+	if err != nil {
+		return nil, err
+	}
+	if err := stop(); err != nil {
+		return nil, err
+	}
+	for domain, record := range map[string]string{
+		sender: e2e.ASRecord(port),
+		strict: e2e.ASRecord(port, "req=yes"),
+		down:   e2e.ASRecord(gone),
+		broken: "AS=as.broken.test; port=seventy",
+	} {
+		if err := w.Publish(domain, record); err != nil {
+			return nil, err
+		}
+	}
+	milter, err := w.StartMilter(ctx, binary, "unix", policyYAML)
+	if err != nil {
+		return nil, err
+	}
+	return &scene{world: w, milter: milter, asPort: port}, nil
+}
+
+// A step is a message, and what should become of it.
+type step struct {
+	what    string
+	from    string
+	key     string // "own": the address's key now
+	fields  string // further header fields
+	before  func() error
+	result  string
+	action  string
+	cached  bool
+	outcome string // "delivered", "held" or the reply
+}
+
+func (s *scene) steps() []step {
+	var old string
+	return []step{
+		{what: "valid key", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: "delivered"},
+		{what: "the same again", from: "alice@" + sender, key: "own", result: "pass", action: "accept", cached: true, outcome: "delivered"},
+		{what: "wrong key", from: "alice@" + sender, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "fail", action: "reject",
+			outcome: "550 5.7.1 Sender address not authenticated: AuthKey invalid"},
+		{what: "no key", from: "alice@" + sender, result: "nokey", action: "mark", outcome: "delivered"},
+		{what: "no key, domain requires one", from: "alice@" + strict, result: "fail", action: "reject",
+			outcome: "550 5.7.1 Sender address not authenticated: AuthKey missing"},
+		{what: "domain without AS", from: "alice@" + absent, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "none", action: "accept", outcome: "delivered"},
+		{what: "AS down", from: "alice@" + down, key: "own", result: "temperror", action: "tempfail",
+			outcome: "451 4.7.1 AuthKey cannot be verified now, try again later"},
+		{what: "broken record", from: "alice@" + broken, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "permerror", action: "quarantine", outcome: "held"},
+		{what: "forged Authentication-Results", from: "alice@" + sender, fields: "Authentication-Results: mx.test; x-authkey=pass\r\n",
+			result: "nokey", action: "mark", outcome: "delivered"},
+		{what: "key rotated: the new one", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: "delivered",
+			before: func() (err error) {
+				if old, err = s.world.Key("alice@" + sender); err != nil {
+					return err
+				}
+				return s.world.Revoke(sender, "alice")
+			}},
+		{what: "key rotated: the old one", from: "alice@" + sender, key: "old", result: "fail", action: "reject",
+			outcome: "550 5.7.1 Sender address not authenticated: AuthKey invalid",
+			before:  func() error { s.keys = append(s.keys, old); return nil }},
+	}
+}
+
+// A row is what became of a step's message.
+type row struct {
+	step
+	gotResult, gotAction, gotOutcome string
+	gotCached                        bool
+	milliseconds                     string
+	keyGone                          bool
+	ours                             string // our Authentication-Results, as delivered
+	faults                           []string
+}
+
+func (s *scene) play(ctx context.Context, front front) ([]row, error) {
+	var rows []row
+	for i, st := range s.steps() {
+		r, err := s.send(ctx, front, st, fmt.Sprintf("demo %d", i+1))
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", st.what, err)
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func (s *scene) send(ctx context.Context, front front, st step, subject string) (row, error) {
+	r := row{step: st}
+	if st.before != nil {
+		if err := st.before(); err != nil {
+			return r, err
+		}
+	}
+	key, err := s.keyOf(st)
+	if err != nil {
+		return r, err
+	}
+	header := st.fields
+	if key != "" {
+		header += "X-Auth-Key: " + key + "\r\n"
+	}
+	data := header + "Date: " + time.Now().Format(time.RFC1123Z) + "\r\nFrom: alice@" + sender + "\r\nTo: " + recipient +
+		"\r\nMessage-ID: <" + strings.ReplaceAll(subject, " ", ".") + "@" + sender + ">\r\nSubject: " + subject + "\r\n\r\nHello Bob.\r\n"
+	logged := len(s.milter.Log())
+	found, err := front.deliver(ctx, testmta.Transaction{MailFrom: st.from, Rcpts: []string{recipient}, Data: []byte(data)}, subject)
+	if err != nil {
+		return r, err
+	}
+	r.gotOutcome = found.outcome
+	line, err := s.waitLine(ctx, logged)
+	if err != nil {
+		return r, err
+	}
+	fields := logfmt(line)
+	r.gotResult, r.gotAction, r.gotCached = fields["result"], fields["action"], fields["cached"] == "true"
+	r.milliseconds = fields["total_ms"]
+	r.inspect(found, s.keys, s.milter.Log()[logged:])
+	return r, nil
+}
+
+// keyOf is the key to send with a step, and remembers it.
+func (s *scene) keyOf(st step) (string, error) {
+	switch st.key {
+	case "":
+		return "", nil
+	case "own":
+		key, err := s.world.Key(st.from)
+		if err != nil {
+			return "", err
+		}
+		s.keys = append(s.keys, key)
+		return key, nil
+	case "old":
+		return s.keys[len(s.keys)-1], nil
+	}
+	s.keys = append(s.keys, st.key)
+	return st.key, nil
+}
+
+// waitLine waits for the milter's line about the message just sent.
+func (s *scene) waitLine(ctx context.Context, from int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		for line := range strings.SplitSeq(s.milter.Log()[from:], "\n") {
+			if strings.Contains(line, "msg=message ") && strings.Contains(line, "total_ms=") {
+				return line, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("the milter logged nothing:\n%s", s.milter.Log())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// inspect reads the bytes that were delivered or held, and compares everything
+// with what should have become of the message.
+func (r *row) inspect(found found, keys []string, log string) {
+	expect := func(what, got, want string) {
+		if got != want {
+			r.faults = append(r.faults, fmt.Sprintf("%s is %q, should be %q", what, got, want))
+		}
+	}
+	expect("result", r.gotResult, r.result)
+	expect("action", r.gotAction, r.action)
+	expect("cached", fmt.Sprint(r.gotCached), fmt.Sprint(r.cached))
+	expect("outcome", r.gotOutcome, r.outcome)
+
+	everything := string(found.bytes) + log
+	r.keyGone = !strings.Contains(strings.ToLower(string(found.bytes)), "x-auth-key")
+	for _, key := range keys {
+		r.keyGone = r.keyGone && !strings.Contains(everything, key)
+	}
+	if !r.keyGone {
+		r.faults = append(r.faults, "a key survived")
+	}
+	if len(found.bytes) == 0 {
+		return
+	}
+	lower := strings.ToLower(string(found.bytes))
+	if n := strings.Count(lower, "x-authkey="); n != 1 {
+		r.faults = append(r.faults, fmt.Sprintf("%d x-authkey results, should be ours alone", n))
+	}
+	if marked := strings.Contains(lower, "x-spam-flag: yes"); marked != (r.action == "mark") {
+		r.faults = append(r.faults, fmt.Sprintf("marked: %v", marked))
+	}
+	r.ours = resultOf(string(found.bytes))
+}
+
+// resultOf is our Authentication-Results in a delivered message, on one line.
+func resultOf(message string) string {
+	message = strings.ReplaceAll(message, "\r\n", "\n")
+	_, rest, ok := strings.Cut(message, "Authentication-Results: ")
+	if !ok {
+		return ""
+	}
+	for i := 0; i < len(rest); i++ {
+		if rest[i] == '\n' && (i+1 == len(rest) || rest[i+1] != ' ' && rest[i+1] != '\t') {
+			return strings.Join(strings.Fields(rest[:i]), " ")
+		}
+	}
+	return rest
+}
+
+// logfmt splits a log line into its values; none that is looked at has blanks.
+func logfmt(line string) map[string]string {
+	fields := make(map[string]string)
+	for word := range strings.FieldsSeq(line) {
+		if name, value, ok := strings.Cut(word, "="); ok {
+			fields[name] = value
+		}
+	}
+	return fields
+}
