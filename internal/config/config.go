@@ -1,8 +1,8 @@
 // Package config reads the configuration of the programs: defaults, then a YAML
 // file, then the environment, each over the one before.
 //
-// One table of keys (milter.go for milter.yaml) drives everything that is said
-// about a key: its default, its validation, its name in the environment, what
+// One table of keys for each file (milter.go for milter.yaml, server.go for
+// server.yaml) drives everything that is said about a key: its default, its validation, its name in the environment, what
 // `config` and `config --describe` print and the manual page. Every fault of a
 // file is reported, with its line, not only the first.
 //

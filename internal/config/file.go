@@ -59,6 +59,7 @@ type walker struct {
 	schema *schema
 	file   string
 	values map[string]any // raw, by key; right only if there are no faults
+	lines  map[string]int // of each key, field and element, by its name
 	faults Faults
 }
 
@@ -178,6 +179,7 @@ func printableKey(name string) string {
 // value checks the value of a key, or of a field of an object, and returns it
 // raw.
 func (w *walker) value(n *yaml.Node, name string, k kind) any {
+	w.lines[name] = n.Line
 	switch k.shape {
 	case text, boolean, integer:
 		return w.scalar(n, name, k)
@@ -195,6 +197,7 @@ func (w *walker) value(n *yaml.Node, name string, k kind) any {
 	list := make([]any, len(n.Content))
 	for i, e := range n.Content {
 		elementName := fmt.Sprintf("%s[%d]", name, i)
+		w.lines[elementName] = e.Line
 		if k.shape == objectList {
 			list[i] = w.object(e, elementName, k)
 		} else {

@@ -30,26 +30,31 @@ type Loaded struct {
 // over it. An empty path means no file: defaults and environment. It reads
 // afresh at each call and keeps nothing. The error is of type Faults.
 func Load(path string, environ []string) (*Loaded, error) {
+	loaded := &Loaded{Path: path}
+	var faults Faults
+	if loaded.Settings, faults = loadFile(milterSchema, path, environ, &loaded.Config); len(faults) > 0 {
+		return nil, faults
+	}
+	return loaded, nil
+}
+
+// loadFile is load of a file's data, if path names one.
+func loadFile(s *schema, path string, environ []string, config any) (Settings, Faults) {
 	var data []byte
 	if path != "" {
 		var fault *Fault
 		if data, fault = readFile(path); fault != nil {
-			return nil, Faults{*fault}
+			return Settings{}, Faults{*fault}
 		}
 	}
-	loaded := &Loaded{Path: path}
-	var faults Faults
-	if loaded.Settings, faults = load(milterSchema, path, data, environ, &loaded.Config); len(faults) > 0 {
-		return nil, faults
-	}
-	return loaded, nil
+	return load(s, path, data, environ, config)
 }
 
 // load checks the data of a file and the environment against a schema, lays
 // both over the defaults and decodes the outcome into config, a pointer to the
 // struct that belongs to the schema.
 func load(s *schema, path string, data []byte, environ []string, config any) (Settings, Faults) {
-	w := walker{schema: s, file: path, values: map[string]any{}}
+	w := walker{schema: s, file: path, values: map[string]any{}, lines: map[string]int{}}
 	w.walk(data)
 	env, envFaults := s.environment(environ)
 	if faults := append(w.faults, envFaults...); len(faults) > 0 {
@@ -67,7 +72,7 @@ func load(s *schema, path string, data []byte, environ []string, config any) (Se
 	for name, raw := range env {
 		v.Set(name, raw)
 	}
-	result := Settings{schema: s, values: map[string]any{}, sources: map[string]string{}}
+	result := Settings{schema: s, file: path, lines: w.lines, values: map[string]any{}, sources: map[string]string{}}
 	for _, k := range s.keys {
 		result.values[k.name] = v.Get(k.name)
 		result.sources[k.name] = SourceDefault
@@ -117,6 +122,7 @@ var textTypes = map[reflect.Type]func(string) (any, error){
 	reflect.TypeFor[fs.FileMode]():   parsed(parseFileMode),
 	reflect.TypeFor[Listen]():        parsed(parseListen),
 	reflect.TypeFor[Rate]():          parsed(parseRate),
+	reflect.TypeFor[ServerListen]():  parsed(parseServerListen),
 	// The one text that stands in place of this list is "all".
 	reflect.TypeFor[RecipientDomains](): func(string) (any, error) { return RecipientDomains(nil), nil },
 }
@@ -133,6 +139,8 @@ func decodeText(_, to reflect.Type, data any) (any, error) {
 // from.
 type Settings struct {
 	schema  *schema
+	file    string         // its path
+	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
 }
@@ -188,4 +196,17 @@ func (s Settings) NotActedOn() []string {
 		}
 	}
 	return names
+}
+
+// Fault makes a fault of a value which only shows with what the value names, such
+// as a file. key may be one of an object in a list: domains[0].secret_file.
+func (s Settings) Fault(key, problem, want string) Fault {
+	f := Fault{File: s.file, Line: s.lines[key], Key: key, Problem: problem, Want: want}
+	if k, ok := s.schema.byName[key]; ok && s.Source(key) == SourceEnvironment {
+		f.File, f.Line = "$"+s.schema.envName(k), 0
+	}
+	if f.File == "" {
+		f.File = s.schema.file
+	}
+	return f
 }

@@ -93,9 +93,9 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"reply.permerror", replyKind(), "", acted, "text of the SMTP reply in place of the standard one, for permerror"},
 	{"reply.temperror", replyKind(), "", acted, "text of the SMTP reply in place of the standard one, for temperror"},
 
-	{"log.level", oneOf("debug", "info", "warn", "error"), "info", acted, "least level that is logged"},
-	{"log.format", oneOf("text", "json"), "text", acted, "form of log lines: text is logfmt"},
-	{"metrics.listen", orEmpty(textKind("[HOST]:PORT", "[HOST]:PORT such as 127.0.0.1:9796", checkListenPort)), "", later, "where /metrics, /healthz and /readyz are served; empty: nowhere"},
+	logLevelKey(),
+	logFormatKey(),
+	metricsListenKey(),
 	{"control.socket", orEmpty(textKind("path", "the path of a socket, at most 107 octets", checkSocketPath)), "", later, "control socket, such as /run/authkey/milter.ctl; empty: none"},
 	{"limits.connections", integerKind(1, maxConnections), 2000, acted, "connections of MTAs at a time; more are closed at once"},
 	{"limits.idle_timeout", positiveDuration(), "10m", acted, "how long a connection may be idle"},
@@ -164,10 +164,10 @@ func attachFields() []field {
 	return []field{
 		{name: "domain", kind: domainKind(), required: true, doc: "domain of the sender's address"},
 		{name: "source", kind: textKind("secret:FILE", "secret:FILE", checkPrefixed("secret:")), required: true, doc: "where keys come from: the secret of the domain's Authentication Server"},
-		{name: "addresses", kind: textKind("file:FILE|any", "file:FILE, or any", checkAddresses), required: true, doc: "which addresses get keys: those of a file, or any of the domain"},
+		{name: "addresses", kind: addressesKind(), required: true, doc: "which addresses get keys: those of a file, or any of the domain"},
 		{name: "avt", kind: positiveDuration(), def: "24h", doc: "AuthKey Valid Time: how long one key is attached"},
 		{name: "case_sensitive", kind: boolKind(), def: false, doc: "true: local parts differ by case"},
-		{name: "subaddress", kind: orEmpty(textKind("separator", "one character such as +", checkSubaddress)), def: "+", doc: "separator of sub-addresses; empty: none"},
+		{name: "subaddress", kind: subaddressKind(), def: "+", doc: "separator of sub-addresses; empty: none"},
 		{name: "to", kind: to, def: "all", doc: "recipient domains that get keys"},
 	}
 }
@@ -181,6 +181,26 @@ func policyAction() kind {
 	const missing = "the notice to the recipient is not sent yet"
 	k.partly = map[string]string{"discard-notify": missing, "reject-notify": missing}
 	return k
+}
+
+// The keys that both programs have.
+
+func logLevelKey() key {
+	return key{"log.level", oneOf("debug", "info", "warn", "error"), "info", acted, "least level that is logged"}
+}
+
+func logFormatKey() key {
+	return key{"log.format", oneOf("text", "json"), "text", acted, "form of log lines: text is logfmt"}
+}
+
+func metricsListenKey() key {
+	return key{"metrics.listen", orEmpty(textKind("[HOST]:PORT", "[HOST]:PORT such as 127.0.0.1:9796", checkListenPort)), "", later, "where /metrics, /healthz and /readyz are served; empty: nowhere"}
+}
+
+func addressesKind() kind { return textKind("file:FILE|any", "file:FILE, or any", checkAddresses) }
+
+func subaddressKind() kind {
+	return orEmpty(textKind("separator", "one character such as +", checkSubaddress))
 }
 
 func listenKind() kind {

@@ -25,6 +25,9 @@ type KeyDoc struct {
 // list of objects followed by its fields.
 func Describe() []KeyDoc { return milterSchema.describe() }
 
+// DescribeServer documents every key of server.yaml likewise.
+func DescribeServer() []KeyDoc { return serverSchema.describe() }
+
 func (s *schema) describe() []KeyDoc {
 	var docs []KeyDoc
 	for _, k := range s.keys {
@@ -47,9 +50,9 @@ func (s *schema) describe() []KeyDoc {
 // maxDefaultColumn is the widest default that stands in a column of its own.
 const maxDefaultColumn = 34
 
-// WriteDescribe writes what Describe returns, as aligned text or as JSON.
-func WriteDescribe(w io.Writer, asJSON bool) error {
-	docs := Describe()
+// WriteDescribe writes what Describe or DescribeServer returns, as aligned text or
+// as JSON.
+func WriteDescribe(w io.Writer, docs []KeyDoc, asJSON bool) error {
 	if asJSON {
 		return writeJSON(w, docs)
 	}
@@ -69,8 +72,8 @@ func WriteDescribe(w io.Writer, asJSON bool) error {
 }
 
 // WriteEffective writes the effective settings, as aligned text or as JSON.
-func WriteEffective(w io.Writer, loaded *Loaded, asJSON bool) error {
-	all := loaded.Effective()
+func WriteEffective(w io.Writer, settings Settings, asJSON bool) error {
+	all := settings.Effective()
 	if asJSON {
 		return writeJSON(w, all)
 	}

@@ -39,7 +39,7 @@ func TestWriteEffective(t *testing.T) {
 	loaded := mustLoad(t, "preferences: {source: 'postgres://u:s3cret@h/d'}\nlisten: []\nauthserv_id: \"0660\"\n"+
 		"policy: {rules: [{recipient: a.example, fail: mark}]}\nmark: {value: 'a <b>'}", "AUTHKEY_MILTER_DNS_TIMEOUT=1s")
 	var text, js bytes.Buffer
-	if err := errors.Join(WriteEffective(&text, loaded, false), WriteEffective(&js, loaded, true)); err != nil {
+	if err := errors.Join(WriteEffective(&text, loaded.Settings, false), WriteEffective(&js, loaded.Settings, true)); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
@@ -124,7 +124,7 @@ func TestDescribe(t *testing.T) {
 
 func TestWriteDescribe(t *testing.T) {
 	var text, js bytes.Buffer
-	if err := errors.Join(WriteDescribe(&text, false), WriteDescribe(&js, true)); err != nil {
+	if err := errors.Join(WriteDescribe(&text, Describe(), false), WriteDescribe(&js, Describe(), true)); err != nil {
 		t.Fatal(err)
 	}
 	var docs []KeyDoc
@@ -153,7 +153,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") 
 func TestWriteError(t *testing.T) {
 	loaded := mustLoad(t, "")
 	for _, asJSON := range []bool{false, true} {
-		if WriteEffective(brokenWriter{}, loaded, asJSON) == nil || WriteDescribe(brokenWriter{}, asJSON) == nil {
+		if WriteEffective(brokenWriter{}, loaded.Settings, asJSON) == nil || WriteDescribe(brokenWriter{}, Describe(), asJSON) == nil {
 			t.Errorf("json %v: the writer's error is lost", asJSON)
 		}
 	}

@@ -1,0 +1,83 @@
+package program
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+)
+
+// LoadConfig reads the configuration that --config names with load, which is
+// config.Load or its like. Where the default file is missing and may be, defaults
+// and environment are the configuration.
+func LoadConfig[T any](p Program, cmd *cobra.Command, mustExist bool, load func(path string, environ []string) (T, error)) (T, error) {
+	path, err := cmd.Flags().GetString("config")
+	if err == nil && path == "" {
+		path = p.DefaultConfig
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !mustExist {
+			path = ""
+		}
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	loaded, err := load(path, os.Environ())
+	if err != nil {
+		return loaded, Refuse(cmd, err)
+	}
+	return loaded, nil
+}
+
+// Refuse prints the faults of a configuration, each on a line of its own, and
+// returns the error that ends the program with Config.
+func Refuse(cmd *cobra.Command, faults error) error {
+	fmt.Fprintln(cmd.ErrOrStderr(), faults)
+	return Exit(Config, nil)
+}
+
+// NewCheck makes the command check. read reads and validates the configuration and
+// what it names.
+func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Read and validate the configuration, touching no network",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := read(cmd)
+			if err != nil {
+				return err
+			}
+			for _, key := range settings.NotActedOn() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
+			}
+			return nil
+		},
+	}
+}
+
+// NewConfig makes the command config. read reads the configuration; docs are its
+// keys.
+func NewConfig(read func(cmd *cobra.Command) (config.Settings, error), docs func() []config.KeyDoc) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print every effective value and where it came from",
+		Args:  cobra.NoArgs,
+	}
+	describe := cmd.Flags().Bool("describe", false, "print every key with its type, default and meaning instead")
+	asJSON := AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *describe {
+			return config.WriteDescribe(cmd.OutOrStdout(), docs(), *asJSON)
+		}
+		settings, err := read(cmd)
+		if err != nil {
+			return err
+		}
+		return config.WriteEffective(cmd.OutOrStdout(), settings, *asJSON)
+	}
+	return cmd
+}

@@ -1,0 +1,7 @@
+// Package program holds what the authkey programs have in common: exit codes, the
+// command line's root, the commands check, config and version, the asking of a
+// question for people, and the life of a service under systemd.
+//
+// What a program does is its own: nothing here knows of mail, keys' derivation or
+// sockets' protocols.
+package program

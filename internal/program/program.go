@@ -1,0 +1,128 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, of sysexits.h where it has one.
+const (
+	OK       = 0
+	Negative = 1  // a negative answer
+	Usage    = 2  // the command line, or what standard input held, cannot be understood
+	Temp     = 75 // EX_TEMPFAIL: cannot be told now
+	Config   = 78 // EX_CONFIG: the configuration is refused
+)
+
+// An exit ends the program with a code. Its error, if any, is printed.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
+
+// Exit returns the error with which a command ends the program with a code. Its
+// text is printed; a nil err prints nothing, for commands that have said it all.
+func Exit(code int, err error) error { return &exit{code, err} }
+
+// A Program is one of authkey's.
+type Program struct {
+	Name          string // such as authkey-milter
+	Short         string // what it is for, on one line
+	Version       string // set by the build
+	DefaultConfig string // path of its configuration where --config names none
+}
+
+// Main runs the program's process: it ends with SIGINT or SIGTERM, or by itself.
+func (p Program) Main(commands ...*cobra.Command) {
+	// The signals stay ours to the end: a second SIGTERM must not cut the first one's
+	// work short.
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	os.Exit(p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, commands...))
+}
+
+// Run is the program without its process, so that tests can run it too. It returns
+// the exit code.
+func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer, commands ...*cobra.Command) int {
+	root := p.root(commands)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return OK
+	}
+	var e *exit
+	if !errors.As(err, &e) {
+		// What cobra itself refuses is the command line.
+		fmt.Fprintf(errOut, "%s: %v\nTry '%s --help'.\n", p.Name, err, p.Name)
+		return Usage
+	}
+	if e.err != nil {
+		fmt.Fprintf(errOut, "%s: %v\n", p.Name, e.err)
+	}
+	return e.code
+}
+
+func (p Program) root(commands []*cobra.Command) *cobra.Command {
+	root := &cobra.Command{
+		Use:           p.Name,
+		Short:         p.Short,
+		Args:          cobra.NoArgs,
+		Version:       p.versionLine(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          WhichCommand,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.PersistentFlags().String("config", "", "configuration `file` (default "+p.DefaultConfig+")")
+	root.AddCommand(commands...)
+	root.AddCommand(&cobra.Command{
+		Use:   "version",
+		Short: "Print version, commit and Go version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), p.versionLine())
+		},
+	})
+	return root
+}
+
+// WhichCommand refuses a command that only groups others.
+func WhichCommand(*cobra.Command, []string) error { return errors.New("which command?") }
+
+// versionLine is version, commit and Go version in one line.
+func (p Program) versionLine() string {
+	commit := "unknown commit"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = "commit " + s.Value
+			}
+		}
+	}
+	return fmt.Sprintf("%s %s (%s, %s %s/%s)", p.Name, p.Version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// AddJSON gives a command the flag --json.
+func AddJSON(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("json", false, "print JSON")
+}

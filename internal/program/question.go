@@ -1,0 +1,92 @@
+package program
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/verifier"
+)
+
+// maxKeyInput bounds what is read where a key is expected.
+const maxKeyInput = 4 * wire.MaxKey
+
+// ReadKey reads one key, a line end after it allowed, from in or from the file
+// that is named. Nothing at all is the zero Key. The error ends the program with
+// Usage.
+func ReadKey(in io.Reader, file string) (wire.Key, error) {
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return wire.Key{}, Exit(Usage, err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxKeyInput+1))
+	if err != nil {
+		return wire.Key{}, Exit(Usage, fmt.Errorf("read the key: %w", err))
+	}
+	if len(b) > maxKeyInput {
+		return wire.Key{}, Exit(Usage, errors.New("read the key: there is more than a key"))
+	}
+	return wire.JoinKeys(strings.TrimRight(string(b), "\r\n")), nil
+}
+
+// A resultView is a Result as people and programs read it.
+type resultView struct {
+	Address  string  `json:"address"`
+	Result   string  `json:"result"`
+	Reason   string  `json:"reason,omitempty"`
+	AS       string  `json:"as,omitempty"`
+	TTL      float64 `json:"ttl_seconds,omitempty"`
+	Required bool    `json:"required"`
+	Stale    bool    `json:"stale"`
+	AD       bool    `json:"ad"`
+	DNS      float64 `json:"dns_ms"`
+	ASTime   float64 `json:"as_ms"`
+}
+
+// WriteResult writes what became of a question about an address, as text or JSON.
+func WriteResult(w io.Writer, address wire.Address, res verifier.Result, asJSON bool) error {
+	view := resultView{
+		Address: address.String(), Result: string(res.Status), Reason: string(res.Reason), AS: res.Server,
+		TTL: res.TTL.Seconds(), Required: res.Required, Stale: res.Stale, AD: res.AD,
+		DNS: float64(res.DNSTime.Microseconds()) / 1000, ASTime: float64(res.ASTime.Microseconds()) / 1000,
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(view)
+	}
+	line := view.Result
+	if view.Reason != "" {
+		line += " (" + view.Reason + ")"
+	}
+	fmt.Fprintf(w, "result    %s\n", line)
+	if view.Address != "" {
+		fmt.Fprintf(w, "address   %s\n", view.Address)
+	}
+	if view.AS != "" {
+		fmt.Fprintf(w, "asked     %s\n", view.AS)
+	}
+	if res.TTL > 0 {
+		fmt.Fprintf(w, "cacheable %s\n", res.TTL)
+	}
+	_, err := fmt.Fprintf(w, "times     DNS %.3f ms, AS %.3f ms\n", view.DNS, view.ASTime)
+	return err
+}
+
+// ExitResult returns the error that ends the program as a result demands; nil for
+// a pass.
+func ExitResult(status verifier.Status) error {
+	switch status {
+	case verifier.Pass:
+		return nil
+	case verifier.TempError:
+		return Exit(Temp, nil)
+	}
+	return Exit(Negative, nil)
+}

@@ -1,0 +1,100 @@
+package program
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/authkey/authkey/internal/config"
+)
+
+// A Service is the life of a program that serves: it has begun, is told to read
+// its configuration again, and to stop. Make one with NewService before anything
+// that takes time: a SIGHUP that nobody expects kills.
+type Service struct {
+	hangup chan os.Signal
+}
+
+// NewService begins a service. The caller must Close it.
+func NewService() *Service {
+	// A core file would hold keys. Where the limit cannot be set there is one already.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	s := &Service{hangup: make(chan os.Signal, 1)}
+	signal.Notify(s.hangup, syscall.SIGHUP)
+	return s
+}
+
+// Close lets SIGHUP have its usual effect again.
+func (s *Service) Close() { signal.Stop(s.hangup) }
+
+// Run says that the service is ready, and runs until ctx ends, which is no error,
+// or something comes out of failed: a listener that ended. At each SIGHUP it calls
+// reload. It then says that the service is stopping.
+func (s *Service) Run(ctx context.Context, failed <-chan error, reload func()) error {
+	notify(daemon.SdNotifyReady)
+	defer notify(daemon.SdNotifyStopping)
+	for {
+		select {
+		case <-s.hangup:
+			// Type=notify-reload wants to know since when.
+			notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+			reload()
+			notify(daemon.SdNotifyReady)
+		case err := <-failed:
+			return Exit(Temp, err)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// notify tells systemd, if there is one; it is no fault if there is none.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// A Passed is a listener that systemd passed, with the FileDescriptorName= of its
+// socket unit.
+type Passed struct {
+	net.Listener
+	Name string
+}
+
+// PassedListeners returns the stream sockets passed by systemd.
+func PassedListeners() ([]Passed, error) {
+	byName, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("sockets passed by systemd: %w", err)
+	}
+	var all []Passed
+	for name, listeners := range byName {
+		for _, ln := range listeners {
+			if ln != nil {
+				all = append(all, Passed{ln, name})
+			}
+		}
+	}
+	return all, nil
+}
+
+// NewLogger makes the logger of a service, and the level it logs at, which can be
+// changed.
+func NewLogger(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)), level
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), level
+}
+
+// OneLine makes a multi-line error fit for a log line.
+func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
