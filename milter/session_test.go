@@ -27,11 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeVerifier answers by key, and can do what no real one does on demand.
 type fakeVerifier struct {
-	mu      sync.Mutex
-	asked   []verifier.Query
-	answer  func(context.Context, verifier.Query) verifier.Result
-	cached  func(verifier.Query) (verifier.Result, bool)
-	started chan struct{}
+	mu     sync.Mutex
+	asked  []verifier.Query
+	answer func(context.Context, verifier.Query) verifier.Result
+	cached func(verifier.Query) (verifier.Result, bool)
 }
 
 func (f *fakeVerifier) Cached(q verifier.Query) (verifier.Result, bool) {

@@ -61,6 +61,3 @@ func (a Action) Delivers() bool { return a == Accept || a == Mark || a == Quaran
 
 // refuses reports whether the SMTP client hears 550.
 func (a Action) refuses() bool { return a == Reject || a == RejectNotify }
-
-// discards reports whether the message is to vanish with 250.
-func (a Action) discards() bool { return a == Discard || a == DiscardNotify }
