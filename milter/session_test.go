@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +24,12 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(bareLibrary) != "" {
+		serveBareLibrary()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fakeVerifier answers by key, and can do what no real one does on demand.
 type fakeVerifier struct {
