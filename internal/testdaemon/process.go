@@ -59,6 +59,13 @@ type Process struct {
 	stop  sync.Once
 }
 
+// guardScript ends the process group $1, waits up to five seconds for its end
+// and removes the folder $2, unless empty.
+const guardScript = `kill -s TERM -- "-$1"
+n=0
+while [ $n -lt 50 ] && kill -s 0 -- "-$1"; do n=$((n+1)); sleep 0.1; done
+[ -z "$2" ] || rm -rf "$2"`
+
 // Start starts cmd with its standard output and error written to the file log.
 // Should this program die, the daemon's process group is ended and the folder
 // dir (unless empty) removed.
@@ -78,7 +85,7 @@ func Start(cmd *exec.Cmd, log, dir string) (*Process, error) {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	p.guard, err = NewGuard(`kill -s TERM -- "-$1"; [ -z "$2" ] || rm -rf "$2"`, strconv.Itoa(cmd.Process.Pid), dir)
+	p.guard, err = NewGuard(guardScript, strconv.Itoa(cmd.Process.Pid), dir)
 	if err != nil {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done

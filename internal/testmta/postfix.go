@@ -67,7 +67,6 @@ type Postfix struct {
 	options   PostfixOptions
 	layout    layout
 	addrs     map[string]string // by listener name
-	guard     *testdaemon.Guard
 	masterPid int
 	stop      sync.Once
 	reload    sync.Mutex
@@ -121,14 +120,11 @@ func (p *Postfix) start(ctx context.Context) error {
 	if err := p.writeConfiguration(); err != nil {
 		return err
 	}
-	var err error
-	p.guard, err = testdaemon.NewGuard(`"$1" -c "$2" stop; rm -rf "$3"`, p.layout.postfix, p.layout.etc(), p.layout.dir)
-	if err != nil {
-		return err
-	}
-	if _, err := p.run(ctx, p.layout.postfix, "-c", p.layout.etc(), "start"); err != nil {
+	// Not ended with ctx: what a half-done start would leave, Stop cannot find.
+	if _, err := p.run(context.WithoutCancel(ctx), "flock", p.layout.dir, p.layout.postfix, "-c", p.layout.etc(), "start"); err != nil {
 		return fmt.Errorf("%w; the log ends:\n%s", err, tail(p.Log()))
 	}
+	var err error
 	if p.masterPid, err = p.readPid(); err != nil {
 		return err
 	}
@@ -344,10 +340,7 @@ func (p *Postfix) Stop() (err error) {
 		if p.masterPid != 0 {
 			err = testdaemon.StopGroup(p.masterPid)
 		}
-		if p.guard != nil {
-			err = errors.Join(err, p.guard.Release())
-		}
-		err = errors.Join(err, os.RemoveAll(p.layout.dir))
+		err = errors.Join(err, p.layout.remove())
 	})
 	return err
 }

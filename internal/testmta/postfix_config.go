@@ -2,6 +2,7 @@ package testmta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -59,7 +60,12 @@ type layout struct {
 	daemonDir  string
 	owner      string // mail_owner
 	group      string // setgid_group
+	guard      *testdaemon.Guard
 }
+
+// guardScript ends the Postfix $1 of the folder $2 and removes the folder. The
+// lock is that of "postfix start", which must not go on meanwhile.
+const guardScript = `flock -w 30 "$2" true; [ ! -s "$2/etc/main.cf" ] || "$1" -c "$2/etc" stop; rm -rf "$2"`
 
 func (l layout) etc() string                { return filepath.Join(l.dir, "etc") }
 func (l layout) queue() string              { return filepath.Join(l.dir, "queue") }
@@ -78,12 +84,20 @@ func newLayout(ctx context.Context) (layout, error) {
 	if err != nil {
 		return layout{}, err
 	}
-	l := layout{dir: dir, postfix: postfix}
-	if err := l.fill(ctx); err != nil {
+	guard, err := testdaemon.NewGuard(guardScript, postfix, dir)
+	if err != nil {
 		os.RemoveAll(dir)
 		return layout{}, err
 	}
+	l := layout{dir: dir, postfix: postfix, guard: guard}
+	if err := l.fill(ctx); err != nil {
+		return layout{}, errors.Join(err, l.remove())
+	}
 	return l, nil
+}
+
+func (l layout) remove() error {
+	return errors.Join(l.guard.Release(), os.RemoveAll(l.dir))
 }
 
 func (l *layout) fill(ctx context.Context) error {

@@ -40,6 +40,7 @@ type Sendmail struct {
 	dir     string
 	addr    string
 	sink    *Sink
+	guard   *testdaemon.Guard // of the folder
 	process *testdaemon.Process
 	stop    sync.Once
 }
@@ -69,7 +70,13 @@ func startSendmail(ctx context.Context, options SendmailOptions) (*Sendmail, err
 	if err != nil {
 		return nil, err
 	}
-	s := &Sendmail{options: options, dir: dir}
+	// The process has a guard too; this one covers the time before its start.
+	guard, err := testdaemon.NewGuard(`rm -rf "$1"`, dir)
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	s := &Sendmail{options: options, dir: dir, guard: guard}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
@@ -164,7 +171,7 @@ func (s *Sendmail) Stop() (err error) {
 		if s.sink != nil {
 			err = errors.Join(err, s.sink.Close())
 		}
-		err = errors.Join(err, os.RemoveAll(s.dir))
+		err = errors.Join(err, s.guard.Release(), os.RemoveAll(s.dir))
 	})
 	return err
 }
