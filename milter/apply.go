@@ -88,7 +88,7 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 	if !o.delivers() {
 		return nil
 	}
-	mark := o.plan.Action == policy.Mark
+	mark := o.plan.Mark
 	for _, r := range msg.removals(mark) {
 		for i := r.count - 1; i >= 0; i-- {
 			if err := m.ChangeHeader(r.index(i), r.name, ""); err != nil {
@@ -107,7 +107,7 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 			return fmt.Errorf("insert %s: %w", authResField, err)
 		}
 	}
-	if o.plan.Action == policy.Quarantine {
+	if o.plan.Hold {
 		if err := m.Quarantine(o.quarantineReason()); err != nil {
 			return fmt.Errorf("quarantine: %w", err)
 		}

@@ -41,8 +41,8 @@ func (s *session) logMessage(msg *message, m gomilter.Modifier, out outcome) {
 		}
 		attrs = append(attrs, slog.String("by", string(out.plan.By)))
 	}
-	if out.plan.Note != "" {
-		attrs = append(attrs, slog.String("note", string(out.plan.Note)))
+	if out.plan.Notes != 0 {
+		attrs = append(attrs, slog.String("note", out.plan.Notes.String()))
 	}
 	removed := 0
 	if out.delivers() && !msg.keepsKey() {

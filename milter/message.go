@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
 )
 
 // Names of the fields we know, in the spelling in which we write them.
@@ -31,7 +32,7 @@ type message struct {
 	authID  string   // under which we write Authentication-Results
 	authIDs []string // under which outsiders may not
 
-	recipients []string
+	recipients []policy.Recipient
 	overflow   bool // more recipients than limits.recipients
 
 	fields  int
@@ -56,7 +57,7 @@ func (m *message) addRecipient(rcpt string) {
 		m.overflow = true
 		return
 	}
-	m.recipients = append(m.recipients, rcpt)
+	m.recipients = append(m.recipients, policy.Recipient{Address: rcpt, Folded: wire.Fold(rcpt)})
 }
 
 // addField looks at one header field and keeps what matters of it.
@@ -87,7 +88,7 @@ func (m *message) keepsKey() bool {
 		return false
 	}
 	for _, rcpt := range m.recipients {
-		if !m.engine.Settings.localRecipient(rcpt) {
+		if !m.engine.Settings.localRecipient(rcpt.Address) {
 			return true
 		}
 	}

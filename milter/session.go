@@ -166,11 +166,12 @@ func (s *session) decide(msg *message, m gomilter.Modifier) outcome {
 		return out.refuse(policy.FilterError)
 	}
 	if msg.class == inbound {
-		out.plan = msg.engine.Policy.Decide(policy.Envelope{Recipients: msg.recipients, Abilities: s.abilities}, out.result)
+		out.plan = msg.engine.Policy.Decide(policy.Envelope{
+			Sender: wire.Fold(msg.sender), Recipients: msg.recipients, Abilities: s.abilities}, out.result)
 	} else {
 		out.plan = policy.Plan{Action: policy.Accept, By: policy.ByDefault}
 	}
-	if msg.deletions(out.plan.Action == policy.Mark) > maxDeletions {
+	if msg.deletions(out.plan.Mark) > maxDeletions {
 		return out.refuse(policy.TooManyFields)
 	}
 	return out

@@ -59,5 +59,19 @@ func (a Action) String() string {
 // could still get it (quarantine).
 func (a Action) Delivers() bool { return a == Accept || a == Mark || a == Quarantine }
 
+// Notifies reports whether the recipient is told that the message was not delivered.
+func (a Action) Notifies() bool { return a == DiscardNotify || a == RejectNotify }
+
+// or returns a, or b where a is Unset.
+func (a Action) or(b Action) Action {
+	if a != Unset {
+		return a
+	}
+	return b
+}
+
 // refuses reports whether the SMTP client hears 550.
 func (a Action) refuses() bool { return a == Reject || a == RejectNotify }
+
+// discards reports whether the message is to vanish with 250.
+func (a Action) discards() bool { return a == Discard || a == DiscardNotify }

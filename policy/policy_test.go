@@ -54,11 +54,11 @@ func TestEveryResultAndAction(t *testing.T) {
 					wishes := Wishes{action, action, action, action, action, action}
 					env := Envelope{Abilities: Abilities{Quarantine: can}}
 					got := New(Options{Defaults: wishes}).Decide(env, result(status))
-					want, note := action, Note("")
+					want, note := action, Notes(0)
 					if action == Quarantine && !can {
 						want, note = Mark, NoteNoQuarantine
 					}
-					if got.Action != want || got.Note != note || got.Would != Unset {
+					if got.Action != want || got.Notes != note || got.Would != Unset {
 						t.Errorf("plan %+v, want %v, note %q", got, want, note)
 					}
 					switch wantCode := map[Action]int{TempFail: 451, Reject: 550, RejectNotify: 550}[action]; {

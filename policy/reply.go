@@ -4,7 +4,7 @@ import "github.com/authkey/authkey/verifier"
 
 // A Reply is what the SMTP client hears instead of 250.
 type Reply struct {
-	Code     int    // 451 or 550
+	Code     int    // 451, 452 or 550
 	Enhanced string // RFC 3463 status code
 	Text     string // printable ASCII, one line
 }
@@ -22,6 +22,10 @@ const (
 	textPolicy   = "Message refused by policy"
 )
 
+// reasonForeignKey is the reason of a From result: the message has a key, but it
+// is the envelope sender's, so that the From's own is missing.
+const reasonForeignKey verifier.Reason = "key-is-envelope-senders"
+
 // Replies which no configuration changes.
 var (
 	// FilterError is for a fault of ours: the message is not lost, it comes again.
@@ -30,6 +34,9 @@ var (
 	TooManyFields = Reply{550, "5.7.1", "Too many authentication header fields"}
 	// TooManyRecipients is for more recipients than limits.recipients.
 	TooManyRecipients = Reply{451, "4.5.3", "Too many recipients"}
+	// OwnTransaction is, at RCPT, for a recipient whose Profile is not that of the
+	// first one (policy.recipients: separate).
+	OwnTransaction = Reply{452, "4.5.3", "Recipient needs a transaction of its own"}
 )
 
 // Texts are the administrator's texts in place of the standard ones, named for
@@ -44,7 +51,7 @@ func (t Texts) rejection(res verifier.Result) Reply {
 	switch res.Status {
 	case verifier.Fail:
 		text = or(t.Fail, textFail)
-		if res.Reason == verifier.ReasonRequired {
+		if res.Reason == verifier.ReasonRequired || res.Reason == reasonForeignKey {
 			text = or(t.NoKey, textNoKey)
 		}
 	case verifier.NoKey:

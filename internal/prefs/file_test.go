@@ -1,0 +1,290 @@
+package prefs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
+)
+
+// put writes a file as an editor does, and makes it so many seconds old.
+func put(t testing.TB, path, text string, age time.Duration) {
+	t.Helper()
+	temp := path + ".new"
+	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	when := time.Now().Add(-age)
+	if err := os.Chtimes(temp, when, when); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newFile(t testing.TB, text string) (*File, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "preferences.yaml")
+	put(t, path, text, time.Hour)
+	return NewFile(path, wire.Fold), path
+}
+
+func lookUp(t testing.TB, f *File, recipient string) policy.Preference {
+	t.Helper()
+	p, found, err := f.Lookup(t.Context(), recipient)
+	if err != nil {
+		t.Errorf("%s: %v", recipient, err)
+	}
+	if !found && p != (policy.Preference{}) {
+		t.Errorf("%s: not found, and %+v", recipient, p)
+	}
+	return p
+}
+
+const bobRejects = "- {recipient: bob@x.test, fail: reject}\n"
+
+func TestFileThatWasNeverReadFails(t *testing.T) {
+	f, path := newFile(t, "- {recipient: bob@x.test, fail: rejekt}")
+	if _, _, err := f.Lookup(t.Context(), "bob@x.test"); err == nil {
+		t.Error("not read yet, and it answers")
+	}
+	if err := f.Reload(); err == nil {
+		t.Fatal("a bad file was taken")
+	}
+	if _, _, err := f.Lookup(t.Context(), "bob@x.test"); err == nil || !strings.Contains(err.Error(), "rejekt") {
+		t.Errorf("lookup: %v, want why the file could not be read", err)
+	}
+	put(t, path, bobRejects, time.Hour)
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Reject) || f.Len() != 1 {
+		t.Errorf("%+v of %d", got, f.Len())
+	}
+}
+
+func TestBadFileKeepsTheOld(t *testing.T) {
+	f, path := newFile(t, bobRejects)
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	bad := map[string]func(){
+		"fault":   func() { put(t, path, "- {recipient: bob@x.test, fail: drop}\n", time.Hour) },
+		"no YAML": func() { put(t, path, "- {recipient: bob@x.test\n", time.Hour) },
+		"missing": func() { os.Remove(path) },
+		"folder":  func() { os.Remove(path); os.Mkdir(path, 0o700) },
+		"a pipe":  func() { os.Remove(path); syscall.Mkfifo(path, 0o600) },
+	}
+	for name, spoil := range bad {
+		t.Run(name, func(t *testing.T) {
+			spoil()
+			if err := f.Reload(); err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("reload: %v, want an error that names the file", err)
+			}
+			if _, err := f.Refresh(); err == nil && name == "missing" {
+				t.Error("refresh found a missing file good")
+			}
+			if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Reject) {
+				t.Errorf("%+v, want what the old file says", got)
+			}
+			os.RemoveAll(path)
+		})
+	}
+	put(t, path, "", time.Hour)
+	if changed, err := f.Refresh(); !changed || err != nil || f.Len() != 0 {
+		t.Errorf("an empty file: changed %v, %v, %d preferences", changed, err, f.Len())
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	f, path := newFile(t, bobRejects)
+	refresh := func(want bool) {
+		t.Helper()
+		if changed, err := f.Refresh(); changed != want || err != nil {
+			t.Errorf("changed %v, %v; want %v", changed, err, want)
+		}
+	}
+	refresh(true)
+	refresh(false)
+	put(t, path, "- {recipient: bob@x.test, fail: discard}\n", 0)
+	refresh(false) // it may be half written
+	if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Reject) {
+		t.Errorf("%+v of a file just written", got)
+	}
+	if err := f.Reload(); err != nil { // asked to, at once
+		t.Fatal(err)
+	}
+	if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Discard) {
+		t.Errorf("%+v after a reload", got)
+	}
+	// It was read within its first second, so that it may have changed unseen.
+	past := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(path, past, past); err != nil {
+		t.Fatal(err)
+	}
+	refresh(true)
+	refresh(false)
+	put(t, path, "- {recipient: bob@x.test, fail: drop}\n", time.Hour)
+	if changed, err := f.Refresh(); !changed || err == nil {
+		t.Errorf("a bad file: changed %v, %v", changed, err)
+	}
+	refresh(false) // found bad once
+}
+
+func TestWatch(t *testing.T) {
+	f, path := newFile(t, bobRejects)
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, done := make(chan error), make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Watch(ctx, time.Millisecond, func(err error) {
+			select {
+			case reports <- err:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	next := func() error {
+		select {
+		case err := <-reports:
+			return err
+		case <-time.After(20 * time.Second):
+			t.Fatal("nothing reported")
+			return nil
+		}
+	}
+	put(t, path, "- {recipient: bob@x.test, fail: mark}\n", time.Minute)
+	if err := next(); err != nil || lookUp(t, f, "bob@x.test") != fails(policy.Mark) {
+		t.Errorf("change: %v, %+v", err, lookUp(t, f, "bob@x.test"))
+	}
+	put(t, path, "- {recipient: bob@x.test, fail: drop}\n", 2*time.Minute)
+	var line *LineError
+	if err := next(); !errors.As(err, &line) || line.Line != 1 || line.Path != path {
+		t.Errorf("bad change: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := next(); !errors.Is(err, fs.ErrNotExist) { // and only once: the next report is of the next change
+		t.Errorf("file gone: %v", err)
+	}
+	put(t, path, bobRejects, time.Minute)
+	if err := next(); err != nil || lookUp(t, f, "bob@x.test") != fails(policy.Reject) {
+		t.Errorf("file back: %v", err)
+	}
+	cancel()
+	<-done
+}
+
+// manyPreferences is a file for n recipients, in the form of the manual or with
+// a key a line.
+func manyPreferences(n int) []byte {
+	var b bytes.Buffer
+	b.WriteString("# preferences\n")
+	for i := range n {
+		if i%10 == 9 {
+			fmt.Fprintf(&b, "- recipient: user%d@example.com\n  fail: discard\n", i)
+			continue
+		}
+		fmt.Fprintf(&b, "- {recipient: \"user%d@example.com\", fail: reject, nokey: mark, language: de}\n", i)
+	}
+	return b.Bytes()
+}
+
+// TestLargeFile also has chunks of the file end in every kind of place.
+func TestLargeFile(t *testing.T) {
+	const n = 20_000
+	data := manyPreferences(n)
+	if len(data) < 10*maxChunk {
+		t.Fatalf("%d octets are too few to prove anything", len(data))
+	}
+	tab, err := parse("p", data, wire.Fold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		want := policy.Preference{Wishes: policy.Wishes{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"}
+		if i%10 == 9 {
+			want = fails(policy.Discard)
+		}
+		if got, ok := tab.lookup(fmt.Sprintf("user%d@example.com", i)); !ok || got != want {
+			t.Fatalf("user%d: %+v, %v", i, got, ok)
+		}
+	}
+	if len(tab.entries) != n || len(tab.choices) != 2 {
+		t.Errorf("%d entries, %d different preferences", len(tab.entries), len(tab.choices))
+	}
+	lines := bytes.Count(data, []byte("\n"))
+	data = append(data, "- {recipient: user7@example.com}\n- {recipient: x@example.com, fail: drop}\n"...)
+	_, err = parse("p", data, wire.Fold)
+	want := fmt.Sprintf("p: line %d: recipient \"user7@example.com\" is there twice, first in line 9\np: line %d: fail: unknown action", lines+1, lines+2)
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s…", err, want)
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	data := manyPreferences(100_000)
+	for b.Loop() {
+		if _, err := parse("p", data, wire.Fold); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestTableIsCompact bounds the memory of one entry, address included.
+func TestTableIsCompact(t *testing.T) {
+	const n = 50_000
+	data := manyPreferences(n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	tab, err := parse("p", data, wire.Fold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if per := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; per > 150 {
+		t.Errorf("%d octets an entry", per)
+	} else {
+		t.Logf("%d octets an entry", per)
+	}
+	runtime.KeepAlive(data)
+	runtime.KeepAlive(tab)
+}
+
+func BenchmarkFill(b *testing.B) {
+	f, _ := newFile(b, string(manyPreferences(100_000)))
+	if err := f.Reload(); err != nil {
+		b.Fatal(err)
+	}
+	d := New(f, Options{})
+	for name, rcpts := range map[string][]policy.Recipient{
+		"one":  recipients("user4711@example.com"),
+		"none": recipients("nobody@example.com"),
+		"tag":  recipients("user4711+tag@example.com"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = d.Fill(b.Context(), rcpts) // a File does not fail
+			}
+		})
+	}
+}

@@ -1,0 +1,280 @@
+package prefs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/authkey/authkey/policy"
+)
+
+// Limits of a file of preferences.
+const (
+	// maxFile is its greatest size in octets.
+	maxFile = 256 << 20
+	// maxEntries is how many recipients it can be for.
+	maxEntries = 2_000_000
+	// maxChunk is how much of it goes to the YAML parser at once where its entries
+	// begin on lines of their own. The parser's tree of a whole file is twenty times
+	// its size.
+	maxChunk = 64 << 10
+	// maxLanguage is the greatest length of a language.
+	maxLanguage = 16
+	// maxFaults is how many faults of one file are listed.
+	maxFaults = 20
+)
+
+// A LineError says which line of a file cannot be used and why.
+type LineError struct {
+	Path string
+	Line int // the first is 1; 0: not known
+	Err  error
+}
+
+func (e *LineError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("%s: line %d: %v", e.Path, e.Line, e.Err)
+}
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// A table is a file in memory. It does not change once it is built.
+type table struct {
+	entries map[string]entry // by folded recipient
+	choices []policy.Preference
+}
+
+// An entry is small, since there are many of them, and few different preferences.
+type entry struct {
+	choice uint32 // index in table.choices
+	line   uint32
+}
+
+func (t *table) lookup(recipient string) (policy.Preference, bool) {
+	e, ok := t.entries[recipient]
+	if !ok {
+		return policy.Preference{}, false
+	}
+	return t.choices[e.choice], true
+}
+
+// A parser builds a table and gathers what is wrong with the file.
+type parser struct {
+	path   string
+	fold   func(string) string
+	table  *table
+	known  map[policy.Preference]uint32 // index in table.choices
+	before int                          // lines before the chunk
+	faults []error
+}
+
+// parse reads a YAML list of preferences.
+func parse(path string, data []byte, fold func(string) string) (*table, error) {
+	p := &parser{path: path, fold: fold, known: make(map[policy.Preference]uint32),
+		table: &table{entries: make(map[string]entry)}}
+	for len(data) > 0 && len(p.faults) < maxFaults {
+		chunk := data[:endOfChunk(data)]
+		p.chunk(chunk)
+		p.before += bytes.Count(chunk, []byte("\n"))
+		data = data[len(chunk):]
+	}
+	if len(p.faults) > 0 {
+		return nil, errors.Join(p.faults...)
+	}
+	return p.table, nil
+}
+
+// endOfChunk finds where an entry begins on a line of its own. In a list that
+// begins in the first column nothing else can begin so.
+func endOfChunk(data []byte) int {
+	if len(data) <= maxChunk {
+		return len(data)
+	}
+	if i := bytes.Index(data[maxChunk:], []byte("\n- ")); i >= 0 {
+		return maxChunk + i + 1
+	}
+	return len(data)
+}
+
+func (p *parser) fault(line int, format string, args ...any) {
+	if len(p.faults) == maxFaults {
+		return
+	}
+	if line > 0 {
+		line += p.before
+	}
+	p.faults = append(p.faults, &LineError{p.path, line, fmt.Errorf(format, args...)})
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+func (p *parser) chunk(data []byte) {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, next yaml.Node
+	err := decoder.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return // nothing but comments
+	}
+	if err == nil {
+		if err = decoder.Decode(&next); err == nil {
+			p.fault(next.Line, "a second document begins here")
+			return
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		problem, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
+		if m := yamlLine.FindStringSubmatch(problem); m != nil {
+			line, _ = strconv.Atoi(m[1]) // the pattern takes digits only
+			problem = problem[len(m[0]):]
+		}
+		p.fault(line, "not YAML: %s", strings.Join(strings.Fields(problem), " "))
+		return
+	}
+	list := doc.Content[0]
+	switch {
+	case list.Kind == yaml.ScalarNode && list.ShortTag() == "!!null":
+	case list.Kind != yaml.SequenceNode:
+		p.fault(list.Line, "not a list of preferences, such as - {recipient: bob@example.com, fail: reject}")
+	default:
+		for _, n := range list.Content {
+			p.entry(n)
+		}
+	}
+}
+
+// entry reads one element of the list.
+func (p *parser) entry(n *yaml.Node) {
+	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
+		p.fault(n.Line, "not a preference, such as {recipient: bob@example.com, fail: reject}")
+		return
+	}
+	var recipient string
+	var chosen policy.Preference
+	var names [8]string // as many as there can be
+	seen := names[:0]
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		name := key.Value
+		if key.Kind != yaml.ScalarNode {
+			p.fault(key.Line, "a key that is no name")
+			return
+		}
+		if slices.Contains(seen, name) {
+			p.fault(key.Line, "%s is set twice", shown(name))
+			return
+		}
+		seen = append(seen, name)
+		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" && value.ShortTag() != "!!null" {
+			p.fault(value.Line, "%s is no text", shown(name))
+			return
+		}
+		text := value.Value
+		if value.ShortTag() == "!!null" {
+			text = "" // not set
+		}
+		if err := set(&recipient, &chosen, name, text); err != nil {
+			p.fault(value.Line, "%w", err)
+			return
+		}
+	}
+	if recipient == "" {
+		p.fault(n.Line, "no recipient")
+		return
+	}
+	p.put(n.Line, recipient, chosen)
+}
+
+// set sets one field of a preference.
+func set(recipient *string, chosen *policy.Preference, name, value string) (err error) {
+	var action *policy.Action
+	switch name {
+	case "recipient":
+		*recipient = value
+		return checkRecipient(value)
+	case "language":
+		chosen.Language = value
+		return checkLanguage(value)
+	case "pass":
+		action = &chosen.Pass
+	case "none":
+		action = &chosen.None
+	case "nokey":
+		action = &chosen.NoKey
+	case "fail":
+		action = &chosen.Fail
+	case "permerror":
+		action = &chosen.PermError
+	case "temperror":
+		action = &chosen.TempError
+	default:
+		return fmt.Errorf("%s is none of recipient, pass, none, nokey, fail, permerror, temperror, language", shown(name))
+	}
+	if *action, err = policy.ParseAction(value); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// checkRecipient takes an address.
+func checkRecipient(s string) error {
+	at := strings.LastIndexByte(s, '@')
+	switch {
+	case at <= 0 || at == len(s)-1 || strings.ContainsAny(s, "<>") ||
+		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
+		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
+	case len(s) > MaxRecipient:
+		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), MaxRecipient)
+	}
+	return nil
+}
+
+// checkLanguage takes a language tag in the form of RFC 5646, without looking it up.
+func checkLanguage(s string) error {
+	other := func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	if len(s) > maxLanguage || strings.ContainsFunc(s, other) {
+		return fmt.Errorf("language %s is none, such as de or pt-BR", shown(s))
+	}
+	return nil
+}
+
+// put adds an entry to the table.
+func (p *parser) put(line int, recipient string, chosen policy.Preference) {
+	folded := p.fold(recipient)
+	if first, twice := p.table.entries[folded]; twice {
+		p.fault(line, "recipient %s is there twice, first in line %d", shown(recipient), first.line)
+		return
+	}
+	if len(p.table.entries) == maxEntries {
+		p.fault(line, "more than %d preferences", maxEntries)
+		return
+	}
+	choice, ok := p.known[chosen]
+	if !ok {
+		choice = uint32(len(p.table.choices))
+		p.known[chosen] = choice
+		p.table.choices = append(p.table.choices, chosen)
+	}
+	p.table.entries[folded] = entry{choice, uint32(line + p.before)}
+}
+
+// shown quotes and cuts what somebody wrote.
+func shown(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return strconv.Quote(s)
+}

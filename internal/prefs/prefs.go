@@ -1,0 +1,134 @@
+// Package prefs looks up what recipients chose to be done with mail whose sender
+// is not authenticated: their preferences.
+//
+// A Source answers for one recipient; File is one that reads a YAML list. A
+// Directory asks a Source about all recipients of a message under one deadline,
+// and remembers the answers for a while. A lookup that fails is not "no
+// preference", and stays told apart from it; what follows from it is decided in
+// package policy, and so is whether a choice is allowed.
+package prefs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/authkey/authkey/policy"
+)
+
+// MaxRecipient is the longest address that can have a preference, in octets: a
+// local part of 64 and a domain of 255.
+const MaxRecipient = 64 + 1 + 255
+
+// A Source knows recipients' preferences. It is safe for concurrent use.
+type Source interface {
+	// Lookup returns the preference of exactly this recipient, a mailbox in lower
+	// case and folded form (wire.Fold) of at most MaxRecipient octets, and whether
+	// there is one. It returns by the time that ctx ends; an error means that it
+	// cannot be told now.
+	Lookup(ctx context.Context, recipient string) (p policy.Preference, found bool, err error)
+}
+
+// DefaultEntries is how many answers a Directory remembers unless told otherwise.
+const DefaultEntries = 100_000
+
+// Options says how a Directory asks. The zero Options are right for a File, which
+// is in memory already and would only lag behind its reloads.
+type Options struct {
+	// Timeout is for the lookups of all recipients of one message together; 0 sets
+	// no limit but the caller's.
+	Timeout time.Duration
+	// TTL is for how long an answer is remembered, that there is no preference
+	// included; 0 is not at all. Failures are not remembered.
+	TTL time.Duration
+	// Entries is how many answers are remembered at most; 0 means DefaultEntries.
+	Entries int
+}
+
+// A Directory looks up the preferences of a message's recipients. It is safe for
+// concurrent use.
+type Directory struct {
+	source  Source
+	timeout time.Duration
+	late    error  // the cause where the time is over
+	cache   *cache // nil: nothing is remembered
+}
+
+// New returns a Directory of source.
+func New(source Source, opts Options) *Directory {
+	d := &Directory{source: source, timeout: opts.Timeout, late: fmt.Errorf("no answer within %s", opts.Timeout)}
+	if opts.TTL > 0 {
+		entries := opts.Entries
+		if entries == 0 {
+			entries = DefaultEntries
+		}
+		d.cache = newCache(opts.TTL, entries)
+	}
+	return d
+}
+
+// Fill sets Preference and PreferenceFailed of each recipient, who is looked up
+// in folded form: first as received, then without sub-address (user+tag), whose
+// preference says what the first leaves unset. It returns how many lookups
+// failed, and why the first of them did.
+func (d *Directory) Fill(ctx context.Context, recipients []policy.Recipient) (failed int, err error) {
+	limited := d.timeout == 0 // whether ctx is; it is made so when it is needed
+	for i := range recipients {
+		r := &recipients[i]
+		r.Preference, r.PreferenceFailed = policy.Preference{}, false
+		mailbox := r.Mailbox()
+		if len(mailbox) > MaxRecipient {
+			continue
+		}
+		if known, ok := d.cache.get(mailbox); ok {
+			r.Preference = known
+			continue
+		}
+		if !limited {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeoutCause(ctx, d.timeout, d.late)
+			defer cancel()
+			limited = true
+		}
+		found, lookupErr := d.lookup(ctx, mailbox)
+		if lookupErr != nil {
+			r.PreferenceFailed = true
+			if failed++; failed == 1 {
+				err = fmt.Errorf("look up preference: %w", lookupErr)
+			}
+			continue
+		}
+		r.Preference = found
+		d.cache.put(mailbox, found)
+	}
+	return failed, err
+}
+
+// lookup asks for one recipient, sub-address or not.
+func (d *Directory) lookup(ctx context.Context, recipient string) (policy.Preference, error) {
+	p, err := d.ask(ctx, recipient)
+	if err != nil {
+		return p, err
+	}
+	user, ok := policy.CutSubaddress(recipient)
+	if !ok {
+		return p, nil
+	}
+	below, err := d.ask(ctx, user)
+	return p.Over(below), err
+}
+
+// ask asks the source once, unless the time is over.
+func (d *Directory) ask(ctx context.Context, recipient string) (policy.Preference, error) {
+	if ctx.Err() != nil {
+		return policy.Preference{}, context.Cause(ctx)
+	}
+	p, found, err := d.source.Lookup(ctx, recipient)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return policy.Preference{}, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	case err != nil, !found:
+		return policy.Preference{}, err
+	}
+	return p, nil
+}

@@ -1,0 +1,146 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/authkey/authkey/verifier"
+)
+
+// An Explanation is a Plan and how it came about.
+type Explanation struct {
+	Plan   Plan    // Recipients always filled in
+	Traces []Trace // one for each of them
+}
+
+// A Trace lists what the layers had to say for one recipient, in the order in
+// which they are asked.
+type Trace struct {
+	Address string
+	Steps   []Step
+}
+
+// A Step is what one layer, or one rule that the recipient and the sender fit,
+// says about the result.
+type Step struct {
+	Layer   Layer
+	Rule    int    // index in Options.Rules; -1 where the layer is no rule
+	Action  Action // Unset where it says nothing
+	Outcome Outcome
+}
+
+// An Outcome is what became of what a layer said.
+type Outcome string
+
+// Outcomes.
+const (
+	Decides    Outcome = "decides"     // it is the first that says something
+	Silent     Outcome = "unset"       // it says nothing about this result
+	NotAllowed Outcome = "not-allowed" // recipients may not choose this
+	Failed     Outcome = "failed"      // it could not be looked up
+	Overruled  Outcome = "overruled"   // a layer before it has decided
+	Raises     Outcome = "raises"      // it is severer than what was decided, and takes its place
+	Milder     Outcome = "milder"      // it is not, and does not
+)
+
+// Explain is Decide with reasons. It costs more: it lists every rule that fits.
+func (p *Policy) Explain(env Envelope, res verifier.Result) Explanation {
+	var ids [maxIDs]int32
+	q := p.question(&env, &res, ids[:0])
+	e := Explanation{Plan: p.decide(env, res, true)}
+	for i := range env.Recipients {
+		r := &env.Recipients[i]
+		e.Traces = append(e.Traces, Trace{r.Address, q.trace(r)})
+	}
+	return e
+}
+
+// A tracer collects the steps of one recipient.
+type tracer struct {
+	steps   []Step
+	decided Action // Unset: not yet
+}
+
+// say adds what a layer says.
+func (t *tracer) say(layer Layer, rule int, a Action) {
+	outcome := Decides
+	switch {
+	case a == Unset:
+		outcome = Silent
+	case t.decided != Unset:
+		outcome = Overruled
+	default:
+		t.decided = a
+	}
+	t.steps = append(t.steps, Step{layer, rule, a, outcome})
+}
+
+// atLeast adds a layer that can only make severer what was decided.
+func (t *tracer) atLeast(layer Layer, a Action) {
+	outcome := Milder
+	switch {
+	case a == Unset:
+		return
+	case a > t.decided:
+		outcome, t.decided = Raises, a
+	}
+	t.steps = append(t.steps, Step{layer, noRule, a, outcome})
+}
+
+// trace asks the layers as rule does, and goes on where it stops.
+func (q *question) trace(r *Recipient) []Step {
+	var t tracer
+	if q.slot == noSlot {
+		t.say(ByDefault, noRule, Accept)
+		t.atLeast(ByFrom, q.from)
+		return t.steps
+	}
+	deferred := q.tracePreference(&t, r)
+	q.traceRules(&t, r)
+	t.say(ByDefault, noRule, q.byDefault(q.slot, q.required))
+	if !deferred {
+		t.atLeast(ByFloor, q.floor[q.slot])
+	}
+	t.atLeast(ByFrom, q.from)
+	return t.steps
+}
+
+// tracePreference reports whether the message waits until it can be looked up.
+func (q *question) tracePreference(t *tracer, r *Recipient) (deferred bool) {
+	a := r.Preference.at(q.slot)
+	switch {
+	case r.PreferenceFailed && q.opts.DeferUnknown:
+		t.decided = TempFail
+		t.steps = append(t.steps, Step{ByPreference, noRule, TempFail, Failed})
+		return true
+	case r.PreferenceFailed:
+		t.steps = append(t.steps, Step{ByPreference, noRule, Unset, Failed})
+	case a != Unset && !q.allows(a):
+		t.steps = append(t.steps, Step{ByPreference, noRule, a, NotAllowed})
+	case r.Preference != Preference{}:
+		t.say(ByPreference, noRule, a)
+	}
+	return false
+}
+
+func (q *question) traceRules(t *tracer, r *Recipient) {
+	say := func(layer Layer, numbers []int32) {
+		for _, n := range numbers {
+			t.say(layer, int(n), q.opts.Rules[n].at(q.slot))
+		}
+	}
+	c := q.rules
+	for _, id := range c.recipients.find(splitMailbox(r.Mailbox()), nil) {
+		node := &c.byRcpt[id]
+		numbers := slices.Clone(node.anySender.all)
+		for _, sender := range q.senders {
+			if pair := node.senders[sender]; pair != nil {
+				numbers = append(numbers, pair.all...)
+			}
+		}
+		slices.Sort(numbers)
+		say(c.recipientLayer(id), numbers)
+	}
+	for _, id := range q.senders {
+		say(BySenderRule, c.bySender[id].all)
+	}
+}

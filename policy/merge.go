@@ -1,0 +1,375 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/authkey/authkey/verifier"
+)
+
+// maxQuarantineFields bounds the X-Authkey-Quarantine fields of one message.
+const maxQuarantineFields = 50
+
+// decide makes the Plan. Its Recipients are filled in where there is anything to
+// say about one of them, or where all is set.
+func (p *Policy) decide(env Envelope, res verifier.Result, all bool) Plan {
+	var ids [maxIDs]int32
+	q := p.question(&env, &res, ids[:0])
+	recipients := env.Recipients
+	if len(recipients) == 0 {
+		recipients = make([]Recipient, 1)
+	}
+	if first, ok := q.alike(recipients); ok && !all && !p.oneByOne(first.action) {
+		recipients = recipients[:1]
+	}
+	list := make([]RecipientPlan, len(recipients))
+	for i := range recipients {
+		r := &recipients[i]
+		rul := q.rule(r)
+		list[i] = RecipientPlan{Address: r.Address, Wish: rul.action, Action: rul.action, By: rul.by,
+			Rule: int(rul.rule), Notes: rul.notes, Language: r.Preference.Language}
+	}
+	m := merger{p, &env, &res, recipients, list, Plan{}}
+	m.merge()
+	if p.opts.Test {
+		m.onlySay()
+	}
+	if all || m.special() {
+		m.plan.Recipients = list
+	}
+	return m.plan
+}
+
+// alike returns what all the recipients are ruled, if that is the same.
+func (q *question) alike(recipients []Recipient) (ruling, bool) {
+	if len(recipients) == 0 {
+		return q.rule(&Recipient{}), true
+	}
+	first := q.rule(&recipients[0])
+	for i := range recipients[1:] {
+		if q.rule(&recipients[i+1]) != first {
+			return ruling{}, false
+		}
+	}
+	return first, true
+}
+
+// oneByOne reports whether an action that all recipients have means something to
+// be done for each of them.
+func (p *Policy) oneByOne(a Action) bool {
+	readdressed := (a == Mark || a == Quarantine) && (p.readdress != nil || p.mailbox != nil)
+	return readdressed || a.Notifies()
+}
+
+// A merger makes one Plan of several recipients' wishes. A milter sees the header
+// after every RCPT was answered, so that one verdict and one header serve all.
+type merger struct {
+	*Policy
+	env        *Envelope
+	res        *verifier.Result
+	recipients []Recipient
+	list       []RecipientPlan // of the same length
+	plan       Plan
+}
+
+func (m *merger) merge() {
+	m.redirect()
+	tempfail := m.any(func(r *RecipientPlan) bool { return r.Action == TempFail })
+	delivered := m.any(func(r *RecipientPlan) bool { return r.Action.Delivers() })
+	switch {
+	case tempfail != nil:
+		m.deferAll()
+	case delivered == nil:
+		m.deliverNone()
+	default:
+		m.deliverSome()
+	}
+	m.summarize()
+}
+
+func (m *merger) any(is func(*RecipientPlan) bool) *RecipientPlan {
+	for i := range m.list {
+		if is(&m.list[i]) {
+			return &m.list[i]
+		}
+	}
+	return nil
+}
+
+// canReaddress reports whether the MTA lets one recipient stand in for another.
+func (m *merger) canReaddress() bool {
+	return m.env.Abilities.DeleteRecipient && m.env.Abilities.AddRecipient
+}
+
+// redirect finds the mailbox of each quarantined recipient. Without one the MTA
+// has to hold the message; if it cannot do that either, the recipient is marked.
+func (m *merger) redirect() {
+	for i := range m.list {
+		r := &m.list[i]
+		if r.Action != Quarantine {
+			continue
+		}
+		if m.mailbox != nil && m.readdressTo(m.mailbox, i) {
+			continue
+		}
+		if !m.env.Abilities.Quarantine {
+			r.Action = Mark
+			r.Notes |= NoteNoQuarantine
+		}
+	}
+}
+
+// readdressTo sets a recipient's Target, or notes that it cannot have one.
+func (m *merger) readdressTo(t *template, i int) bool {
+	r := &m.list[i]
+	target, ok := "", m.canReaddress()
+	if ok {
+		target, ok = t.expand(&m.recipients[i])
+	}
+	if !ok {
+		r.Notes |= NoteNoReaddress
+		return false
+	}
+	r.Target = target
+	return true
+}
+
+// deferAll is rule 1: anyone's tempfail defers the whole message. Nothing was
+// delivered, nothing is lost.
+func (m *merger) deferAll() {
+	for i := range m.list {
+		m.list[i].Action, m.list[i].Target = TempFail, ""
+	}
+	m.plan.Reply = m.opts.Texts.deferral()
+}
+
+// deliverNone is rule 2: where nobody is to get the message, the client hears of
+// anyone's refusal, and otherwise nothing.
+func (m *merger) deliverNone() {
+	refusing := m.any(func(r *RecipientPlan) bool { return r.Action.refuses() })
+	if refusing != nil {
+		m.plan.Reply = m.opts.Texts.rejection(*m.deciding(refusing))
+	}
+	for i := range m.list {
+		r := &m.list[i]
+		r.Notice = r.Action.Notifies()
+		switch {
+		case refusing == nil:
+		case r.Notice:
+			r.Action = RejectNotify
+		default:
+			r.Action = Reject
+		}
+	}
+}
+
+// deciding returns the result by which a recipient's action was chosen.
+func (m *merger) deciding(r *RecipientPlan) *verifier.Result {
+	if r.By == ByFrom {
+		return &m.env.From
+	}
+	return m.res
+}
+
+// deliverSome is rules 3 to 5: the message is accepted for those who get it.
+func (m *merger) deliverSome() {
+	for i := range m.list {
+		if r := &m.list[i]; !r.Action.Delivers() {
+			m.takeOff(r, m.recipients[i].NoDSN)
+			if r.DSN {
+				r.Reply = m.opts.Texts.rejection(*m.deciding(r))
+			}
+		}
+	}
+	m.readdressMarked()
+	m.markOrNot()
+	m.hold()
+	m.replace()
+	m.quarantineFields()
+}
+
+// takeOff is rule 3: a recipient who does not want the message is taken off the
+// envelope, and the sender of a refused one is told. Only a recipient who wanted
+// the message discarded, or whose sender asked not to be told, loses it silently.
+func (m *merger) takeOff(r *RecipientPlan, noDSN bool) {
+	switch {
+	case !m.env.Abilities.DeleteRecipient:
+		r.Action = Mark
+		r.Notes |= NoteNoDelete
+		return
+	case r.Action.refuses() && !noDSN && !m.env.DSNAllowed:
+		r.Action = Mark
+		r.Notes |= NoteNoDSN
+		return
+	}
+	r.Disposition = Delete
+	r.DSN = r.Action.refuses() && !noDSN
+	r.Notice = r.Action.Notifies()
+}
+
+func (m *merger) readdressMarked() {
+	if m.readdress == nil {
+		return
+	}
+	for i := range m.list {
+		if m.list[i].Action == Mark {
+			m.readdressTo(m.readdress, i)
+		}
+	}
+}
+
+// markOrNot is rule 4: a header marks the message for everybody. Where somebody
+// wants it unmarked it is left out if the marked ones are told apart by their
+// address; otherwise the administrator has chosen.
+func (m *merger) markOrNot() {
+	marked, accepted, unaddressed := false, false, false
+	for i := range m.list {
+		switch r := &m.list[i]; r.Action {
+		case Mark:
+			marked = true
+			unaddressed = unaddressed || r.Target == ""
+		case Accept:
+			accepted = true
+		}
+	}
+	if !marked || accepted && !unaddressed {
+		return
+	}
+	m.plan.Mark = !accepted || !m.opts.UnmarkMixed
+	if !accepted {
+		return
+	}
+	for i := range m.list {
+		r := &m.list[i]
+		switch {
+		case m.plan.Mark && r.Action == Accept:
+			r.Action = Mark
+			r.Notes |= NoteMarkedForAll
+		case !m.plan.Mark && r.Action == Mark && r.Target == "":
+			r.Action = Accept
+			r.Notes |= NoteNotMarked
+		}
+	}
+}
+
+// hold is rule 5: the MTA can hold a message only for all of its recipients. Held
+// is not lost.
+func (m *merger) hold() {
+	if m.any(func(r *RecipientPlan) bool { return r.Action == Quarantine && r.Target == "" }) == nil {
+		return
+	}
+	m.plan.Hold = true
+	for i := range m.list {
+		if r := &m.list[i]; r.Action == Accept || r.Action == Mark {
+			r.Action = Quarantine
+			r.Notes |= NoteHeldForAll
+		}
+	}
+}
+
+// replace puts the Targets on the envelope, each once, unless they are on it
+// already and stay.
+func (m *merger) replace() {
+	if m.any(func(r *RecipientPlan) bool { return r.Target != "" }) == nil {
+		return
+	}
+	there := make(map[string]bool, len(m.list))
+	for i := range m.list {
+		r := &m.list[i]
+		if r.Target != "" && r.Target != r.Address {
+			r.Disposition = Replace
+		}
+		if r.Disposition == Keep {
+			there[r.Address] = true
+		}
+	}
+	for i := range m.list {
+		if r := &m.list[i]; r.Disposition == Replace && !there[r.Target] {
+			there[r.Target] = true
+			m.plan.Added = append(m.plan.Added, r.Target)
+		}
+	}
+}
+
+// quarantineFields says in the header whose the message was, if it goes to one
+// quarantine mailbox and to nobody else: a header is shared, and would show one
+// recipient to another.
+func (m *merger) quarantineFields() {
+	if m.plan.Hold {
+		return
+	}
+	box := ""
+	for i := range m.list {
+		r := &m.list[i]
+		if r.Disposition == Delete {
+			continue
+		}
+		if r.Action != Quarantine || box != "" && r.Target != box {
+			m.plan.QuarantineFields = nil
+			return
+		}
+		box = r.Target
+		if len(m.plan.QuarantineFields) < maxQuarantineFields {
+			m.plan.QuarantineFields = append(m.plan.QuarantineFields, visible(r.Address)+"; "+because(m.deciding(r)))
+		}
+	}
+}
+
+// because says what a result is and why.
+func because(res *verifier.Result) string {
+	if res.Reason == "" {
+		return string(res.Status)
+	}
+	return string(res.Status) + " (" + string(res.Reason) + ")"
+}
+
+// visible makes an address, which came from outside, fit for a header field.
+func visible(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s) && b.Len() < maxTarget; i++ {
+		if c := s[i]; c > ' ' && c < 0x7f {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// summarize says in one word what is done with the message, and who wanted that.
+func (m *merger) summarize() {
+	p := &m.plan
+	for i := range m.list {
+		r := &m.list[i]
+		p.Notes |= r.Notes
+		if r.Disposition != Delete {
+			p.Action = max(p.Action, r.Action)
+		}
+	}
+	who := m.any(func(r *RecipientPlan) bool {
+		return r.Disposition != Delete && r.Action == p.Action && r.Wish == p.Action
+	})
+	if who == nil { // nobody did: it is a compromise
+		who = m.any(func(r *RecipientPlan) bool { return r.Disposition != Delete && r.Action == p.Action })
+	}
+	p.By = who.By
+}
+
+// special reports whether the recipients have to be listed: they differ, or
+// something is to be done about one of them.
+func (m *merger) special() bool {
+	first := &m.list[0]
+	return m.any(func(r *RecipientPlan) bool {
+		return r.Disposition != Keep || r.Notice || r.Action != first.Action || r.Would != first.Would
+	}) != nil
+}
+
+// onlySay turns the Plan into what test mode does of it: to say what it would be.
+func (m *merger) onlySay() {
+	for i := range m.list {
+		r := &m.list[i]
+		r.Would, r.Action = r.Action, Accept
+		r.Disposition, r.Target, r.DSN, r.Reply, r.Notice = Keep, "", false, Reply{}, false
+	}
+	m.plan = Plan{Action: Accept, Would: m.plan.Action, By: m.plan.By, Notes: m.plan.Notes}
+}
