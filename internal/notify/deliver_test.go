@@ -1,0 +1,445 @@
+package notify
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+func tos(mails []received) []string {
+	var list []string
+	for _, m := range mails {
+		list = append(list, m.to)
+	}
+	return list
+}
+
+func TestDeliver(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t))
+	failures := append(failures("bob@rcpt.example", "carol@rcpt.example"),
+		Failure{Recipient: "never@rcpt.example", RcptArgs: "NOTIFY=NEVER"})
+	err := n.Deliver(t.Context(), original(), failures, notices("dave@rcpt.example", "erin@rcpt.example", "dave@rcpt.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mails := m.taken()
+	if want := []string{"alice@sender.example", "dave@rcpt.example", "erin@rcpt.example"}; !slices.Equal(tos(mails), want) {
+		t.Fatalf("mail to %v, want %v", tos(mails), want)
+	}
+	if m.connections != 1 {
+		t.Errorf("%d connections for one message", m.connections)
+	}
+	for _, mail := range mails {
+		if mail.from != "" || !mail.never || mail.utf8 {
+			t.Errorf("MAIL FROM:<%s>, NOTIFY=NEVER %v, SMTPUTF8 %v", mail.from, mail.never, mail.utf8)
+		}
+	}
+	for _, rcpt := range []string{"bob@", "carol@"} {
+		if !strings.Contains(mails[0].data, "Final-Recipient: rfc822; "+rcpt) {
+			t.Errorf("the DSN does not report %s", rcpt)
+		}
+	}
+	if strings.Contains(mails[0].data, "never@") {
+		t.Error("the DSN reports a recipient with NOTIFY=NEVER")
+	}
+	// A notice names nobody but its recipient.
+	for _, other := range []string{"bob@", "carol@", "erin@", "never@"} {
+		if strings.Contains(mails[1].data, other) {
+			t.Errorf("the notice to dave names %s", other)
+		}
+	}
+	want := Stats{DSNs: 1, Notices: 2, Declined: 1}
+	if s := n.ledger.Stats(); s.DSNs != want.DSNs || s.Notices != want.Notices || s.Declined != want.Declined || s.Failures != 0 {
+		t.Errorf("stats %+v, want %+v", s, want)
+	}
+}
+
+// TestFailedHandOver is what must hold whenever the MTA does not take something:
+// an error, and on the retry what is missing, once, and nothing else again.
+func TestFailedHandOver(t *testing.T) {
+	everything := []string{"alice@sender.example", "dave@rcpt.example", "erin@rcpt.example"}
+	tests := []struct {
+		name  string
+		spoil func(*mta)
+		first []string // taken before the fault is mended
+	}{
+		{"full", func(m *mta) { m.mailErr = full }, nil},
+		{"full at the end of DATA", func(m *mta) { m.dataErr = full }, nil},
+		{"DSN refused", func(m *mta) {
+			m.rcptErr = map[string]error{"alice@sender.example": &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "Relay access denied"}}
+		}, []string{"dave@rcpt.example", "erin@rcpt.example"}},
+		{"one notice refused", func(m *mta) {
+			m.rcptErr = map[string]error{"dave@rcpt.example": full}
+		}, []string{"alice@sender.example", "erin@rcpt.example"}},
+		{"shutting down after one", func(m *mta) {
+			m.rcptErr = map[string]error{"dave@rcpt.example": &smtp.SMTPError{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "Shutting down"}}
+		}, []string{"alice@sender.example"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := startMTA(t)
+			// Rates that leave no room for counting an attempt that failed.
+			rates := Rates{Rate{1, time.Hour}, Rate{1, time.Hour}, Rate{3, time.Hour}}
+			n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.Rates = rates })
+			deliver := func() error {
+				o := original()
+				if why := n.AllowDSN(o); why != Allowed {
+					t.Errorf("a retry's DSN is suppressed: %s", why)
+				}
+				return n.Deliver(t.Context(), o, failures("bob@rcpt.example"), notices("dave@rcpt.example", "erin@rcpt.example"))
+			}
+			m.set(tt.spoil)
+			for range 2 {
+				err := deliver()
+				deliverErr(t, err, "refused: ")
+				if !isRefusal(err) {
+					t.Errorf("%v does not carry the MTA's reply", err)
+				}
+				if got := tos(m.taken()); !slices.Equal(got, tt.first) {
+					t.Fatalf("taken %v, want %v", got, tt.first)
+				}
+			}
+			m.set(func(m *mta) { m.mailErr, m.dataErr, m.rcptErr = nil, nil, nil })
+			for range 2 {
+				if err := deliver(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := tos(m.taken())
+			slices.Sort(got)
+			if !slices.Equal(got, everything) {
+				t.Errorf("taken in the end %v, want %v", got, everything)
+			}
+		})
+	}
+}
+
+// brokenMTA accepts connections, answers the commands before stop, and then
+// says no more.
+func brokenMTA(t *testing.T, stop string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { answerUntil(c, stop) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	return l.Addr().String()
+}
+
+func answerUntil(c net.Conn, stop string) {
+	defer c.Close()
+	if stop != "" {
+		fmt.Fprint(c, "220 ready\r\n")
+	}
+	silent := stop == ""
+	for in := bufio.NewScanner(c); in.Scan(); { // until the client goes
+		command, _, _ := strings.Cut(in.Text(), " ")
+		silent = silent || command == stop
+		switch {
+		case silent:
+		case command == "DATA":
+			fmt.Fprint(c, "354 go on\r\n")
+		case command == "." || command == "EHLO" || strings.HasSuffix(command, "FROM:<>") || command == "MAIL" || command == "RCPT":
+			fmt.Fprint(c, "250 ok\r\n")
+		}
+	}
+}
+
+func TestSlowMTA(t *testing.T) {
+	for _, stop := range []string{"", "EHLO", "MAIL", "RCPT", "DATA", "."} {
+		t.Run("silent at "+stop, func(t *testing.T) {
+			n := newNotifier(t, brokenMTA(t, stop), memoryLedger(t))
+			n.timeout = 100 * time.Millisecond
+			began := time.Now()
+			err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("dave@rcpt.example"))
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error %v, want one of the deadline", err)
+			}
+			if took := time.Since(began); took > HandOverTimeout {
+				t.Errorf("took %v", took)
+			}
+			if s := n.ledger.Stats(); s.Failures != 2 || s.Remembered != 0 {
+				t.Errorf("stats %+v", s)
+			}
+		})
+	}
+}
+
+func TestSilentQuit(t *testing.T) {
+	n := newNotifier(t, brokenMTA(t, "QUIT"), memoryLedger(t))
+	if err := n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")); err != nil {
+		t.Errorf("a mail that was taken counts as lost: %v", err)
+	}
+}
+
+func TestNoMTA(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	n := newNotifier(t, l.Addr().String(), memoryLedger(t))
+	deliverErr(t, n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")), "hand over to "+l.Addr().String())
+	// Nothing to say needs no MTA.
+	if err := n.Deliver(t.Context(), original(), []Failure{{Recipient: "bob@rcpt.example", RcptArgs: "NOTIFY=SUCCESS,DELAY"}}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForgedSenders: by default nobody is told of mail that forgers sent in their name.
+func TestForgedSenders(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t))
+	const many = 10_000
+	for i := range many {
+		o := original()
+		o.Sender, o.SenderAuthenticated = fmt.Sprintf("user%d@victim.example", i), false
+		o.Header = append(o.Header, Field{"Message-ID", fmt.Sprintf("<%d@forger.example>", i)})
+		if why := n.AllowDSN(o); why != Unauthenticated {
+			t.Fatalf("DSN to forged sender %d: %q", i, why)
+		}
+		if err := n.Deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err == nil {
+			t.Fatal("Deliver sent what AllowDSN had not allowed")
+		}
+	}
+	if got := len(m.taken()); got != 0 {
+		t.Errorf("%d DSNs to forged senders", got)
+	}
+	if s := n.ledger.Stats(); s.Suppressed[Unauthenticated] != many {
+		t.Errorf("%d counted as suppressed", s.Suppressed[Unauthenticated])
+	}
+}
+
+// TestRateForged: also where every sender gets DSNs, one address gets few.
+func TestRateForged(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) {
+		o.DSN = Always
+		o.Rates.PerSender = Rate{2, time.Hour}
+		o.Rates.PerRecipient = Rate{3, time.Hour}
+	})
+	for i := range 50 {
+		o := original()
+		o.SenderAuthenticated = false
+		o.Header[3].Value = fmt.Sprintf("<%d@forger.example>", i)
+		o.Sender = []string{"victim@sender.example", "Victim@SENDER.example"}[i%2]
+		var list []Failure
+		if n.AllowDSN(o) == Allowed {
+			list = failures("bob@rcpt.example")
+		}
+		if err := n.Deliver(t.Context(), o, list, notices("dave@rcpt.example")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := make(map[string]int)
+	for _, to := range tos(m.taken()) {
+		count[strings.ToLower(to)]++
+	}
+	if count["victim@sender.example"] != 2 || count["dave@rcpt.example"] != 3 {
+		t.Errorf("mails sent: %v", count)
+	}
+	if s := n.ledger.Stats(); s.Suppressed[SenderRate] != 48 || s.Suppressed[RecipientRate] != 47 {
+		t.Errorf("suppressed: %v", s.Suppressed)
+	}
+}
+
+// TestTwoHosts has two systems report to one another what the other reported: at
+// most one notice comes of it.
+func TestTwoHosts(t *testing.T) {
+	m := startMTA(t)
+	here := newNotifier(t, m.addr, memoryLedger(t))
+	there := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.DSN, o.Hostname = Always, "mx.sender.example" })
+	if err := here.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("bob@rcpt.example")); err != nil {
+		t.Fatal(err)
+	}
+	mails := m.taken()
+	if len(mails) != 2 {
+		t.Fatalf("%d mails", len(mails))
+	}
+	for _, mail := range mails {
+		// As it would come in, and with what could have been lost on the way.
+		for _, lost := range []string{"", "null sender", "Auto-Submitted"} {
+			o := &Original{Sender: mail.from, Arrived: arrived, SenderAuthenticated: true, Result: "fail"}
+			if lost != "" {
+				o.Sender = "forwarder@elsewhere.example"
+			}
+			for _, f := range readMail(t, mail.data).fields {
+				if f.Name != lost {
+					o.Header = append(o.Header, f)
+				}
+			}
+			if why := there.AllowDSN(o); why == Allowed {
+				t.Errorf("a DSN about our mail, %q lost:\n%s", lost, mail.data)
+			}
+			if err := there.Deliver(t.Context(), o, nil, notices("alice@sender.example")); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if got := m.taken(); len(got) != 2 {
+		t.Errorf("our mail brought about %d more", len(got)-2)
+	}
+}
+
+// TestSameMessageTwice: a client that gave up waiting comes back while its first
+// transaction is still being answered.
+func TestSameMessageTwice(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t))
+	key := original().identity().report(kindNotice, "dave@rcpt.example")
+	if n.ledger.claim(key) != unsent {
+		t.Fatal("cannot claim")
+	}
+	err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
+	if !errors.Is(err, ErrBusy) {
+		t.Fatalf("error %v, want ErrBusy", err)
+	}
+	if len(m.taken()) != 0 {
+		t.Error("sent beside the first transaction")
+	}
+	n.ledger.release([]digest{key}, nil)
+	// Whoever wins, everything is sent once.
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for {
+				err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
+				if err == nil || !errors.Is(err, ErrBusy) {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	got := tos(m.taken())
+	slices.Sort(got)
+	if want := []string{"alice@sender.example", "dave@rcpt.example", "erin@rcpt.example"}; !slices.Equal(got, want) {
+		t.Errorf("taken %v, want %v", got, want)
+	}
+}
+
+// TestManyRecipients: a DSN of which an MTA would not take the size becomes several.
+func TestManyRecipients(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.Rates.PerSender = Rate{1, time.Hour} })
+	var list []Failure
+	for i := range perDSN + 1 {
+		list = append(list, failures(fmt.Sprintf("user%d@rcpt.example", i))...)
+	}
+	for range 2 {
+		if err := n.Deliver(t.Context(), original(), list, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mails := m.taken()
+	if len(mails) != 2 {
+		t.Fatalf("%d DSNs", len(mails))
+	}
+	count := 0
+	for _, mail := range mails {
+		count += strings.Count(mail.data, "\r\nFinal-Recipient: ")
+	}
+	if count != len(list) {
+		t.Errorf("%d of %d recipients reported", count, len(list))
+	}
+	if !strings.Contains(mails[0].data, fmt.Sprintf("and %d more", perDSN-maxListed)) {
+		t.Error("the text does not say that there are more")
+	}
+}
+
+func TestUTF8Addresses(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*smtp.Server)
+		sender string
+		wantTo string
+		utf8   bool
+	}{
+		{"local part", nil, "jürgen@bücher.example", "jürgen@xn--bcher-kva.example", true},
+		{"domain alone", nil, "alice@bücher.example", "alice@xn--bcher-kva.example", false},
+		{"MTA without SMTPUTF8", func(s *smtp.Server) { s.EnableSMTPUTF8 = false }, "jürgen@sender.example", "jürgen@sender.example", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := startMTA(t, func(s *smtp.Server) {
+				if tt.change != nil {
+					tt.change(s)
+				}
+			})
+			o := original()
+			o.Sender = tt.sender
+			if err := newNotifier(t, m.addr, memoryLedger(t)).Deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err != nil {
+				t.Fatal(err)
+			}
+			mail := m.taken()[0]
+			if mail.to != tt.wantTo || mail.utf8 != tt.utf8 {
+				t.Errorf("RCPT TO:<%s>, SMTPUTF8 %v, want %s, %v", mail.to, mail.utf8, tt.wantTo, tt.utf8)
+			}
+			wide := strings.Contains(mail.data, "message/global-delivery-status")
+			if wide != !isASCII(tt.wantTo) {
+				t.Errorf("forms of RFC 6533: %v", wide)
+			}
+			if !wide && !isASCII(mail.data) {
+				t.Error("octets above ASCII in a mail to an ASCII address")
+			}
+		})
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	n := newNotifier(t, brokenMTA(t, ""), memoryLedger(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.Deliver(ctx, original(), nil, notices("dave@rcpt.example")); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	good := Options{SMTP: "127.0.0.1:25", DSN: Always, Rates: plenty, Hostname: "mx.example.com"}
+	tests := map[string]func(*Options){
+		"mode": func(o *Options) { o.DSN = "sometimes" },
+		"rate": func(o *Options) { o.Rates.Global.Count = 0 },
+		"span": func(o *Options) { o.Rates.PerSender.Per = 0 },
+		"host": func(o *Options) { o.Hostname = "mx example" },
+		"none": func(o *Options) { o.Hostname = "" },
+	}
+	log, _ := newLog()
+	for name, spoil := range tests {
+		opts := good
+		spoil(&opts)
+		if _, err := New(opts, memoryLedger(t), log); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	good.Hostname = "bücher.example."
+	if n, err := New(good, memoryLedger(t), log); err != nil || n.opts.Hostname != "xn--bcher-kva.example" {
+		t.Errorf("host name of an IDN: %v", err)
+	}
+}

@@ -1,0 +1,247 @@
+package notify
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// rememberFor is how long what was sent is not sent again: longer than a
+	// client that hears 451 waits before it comes back.
+	rememberFor = 24 * time.Hour
+	// maxRemembered bounds the memory: some 50 MB. The oldest is forgotten first.
+	maxRemembered = 500_000
+	// journalSlack is how many records too many the file may have before it is
+	// written anew, beside as many as are needed.
+	journalSlack = 4096
+	// complainEvery bounds the log lines about a file that cannot be written.
+	complainEvery = time.Minute
+)
+
+// A Ledger remembers what was sent: for a day, so that nothing is sent twice, and
+// as rates. There is one for a process, whatever configurations come and go.
+//
+// It lives in memory and appends to one file of fixed-size records, which is read
+// once, at start. A database would add its own recovery and dependencies to what
+// is never queried. Keys are digests, so that the file tells nobody who wrote to
+// whom. Rates and counts begin anew with the process.
+//
+// If the file cannot be written, mail goes on: what was sent is still known in
+// memory, and a 451 would rather bring about the repetition it is to prevent.
+type Ledger struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	sent       map[digest]struct{}
+	queue      []record // of sent, oldest first
+	pending    map[digest]struct{}
+	rates      limiter
+	stats      Stats
+	journal    *journal // nil: memory only
+	unwritten  bool     // the journal lacks records
+	complained time.Time
+}
+
+// OpenLedger opens the Ledger in a state directory, which must exist, be writable,
+// and be used by this process alone (ErrLocked). An empty dir keeps everything in
+// memory: after a restart a retry may then repeat a notice.
+func OpenLedger(dir string, log *slog.Logger) (*Ledger, error) {
+	l := &Ledger{
+		log:     log,
+		sent:    make(map[digest]struct{}),
+		pending: make(map[digest]struct{}),
+		rates:   limiter{full: make(map[digest]time.Time)},
+		stats:   Stats{Suppressed: make(map[Suppression]uint64)},
+	}
+	if dir == "" {
+		return l, nil
+	}
+	j, records, err := openJournal(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger of notices: %w", err)
+	}
+	l.journal = j
+	now := time.Now()
+	for _, r := range records {
+		if r.at.After(now) { // the clock was wrong then, or is now
+			r.at = now
+		}
+		l.remember(r)
+	}
+	l.forget(now)
+	return l, nil
+}
+
+// Close releases the state directory. The Ledger is of no use then.
+func (l *Ledger) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.journal == nil {
+		return nil
+	}
+	err := l.journal.close()
+	l.journal = nil
+	return err
+}
+
+// Stats counts what was done since the process began.
+type Stats struct {
+	DSNs       uint64 // handed over
+	Notices    uint64 // handed over
+	Declined   uint64 // DSNs that the sender did not want (NOTIFY)
+	Repeats    uint64 // not sent again
+	Failures   uint64 // DSNs and notices whose hand-over failed
+	Suppressed map[Suppression]uint64
+	Remembered int // now
+}
+
+// Stats returns the counts so far.
+func (l *Ledger) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stats
+	s.Suppressed = maps.Clone(s.Suppressed)
+	s.Remembered = len(l.sent)
+	return s
+}
+
+// count changes the counts.
+func (l *Ledger) count(change func(*Stats)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.stats)
+}
+
+// A claim is what a Ledger says about something to be sent.
+type claim uint8
+
+const (
+	unsent claim = iota // it is the caller's to send now
+	sent                // it has been
+	busy                // another message's caller is at it
+)
+
+// claim asks for something to be sent and not before: who gets unsent has to
+// call commit or release.
+func (l *Ledger) claim(key digest) claim {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget(time.Now())
+	if _, ok := l.sent[key]; ok {
+		return sent
+	}
+	if _, ok := l.pending[key]; ok {
+		return busy
+	}
+	l.pending[key] = struct{}{}
+	return unsent
+}
+
+// knows reports whether something was sent.
+func (l *Ledger) knows(key digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget(time.Now())
+	_, ok := l.sent[key]
+	return ok
+}
+
+// room says which of wants cannot be had now, if any.
+func (l *Ledger) room(wants []want) Suppression {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rates.room(time.Now(), wants)
+}
+
+// take takes wants from the rates, all or none.
+func (l *Ledger) take(wants []want) Suppression {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rates.take(time.Now(), wants)
+}
+
+// release gives back what was claimed and taken, for something not sent.
+func (l *Ledger) release(keys []digest, wants []want) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range keys {
+		delete(l.pending, key)
+	}
+	l.rates.giveBack(wants)
+}
+
+// commit remembers what was sent.
+func (l *Ledger) commit(keys []digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	var records []record
+	for _, key := range keys {
+		delete(l.pending, key)
+		if r := (record{key, now}); l.remember(r) {
+			records = append(records, r)
+		}
+	}
+	if l.journal == nil {
+		return
+	}
+	var err error
+	if l.unwritten || l.journal.records >= 2*len(l.queue)+journalSlack {
+		err = l.journal.rewrite(l.queue)
+	} else {
+		err = l.journal.add(records...)
+	}
+	l.unwritten = err != nil
+	if err != nil && now.Sub(l.complained) >= complainEvery {
+		l.complained = now
+		l.log.Error("what was sent is remembered in memory only: the ledger cannot be written", "error", err.Error())
+	}
+}
+
+// remember adds what is not known yet.
+func (l *Ledger) remember(r record) bool {
+	if _, known := l.sent[r.key]; known {
+		return false
+	}
+	if len(l.queue) >= maxRemembered {
+		delete(l.sent, l.queue[0].key)
+		l.queue = l.queue[1:]
+	}
+	l.sent[r.key] = struct{}{}
+	l.queue = append(l.queue, r)
+	return true
+}
+
+// forget drops what is older than a day.
+func (l *Ledger) forget(now time.Time) {
+	for len(l.queue) > 0 && now.Sub(l.queue[0].at) >= rememberFor {
+		delete(l.sent, l.queue[0].key)
+		l.queue = l.queue[1:]
+	}
+}
+
+const digestSize = 20
+
+// A digest stands for what was sent to whom, or for an address with a rate.
+type digest [digestSize]byte
+
+// digestOf is the digest of a list of texts.
+func digestOf(parts ...string) digest {
+	h := sha256.New()
+	for _, p := range parts {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(p)))
+		h.Write(size[:])
+		h.Write([]byte(p))
+	}
+	return digest(h.Sum(nil)[:digestSize])
+}
+
+// digestOfAddress does not mind case.
+func digestOfAddress(kind, addr string) digest { return digestOf(kind, strings.ToLower(addr)) }

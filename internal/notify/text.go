@@ -1,0 +1,195 @@
+package notify
+
+import (
+	"mime"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/emersion/go-message/charset"
+)
+
+const (
+	// foldAt is where header lines of ours are folded (RFC 5322 section 2.1.1).
+	foldAt = 76
+	// maxLine is the longest line that we write, with room for its fold.
+	maxLine = 990
+	// maxQuoted bounds what a DSN quotes of the original's header.
+	maxQuoted = 32 << 10
+)
+
+// Fields of AuthKeys. They are never quoted.
+const (
+	keyField    = "X-Auth-Key"
+	newKeyField = "X-New-Auth-Key"
+)
+
+// isControl reports characters that must not come into a text of ours: controls,
+// line separators, and those that turn the direction of writing.
+func isControl(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+func isPrintable(s string) bool { return printable(s) == s }
+
+// printable puts "?" in place of every octet that is no printable ASCII.
+func printable(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c < 0x20 || c > 0x7E {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
+
+// cutOctets bounds s without splitting a UTF-8 sequence.
+func cutOctets(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for back := 0; back < utf8.UTFMax && back < most; back++ {
+		if utf8.RuneStart(s[most-back]) {
+			return s[:most-back]
+		}
+	}
+	return s[:most] // not UTF-8
+}
+
+// oneLine makes a text from outside fit for one line of ours: valid UTF-8, blanks
+// of any kind made one space, at most most characters.
+func oneLine(s string, most int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if isControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
+}
+
+// decodeWords reads the encoded words of RFC 2047, in any charset known.
+func decodeWords(s string) string {
+	d := mime.WordDecoder{CharsetReader: charset.Reader}
+	if text, err := d.DecodeHeader(s); err == nil {
+		return text
+	}
+	return s
+}
+
+// formatField writes an unstructured field of ours, encoded where need be and
+// folded. The value is one line.
+func formatField(name, value string) string {
+	// What looks like an encoded word and is none must not be read as one.
+	value = mime.QEncoding.Encode("utf-8", strings.ReplaceAll(value, "=?", "= ?"))
+	var b strings.Builder
+	b.WriteString(name + ":")
+	width := b.Len()
+	for i, word := range strings.Split(value, " ") {
+		if i > 0 && width+1+len(word) > foldAt {
+			b.WriteString("\r\n")
+			width = 0
+		}
+		b.WriteString(" " + word)
+		width += 1 + len(word)
+	}
+	return b.String() + "\r\n"
+}
+
+// formatName writes a display name, encoded or quoted. In a phrase the Q encoding
+// may leave less as it is than package mime does, hence B.
+func formatName(name string) string {
+	if encoded := mime.BEncoding.Encode("utf-8", name); encoded != name {
+		return strings.ReplaceAll(encoded, "?= =?", "?=\r\n =?")
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
+}
+
+// quoteFields writes header fields as they came, but for those with AuthKeys and
+// for what could not stand in a message: whatever is in a value stays inside its
+// field. In a wide text octets above ASCII are valid UTF-8.
+func quoteFields(fields []Field, wide bool) []byte {
+	var out []byte
+	for _, f := range fields {
+		name := strings.TrimSpace(f.Name)
+		if !isFieldName(name) || isField(f, keyField) || isField(f, newKeyField) {
+			continue
+		}
+		field := quoteField(name, f.Value, wide)
+		if len(out)+len(field) > maxQuoted {
+			break
+		}
+		out = append(out, field...)
+	}
+	return out
+}
+
+func isFieldName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; c <= 0x20 || c >= 0x7F || c == ':' {
+			return false
+		}
+	}
+	// A line that begins with hyphens could be taken for the end of a MIME part.
+	return name != "" && len(name) < foldAt && name[0] != '-'
+}
+
+func quoteField(name, value string, wide bool) string {
+	if wide {
+		value = strings.ToValidUTF8(value, "?")
+	}
+	var b strings.Builder
+	line, first := name+":", true
+	for _, part := range strings.FieldsFunc(value, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		part = strings.TrimRight(replaceControls(part), " \t")
+		if part == "" {
+			continue
+		}
+		if !first {
+			b.WriteString(line + "\r\n")
+			line = ""
+		}
+		first = false
+		if part[0] != ' ' && part[0] != '\t' {
+			line += " "
+		}
+		line += part
+		for len(line) > maxLine {
+			head := cutOctets(line, maxLine)
+			b.WriteString(head + "\r\n")
+			line = " " + line[len(head):]
+		}
+	}
+	b.WriteString(line + "\r\n")
+	return b.String()
+}
+
+// replaceControls puts "?" in place of controls but TAB, octet by octet, since
+// the value need not be UTF-8.
+func replaceControls(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c < 0x20 && c != '\t' || c == 0x7F {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
