@@ -36,6 +36,10 @@ const (
 	ReasonBadKey     Reason = "bad-key"     // fail: no AS could have issued this key
 	ReasonRequired   Reason = "required"    // fail: no key, and the domain says req=yes
 
+	// ReasonKeyIsEnvelopes: nokey or fail, of a From field: the message has a key, but
+	// it is the envelope sender's.
+	ReasonKeyIsEnvelopes Reason = "key-is-envelope-senders"
+
 	ReasonNoAS          Reason = "no-as"          // none: the domain publishes no AS record
 	ReasonNoDomain      Reason = "no-domain"      // none: the address has no domain
 	ReasonDomainLiteral Reason = "domain-literal" // none: the domain is an address literal

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
+
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
 )
 
@@ -13,7 +17,7 @@ func newCheck() *cobra.Command {
 		if err != nil {
 			return config.Settings{}, err
 		}
-		if _, err := settings(loaded.Config); err != nil {
+		if err := buildable(loaded.Config); err != nil {
 			return config.Settings{}, program.Exit(program.Config, err)
 		}
 		return loaded.Settings, nil
@@ -28,4 +32,20 @@ func newConfig() *cobra.Command {
 		}
 		return loaded.Settings, nil
 	}, config.Describe)
+}
+
+// buildable makes what a configuration says but for what touches the network, and
+// throws it away.
+func buildable(c config.Config) error {
+	_, settingsErr := settings(c)
+	_, policyErr := policyOptions(c)
+	_, verifierErr := verifierOptions(c)
+	_, prefsErr := preferences(c.Preferences)
+	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
+	if ledgerErr != nil {
+		return ledgerErr
+	}
+	defer ledger.Close()
+	_, notifyErr := newTeller(c, ledger, slog.New(slog.DiscardHandler))
+	return errors.Join(settingsErr, policyErr, verifierErr, prefsErr, notifyErr)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/wire"
@@ -25,8 +26,11 @@ func settings(c config.Config) (milter.Settings, error) {
 			Networks:      c.Submission.Networks,
 			Daemons:       c.Submission.Daemons,
 		},
-		MarkHeader: c.Mark.Header,
-		MarkValue:  c.Mark.Value,
+		MarkHeader:    c.Mark.Header,
+		MarkValue:     c.Mark.Value,
+		From:          map[string]milter.FromCheck{"off": milter.FromOff, "report": milter.FromReport, "enforce": milter.FromEnforce}[c.From.Check],
+		VerifyTimeout: c.Verify.Timeout,
+		NotifyTrust:   c.Notify.Trust,
 	}
 	for _, name := range c.LocalDomains {
 		domain, err := wire.ParseDomain(name)
@@ -35,6 +39,19 @@ func settings(c config.Config) (milter.Settings, error) {
 		}
 		s.LocalDomains = append(s.LocalDomains, domain)
 	}
+	var senders []string
+	for _, t := range c.From.Trusted {
+		if t.MailFrom == "" {
+			s.Trust.Clients = append(s.Trust.Clients, t.Client)
+			continue
+		}
+		pattern, err := foldPattern(t.MailFrom)
+		if err != nil {
+			return s, fmt.Errorf("from.trusted: %s: %w", t.MailFrom, err)
+		}
+		senders = append(senders, pattern)
+	}
+	s.Trust.Senders = policy.NewMatcher(senders)
 	return s, nil
 }
 
@@ -50,26 +67,100 @@ func limits(c config.Limits) milter.Limits {
 	return milter.Limits{Connections: c.Connections, IdleTimeout: c.IdleTimeout, Recipients: c.Recipients}
 }
 
-// policyOf makes the policy of a configuration, which has checked the actions' names.
-func policyOf(c config.Config) (*policy.Policy, error) {
-	var faults []error
-	action := func(name string) policy.Action {
-		a, err := policy.ParseAction(name)
-		faults = append(faults, err)
-		return a
+// foldPattern brings an address, a domain or .domain to the form in which the
+// policy compares.
+func foldPattern(pattern string) (string, error) {
+	if pattern == "" {
+		return "", nil
 	}
+	if strings.Contains(pattern, "@") {
+		return wire.Fold(pattern), nil
+	}
+	domain, subdomains := strings.CutPrefix(pattern, ".")
+	domain, err := wire.ParseDomain(domain)
+	if err != nil {
+		return "", err
+	}
+	if subdomains {
+		domain = "." + domain
+	}
+	return domain, nil
+}
+
+// An actionReader reads actions by name, and keeps what was wrong with them.
+type actionReader struct{ faults []error }
+
+func (r *actionReader) action(name string) policy.Action {
+	a, err := policy.ParseAction(name)
+	r.faults = append(r.faults, err)
+	return a
+}
+
+func (r *actionReader) wishes(c config.Actions) policy.Wishes {
+	return policy.Wishes{
+		Pass: r.action(c.Pass), Fail: r.action(c.Fail), NoKey: r.action(c.NoKey),
+		None: r.action(c.None), TempError: r.action(c.TempError), PermError: r.action(c.PermError),
+	}
+}
+
+// policyOptions makes a policy's options of a configuration, which has checked the
+// actions' names.
+func policyOptions(c config.Config) (policy.Options, error) {
+	var r actionReader
 	opts := policy.Options{
-		Test: c.Mode == "test",
-		Defaults: policy.Wishes{
-			Pass: action(c.Policy.Pass), Fail: action(c.Policy.Fail), NoKey: action(c.Policy.NoKey),
-			None: action(c.Policy.None), TempError: action(c.Policy.TempError), PermError: action(c.Policy.PermError),
-		},
+		Test:              c.Mode == "test",
+		Defaults:          r.wishes(c.Policy.Actions),
+		Allowed:           []policy.Action{},
+		Floor:             r.wishes(c.Policy.Floor),
+		DeferUnknown:      c.Preferences.OnError == "tempfail",
+		Separate:          c.Policy.Recipients == "separate",
+		UnmarkMixed:       c.Policy.MarkConflict == "accept",
+		EnforceFrom:       c.From.Check == "enforce",
+		From:              r.wishes(c.From.Actions),
+		Readdress:         c.Mark.Readdress,
+		QuarantineMailbox: c.Quarantine.Mailbox,
 		Texts: policy.Texts{
 			Fail: c.Reply.Fail, NoKey: c.Reply.NoKey, None: c.Reply.None,
 			PermError: c.Reply.PermError, TempError: c.Reply.TempError,
 		},
 	}
-	return policy.New(opts), errors.Join(faults...)
+	for _, name := range c.Policy.Allowed {
+		opts.Allowed = append(opts.Allowed, r.action(name))
+	}
+	for i, rule := range c.Policy.Rules {
+		recipient, err := foldPattern(rule.Recipient)
+		sender, err2 := foldPattern(rule.Sender)
+		if err := errors.Join(err, err2); err != nil {
+			r.faults = append(r.faults, fmt.Errorf("policy.rules[%d]: %w", i, err))
+		}
+		opts.Rules = append(opts.Rules, policy.Rule{Recipient: recipient, Sender: sender, Wishes: r.wishes(rule.Actions)})
+	}
+	return opts, errors.Join(r.faults...)
+}
+
+// mayTell reports whether the policy can ask for DSNs or notices: if any recipient
+// can be refused or be told. Otherwise no headers need to be kept for them.
+func mayTell(opts policy.Options, preferences bool) bool {
+	if opts.Test {
+		return false
+	}
+	tells := func(w policy.Wishes) bool {
+		for _, a := range []policy.Action{w.Pass, w.Fail, w.NoKey, w.None, w.TempError, w.PermError} {
+			if a == policy.Reject || a.Notifies() {
+				return true
+			}
+		}
+		return false
+	}
+	if tells(opts.Defaults) || tells(opts.Floor) || opts.EnforceFrom && tells(opts.From) {
+		return true
+	}
+	for _, rule := range opts.Rules {
+		if tells(rule.Wishes) {
+			return true
+		}
+	}
+	return preferences
 }
 
 // verifierOptions makes a verifier's options of a configuration.

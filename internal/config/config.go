@@ -164,6 +164,7 @@ type Notify struct {
 	Trust       []string   `mapstructure:"trust"`
 	FromName    string     `mapstructure:"from_name"`
 	TemplateDir string     `mapstructure:"template_dir"`
+	StateDir    string     `mapstructure:"state_dir"` // empty: $STATE_DIRECTORY, else nowhere
 	Rate        NotifyRate `mapstructure:"rate"`
 }
 

@@ -34,7 +34,7 @@ type kind struct {
 	filled   bool                      // of textList: it may not be empty
 	secret   bool                      // never shown
 	lo, hi   int                       // of integer and integerList: bounds of one value
-	partly   map[string]string         // of text: values that are not acted on in full yet, and what is missing
+	partly   func(string) string       // of text: what is missing where a value is not acted on in full yet, else ""
 
 	fields []field                                     // of objectList
 	whole  func(map[string]any) (problem, want string) // of objectList: what no single field shows

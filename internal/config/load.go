@@ -190,9 +190,12 @@ func (s Settings) NotActedOn() []string {
 			names = append(names, k.name)
 			continue
 		}
-		word, _ := value.(string)
-		if missing, ok := k.kind.partly[word]; ok {
-			names = append(names, fmt.Sprintf("%s: %s: %s", k.name, word, missing))
+		word, ok := value.(string)
+		if !ok || k.kind.partly == nil {
+			continue
+		}
+		if missing := k.kind.partly(word); missing != "" {
+			names = append(names, fmt.Sprintf("%s: %s", k.name, missing))
 		}
 	}
 	return names
@@ -202,6 +205,9 @@ func (s Settings) NotActedOn() []string {
 // as a file. key may be one of an object in a list: domains[0].secret_file.
 func (s Settings) Fault(key, problem, want string) Fault {
 	f := Fault{File: s.file, Line: s.lines[key], Key: key, Problem: problem, Want: want}
+	if i := strings.LastIndexByte(key, '.'); f.Line == 0 && i > 0 {
+		f.Line = s.lines[key[:i]] // of the object that leaves it to its default
+	}
 	if k, ok := s.schema.byName[key]; ok && s.Source(key) == SourceEnvironment {
 		f.File, f.Line = "$"+s.schema.envName(k), 0
 	}

@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // What this build does with a key.
 const (
 	acted = true
@@ -41,51 +43,52 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"cache.default_ttl", positiveDuration(), "5m", acted, "how long a key is cached where the reply does not say"},
 	{"cache.max_ttl", positiveDuration(), "1h", acted, "how long a key is cached at most"},
 
-	{"policy.pass", policyAction(), "accept", acted, "action for result pass"},
-	{"policy.none", policyAction(), "accept", acted, "action for result none: the domain publishes no Authentication Server"},
-	{"policy.nokey", policyAction(), "accept", acted, "action for result nokey: the domain publishes one, the message has no key"},
-	{"policy.fail", policyAction(), "mark", acted, "action for result fail: the key is invalid, or missing where the domain requires one"},
-	{"policy.permerror", policyAction(), "accept", acted, "action for result permerror: the domain's records are unusable"},
-	{"policy.temperror", orEmpty(policyAction()), "", acted, "action for result temperror; empty: accept, or tempfail for a domain whose record says req=yes"},
-	{"policy.rules", objects("rules", ruleFields(), checkRule), []any{}, later, "actions for recipients or senders; the most specific wins"},
-	{"policy.allowed", listOf("actions", actionKind(allowedActions)), anyList(allowedActions), later, "actions that recipients may choose; tempfail is none of them"},
-	{"policy.floor.pass", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for pass; empty: no floor"},
-	{"policy.floor.none", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for none; empty: no floor"},
-	{"policy.floor.nokey", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for nokey; empty: no floor"},
-	{"policy.floor.fail", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for fail; empty: no floor"},
-	{"policy.floor.permerror", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for permerror; empty: no floor"},
-	{"policy.floor.temperror", orEmpty(actionKind(actions)), "", later, "mildest action that anybody may choose for temperror; empty: no floor"},
-	{"policy.recipients", oneOf("merge", "separate"), "merge", later, "recipients of one message who differ: merge their actions, or separate them into transactions of their own"},
-	{"policy.mark_conflict", oneOf("mark", "accept"), "mark", later, "what all get where some recipients want mark and some accept"},
+	{"policy.pass", actionKind(actions), "accept", acted, "action for result pass"},
+	{"policy.none", actionKind(actions), "accept", acted, "action for result none: the domain publishes no Authentication Server"},
+	{"policy.nokey", actionKind(actions), "accept", acted, "action for result nokey: the domain publishes one, the message has no key"},
+	{"policy.fail", actionKind(actions), "mark", acted, "action for result fail: the key is invalid, or missing where the domain requires one"},
+	{"policy.permerror", actionKind(actions), "accept", acted, "action for result permerror: the domain's records are unusable"},
+	{"policy.temperror", orEmpty(actionKind(actions)), "", acted, "action for result temperror; empty: accept, or tempfail for a domain whose record says req=yes"},
+	{"policy.rules", objects("rules", ruleFields(), checkRule), []any{}, acted, "actions for recipients or senders; the most specific wins"},
+	{"policy.allowed", listOf("actions", actionKind(allowedActions)), anyList(allowedActions), acted, "actions that recipients may choose; tempfail is none of them"},
+	{"policy.floor.pass", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for pass; empty: no floor"},
+	{"policy.floor.none", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for none; empty: no floor"},
+	{"policy.floor.nokey", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for nokey; empty: no floor"},
+	{"policy.floor.fail", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for fail; empty: no floor"},
+	{"policy.floor.permerror", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for permerror; empty: no floor"},
+	{"policy.floor.temperror", orEmpty(actionKind(actions)), "", acted, "mildest action that anybody may choose for temperror; empty: no floor"},
+	{"policy.recipients", oneOf("merge", "separate"), "merge", acted, "recipients of one message who differ: merge their actions, or separate them into transactions of their own"},
+	{"policy.mark_conflict", oneOf("mark", "accept"), "mark", acted, "what all get where some recipients want mark and some accept"},
 
-	{"from.check", oneOf("off", "report", "enforce"), "report", later, "check the From field too: report writes the result, enforce acts on it"},
-	{"from.actions.pass", actionKind(actions), "accept", later, "action for From result pass"},
-	{"from.actions.none", actionKind(actions), "accept", later, "action for From result none"},
-	{"from.actions.nokey", actionKind(actions), "accept", later, "action for From result nokey"},
-	{"from.actions.fail", actionKind(actions), "mark", later, "action for From result fail"},
-	{"from.actions.permerror", actionKind(actions), "accept", later, "action for From result permerror"},
-	{"from.actions.temperror", actionKind(actions), "accept", later, "action for From result temperror"},
-	{"from.trusted", objects("lists and forwarders", trustedFields(), checkTrusted), []any{}, later, "lists and forwarders whose From is not checked"},
+	{"from.check", oneOf("off", "report", "enforce"), "report", acted, "check the From field too: report writes the result, enforce acts on it"},
+	{"from.actions.pass", actionKind(actions), "accept", acted, "action for From result pass"},
+	{"from.actions.none", actionKind(actions), "accept", acted, "action for From result none"},
+	{"from.actions.nokey", actionKind(actions), "accept", acted, "action for From result nokey"},
+	{"from.actions.fail", actionKind(actions), "mark", acted, "action for From result fail"},
+	{"from.actions.permerror", actionKind(actions), "accept", acted, "action for From result permerror"},
+	{"from.actions.temperror", actionKind(actions), "accept", acted, "action for From result temperror"},
+	{"from.trusted", objects("lists and forwarders", trustedFields(), checkTrusted), []any{}, acted, "lists and forwarders whose From is not checked"},
 
-	{"preferences.source", dsnKind(), "", later, "recipients' preferences: file:PATH, sqlite:PATH, postgres://… or mysql://…; empty: none"},
+	{"preferences.source", dsnKind(), "", acted, "recipients' preferences: file:PATH, sqlite:PATH, postgres://… or mysql://…; empty: none"},
 	{"preferences.query", orEmpty(textKind("SQL", "an SQL query", checkQuery)), "", later, "query for one recipient; empty: the columns of authkey_preferences WHERE recipient = ?"},
-	{"preferences.on_error", oneOf("default", "tempfail"), "default", later, "where a lookup fails: the administrator's choice, or tempfail"},
-	{"preferences.timeout", positiveDuration(), "2s", later, "how long a lookup may take"},
-	{"preferences.cache", anyDuration(), "1m", later, "how long a preference is cached; 0s: not at all"},
+	{"preferences.on_error", oneOf("default", "tempfail"), "default", acted, "where a lookup fails: the administrator's choice, or tempfail"},
+	{"preferences.timeout", positiveDuration(), "2s", acted, "how long a lookup may take"},
+	{"preferences.cache", anyDuration(), "1m", acted, "how long a preference is cached; 0s: not at all"},
 
 	{"mark.header", textKind("header name", "the name of a header field such as X-Spam-Flag, and none that mail gives a meaning", checkMarkHeader), "X-Spam-Flag", acted, "header field that marks mail; strangers' fields of that name are removed"},
 	{"mark.value", textKind("header value", "printable ASCII of at most 400 octets", checkMarkValue), "YES", acted, "value of that field"},
-	{"mark.readdress", orEmpty(templateKind()), "", later, "address that marked mail goes to, such as {local}+spam@{domain}; empty: the recipient's own"},
-	{"quarantine.mailbox", orEmpty(templateKind()), "", later, "address that quarantined mail goes to; empty: the MTA holds it"},
+	{"mark.readdress", orEmpty(templateKind()), "", acted, "address that marked mail goes to, such as {local}+spam@{domain}; empty: the recipient's own"},
+	{"quarantine.mailbox", orEmpty(templateKind()), "", acted, "address that quarantined mail goes to; empty: the MTA holds it"},
 
-	{"notify.smtp", textKind("HOST:PORT", "HOST:PORT such as 127.0.0.1:25", checkHostPort), "127.0.0.1:25", later, "SMTP listener that takes our notices and DSNs"},
-	{"notify.dsn", oneOf("never", "authenticated", "always"), "authenticated", later, "which senders get DSNs"},
-	{"notify.trust", listOf("authserv-ids", authservIDKind()), []any{}, later, "filters before us whose spf or dkim pass authenticates a sender for a DSN"},
-	{"notify.from_name", orEmpty(textKind("text", "text on one line", checkPrintable)), "", later, "display name in the From of notices and DSNs"},
-	{"notify.template_dir", orEmpty(pathKind()), "", later, "folder of templates in place of the built-in texts"},
-	{"notify.rate.per_sender", rateKind(), "1/1h", later, "DSNs to one sender"},
-	{"notify.rate.per_recipient", rateKind(), "10/1h", later, "notices to one recipient"},
-	{"notify.rate.global", rateKind(), "100/1m", later, "notices and DSNs in all"},
+	{"notify.smtp", textKind("HOST:PORT", "HOST:PORT such as 127.0.0.1:25", checkHostPort), "127.0.0.1:25", acted, "SMTP listener that takes our notices and DSNs"},
+	{"notify.dsn", oneOf("never", "authenticated", "always"), "authenticated", acted, "which senders get DSNs"},
+	{"notify.trust", listOf("authserv-ids", authservIDKind()), []any{}, acted, "filters before us whose spf or dkim pass authenticates a sender for a DSN"},
+	{"notify.from_name", orEmpty(textKind("text", "text on one line", checkPrintable)), "", acted, "display name in the From of notices and DSNs"},
+	{"notify.template_dir", orEmpty(pathKind()), "", acted, "folder of templates in place of the built-in texts"},
+	{"notify.state_dir", orEmpty(pathKind()), "", acted, "folder that remembers what was sent, across restarts; empty: systemd's state directory, else nothing is remembered"},
+	{"notify.rate.per_sender", rateKind(), "1/1h", acted, "DSNs to one sender"},
+	{"notify.rate.per_recipient", rateKind(), "10/1h", acted, "notices to one recipient"},
+	{"notify.rate.global", rateKind(), "100/1m", acted, "notices and DSNs in all"},
 
 	{"reply.fail", replyKind(), "", acted, "text of the SMTP reply in place of the standard one, for fail"},
 	{"reply.nokey", replyKind(), "", acted, "text of the SMTP reply in place of the standard one, for nokey and for a key that is required"},
@@ -176,13 +179,6 @@ func attachFields() []field {
 // which one of them could hold up everybody else's copy.
 var allowedActions = []string{"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine"}
 
-func policyAction() kind {
-	k := actionKind(actions)
-	const missing = "the notice to the recipient is not sent yet"
-	k.partly = map[string]string{"discard-notify": missing, "reject-notify": missing}
-	return k
-}
-
 // The keys that both programs have.
 
 func logLevelKey() key {
@@ -226,6 +222,12 @@ func templateKind() kind {
 func dsnKind() kind {
 	k := orEmpty(textKind("DSN", "file:PATH, sqlite:PATH, postgres://… or mysql://…", checkDSN))
 	k.secret = true
+	k.partly = func(source string) string {
+		if strings.HasPrefix(source, "file:") {
+			return ""
+		}
+		return "preferences in SQL are not looked up yet"
+	}
 	return k
 }
 

@@ -105,8 +105,8 @@ func TestDescribe(t *testing.T) {
 		{"verify.connect_timeout", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT", "duration", "2s", milterSchema.byName["verify.connect_timeout"].doc, true},
 		{"verify.allow_ports", "AUTHKEY_MILTER_VERIFY_ALLOW_PORTS", "list of ports", "[]", milterSchema.byName["verify.allow_ports"].doc, true},
 		{"socket.mode", "AUTHKEY_MILTER_SOCKET_MODE", "octal mode", `"0660"`, milterSchema.byName["socket.mode"].doc, true},
-		{"policy.rules", "", "list of rules", "[]", milterSchema.byName["policy.rules"].doc, false},
-		{"policy.rules[].fail", "", "action", "", "action for result fail; not set: the next rule says", false},
+		{"policy.rules", "", "list of rules", "[]", milterSchema.byName["policy.rules"].doc, true},
+		{"policy.rules[].fail", "", "action", "", "action for result fail; not set: the next rule says", true},
 		{"attach.domains[].avt", "", "duration", "24h", "AuthKey Valid Time: how long one key is attached", false},
 	} {
 		if diff := cmp.Diff(want, docs[want.Key]); diff != "" {

@@ -34,6 +34,11 @@ const (
 // can tell now which addresses the domain has.
 var ErrNoList = errors.New("address list has not been read")
 
+// ErrCutOff says that an address list has become empty, or that its last line lost
+// its end, where one with addresses is in force: somebody is writing it, or the disk
+// was full.
+var ErrCutOff = errors.New("looks cut off: it is empty or its last line has no end")
+
 // A Config says where a domain's keys come from.
 type Config struct {
 	Form
@@ -122,8 +127,9 @@ func (d *Domain) Len() int {
 	return 0
 }
 
-// Reload reads the secret file and the address list. One that cannot be read, or
-// has a bad line, leaves in force what was; the error names every such file.
+// Reload reads the secret file and the address list. One that cannot be read, has a
+// bad line, or is a list that looks cut off (ErrCutOff) leaves in force what was;
+// the error names every such file.
 func (d *Domain) Reload() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,6 +181,9 @@ func (d *Domain) reloadList() error {
 	d.listFile.remember(info)
 	if err != nil {
 		return err
+	}
+	if old := d.list.Load(); old != nil && t.cutOff(old) {
+		return fmt.Errorf("address list %s: %w", d.path, ErrCutOff)
 	}
 	d.list.Store(t)
 	return nil

@@ -27,6 +27,18 @@ type Entry struct {
 	Generation uint32
 }
 
+// An AddressError says that a text given as an address cannot be one of the list's.
+type AddressError struct {
+	Address string
+	Err     error
+}
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("address %s: %v", quoteShort(e.Address), e.Err)
+}
+
+func (e *AddressError) Unwrap() error { return e.Err }
+
 const listHeader = `# The addresses of %s that have AuthKeys, one a line: bob, or bob@%s.
 # "gen=N" after an address is its generation; a higher number ends all its keys so far.
 `
@@ -71,24 +83,44 @@ func (f ListFile) Each(visit func(Entry) error) error {
 // An address that was removed comes back with a new generation: keys from before
 // its removal, perhaps another person's, stay invalid.
 func (f ListFile) Add(ctx context.Context, addresses ...string) (added int, err error) {
-	err = f.edit(ctx, addresses, func(ed *edit) error {
+	return f.merge(ctx, firstGeneration(addresses))
+}
+
+func firstGeneration(addresses []string) []Entry {
+	entries := make([]Entry, len(addresses))
+	for i, a := range addresses {
+		entries[i].Address = a
+	}
+	return entries
+}
+
+// merge is Add of addresses with the least generation that each is to have.
+func (f ListFile) merge(ctx context.Context, entries []Entry) (added int, err error) {
+	err = f.edit(ctx, entries, func(ed *edit) error {
+		raised := false
 		for _, t := range ed.targets {
 			if !t.listed {
 				added++
 			}
+			raised = raised || t.listed && t.least > t.gen
 		}
-		ed.line = func(_ *target, _ entry, line string) string { return line }
+		ed.line = func(t *target, e entry, line string) string {
+			if t.least <= e.gen {
+				return line
+			}
+			return ed.form.spellLine(e.local, t.least, e.comment)
+		}
 		ed.keepRemoved = func(t *target) bool { return t.listed }
 		ed.after = func(t *target) string {
 			switch {
 			case t.listed:
 				return ""
 			case t.removed:
-				return ed.form.spellLine(t.local, t.gen+1, "")
+				return ed.form.spellLine(t.local, max(t.least, t.gen+1), "")
 			}
-			return ed.form.spellLine(t.local, 0, "")
+			return ed.form.spellLine(t.local, t.least, "")
 		}
-		ed.unchanged = added == 0
+		ed.unchanged = added == 0 && !raised
 		return ed.allRisable(func(t *target) bool { return t.removed && !t.listed })
 	})
 	if err != nil {
@@ -101,7 +133,7 @@ func (f ListFile) Add(ctx context.Context, addresses ...string) (added int, err 
 // leaves a comment that remembers the generation, for Add. Where one is not in
 // the list, nothing is changed and the error wraps ErrUnknownAddress.
 func (f ListFile) Remove(ctx context.Context, addresses ...string) error {
-	return f.edit(ctx, addresses, func(ed *edit) error {
+	return f.edit(ctx, firstGeneration(addresses), func(ed *edit) error {
 		ed.line = func(*target, entry, string) string { return "" }
 		ed.keepRemoved = func(*target) bool { return false }
 		ed.after = func(t *target) string { return removedMark + ed.form.spellLine(t.local, t.gen, "") }
@@ -113,7 +145,7 @@ func (f ListFile) Remove(ctx context.Context, addresses ...string) error {
 // once and gives them new ones. Where one is not in the list, nothing is changed
 // and the error wraps ErrUnknownAddress.
 func (f ListFile) Revoke(ctx context.Context, addresses ...string) error {
-	return f.edit(ctx, addresses, func(ed *edit) error {
+	return f.edit(ctx, firstGeneration(addresses), func(ed *edit) error {
 		ed.line = func(t *target, e entry, _ string) string {
 			return ed.form.spellLine(e.local, t.gen+1, e.comment)
 		}
@@ -129,6 +161,7 @@ type target struct {
 	listed  bool
 	removed bool   // a comment remembers it
 	gen     uint32 // the highest one found
+	least   uint32 // the generation that is wanted at least
 }
 
 // An edit is one change of a list: what becomes of the lines of its targets.
@@ -143,22 +176,24 @@ type edit struct {
 	after       func(*target) string                         // at the end of the file; "" for nothing
 }
 
-func (f ListFile) edit(ctx context.Context, addresses []string, plan func(*edit) error) error {
+func (f ListFile) edit(ctx context.Context, entries []Entry, plan func(*edit) error) error {
 	form, err := f.Form.check()
 	if err != nil {
 		return err
 	}
-	ed := &edit{form: form, byLocal: make(map[string]*target, len(addresses))}
-	for _, address := range addresses {
-		local, err := form.parse(strings.Trim(address, " \t"))
+	ed := &edit{form: form, byLocal: make(map[string]*target, len(entries))}
+	for _, e := range entries {
+		local, err := form.parse(strings.Trim(e.Address, " \t"))
 		if err != nil {
-			return fmt.Errorf("address %s: %w", quoteShort(address), err)
+			return &AddressError{Address: e.Address, Err: err}
 		}
-		if ed.byLocal[local] == nil {
-			t := &target{local: local}
+		t := ed.byLocal[local]
+		if t == nil {
+			t = &target{local: local}
 			ed.byLocal[local] = t
 			ed.targets = append(ed.targets, t)
 		}
+		t.least = max(t.least, e.Generation)
 	}
 	path, err := filepath.EvalSymlinks(f.Path) // or the link would be replaced, not the file
 	if err != nil {

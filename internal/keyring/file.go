@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -52,10 +53,16 @@ func createFile(path string, mode fs.FileMode, text string) error {
 }
 
 // replaceFile puts what write writes in the place of an existing file, whose
-// mode and owner it keeps: readers see the old content or the new, whole.
+// mode and owner it keeps: readers see the old content or the new, whole. The
+// caller holds the lock, so what it finds in the place of the new content is of a
+// writer that was killed.
 func replaceFile(path string, old fs.FileInfo, write func(io.Writer) error) error {
 	dir := filepath.Dir(path)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	name := path + ".new"
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	temp, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

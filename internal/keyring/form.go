@@ -114,6 +114,11 @@ func (f Form) parse(text string) (local string, err error) {
 	if !utf8.ValidString(text) {
 		return "", errors.New("address is not UTF-8")
 	}
+	// Package wire takes what MTAs let pass. A list is written by people, or replaced
+	// by something else altogether, and that must not pass for one.
+	if hasSpecial(text) {
+		return "", errors.New("address has a character that can stand in quotes only")
+	}
 	mailbox := text
 	if !hasDomain(text) {
 		mailbox = text + "@" + f.Domain
@@ -143,10 +148,34 @@ func (f Form) parse(text string) (local string, err error) {
 
 // spell is the inverse of parse: the mailbox as a line of the list has it.
 func (f Form) spell(local string) string {
-	if local == "" || local[0] == '#' || local[0] == '@' || strings.ContainsAny(local, " \"\\@") {
+	if local == "" || local[0] == '#' || strings.ContainsAny(local, " \"\\@"+specials) {
 		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
 	}
 	return local + "@" + f.Domain
+}
+
+// specials are the characters that RFC 5322 lets stand in a local part in quotes
+// only, but for quote, backslash and "@", which have a meaning here.
+const specials = "()<>[]:;,"
+
+// hasSpecial reports whether there is one of specials in the local part of text,
+// outside quotes.
+func hasSpecial(text string) bool {
+	quoted, found, inLocal := false, false, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '@':
+			inLocal = found
+		case strings.IndexByte(specials, c) >= 0:
+			found = true
+		}
+	}
+	return inLocal || found && !hasDomain(text)
 }
 
 // hasDomain reports whether there is an "@" outside quotes.

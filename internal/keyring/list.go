@@ -132,7 +132,8 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 		return nil, info, fmt.Errorf("address list %s: longer than %d octets", path, maxListFile)
 	}
 	t := newTable(info.Size())
-	err = eachLine(path, io.LimitReader(file, maxListFile), func(line string) error {
+	content := &lastOctet{r: io.LimitReader(file, maxListFile)}
+	err = eachLine(path, content, func(line string) error {
 		e, ok, err := form.parseLine(line)
 		if err == nil && ok {
 			t.put(e.local, e.gen)
@@ -151,7 +152,28 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 		return nil, nil, fmt.Errorf("address list %s: changed while it was read", path)
 	}
 	t.text = append(make([]byte, 0, len(t.text)), t.text...)
+	t.last = content.last
 	return t, info, nil
+}
+
+// cutOff reports whether the file behind t looks as if it had been cut off since
+// it was what old says. Some people's last lines never have an end.
+func (t *table) cutOff(old *table) bool {
+	return old.count > 0 && (t.last == 0 || t.last != '\n' && old.last == '\n')
+}
+
+// A lastOctet remembers the last octet read through it; 0 if there was none.
+type lastOctet struct {
+	r    io.Reader
+	last byte
+}
+
+func (l *lastOctet) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if n > 0 {
+		l.last = p[n-1]
+	}
+	return n, err
 }
 
 // A table is a list in memory: an open-addressing hash table of offsets into one
@@ -162,6 +184,7 @@ type table struct {
 	slots []uint32 // 1 + offset into text, 0 for a free one; a power of two of them
 	text  []byte   // of each address: generation (4 octets), length (2), local part
 	count int
+	last  byte // the file's last octet; 0 for an empty file
 }
 
 const entryHead = 6

@@ -36,6 +36,12 @@ func TestParseLine(t *testing.T) {
 		{line: "Jürgen", want: entry{local: "jürgen"}},
 		{line: "50%off", want: entry{local: "50%off"}},
 		{line: "+x", want: entry{local: "+x"}},
+		{line: `"<html>"@example.com`, want: entry{local: "<html>"}},
+		{line: `\<html\>`, want: entry{local: "<html>"}},
+		{line: "<html>", wantErr: "in quotes only"},
+		{line: "a:b@example.com", wantErr: "in quotes only"},
+		{line: "a@b,c@example.com", wantErr: "in quotes only"},
+		{line: "bob@exam,ple.com", wantErr: "host name"},
 		{line: "", none: true},
 		{line: "\r", none: true},
 		{line: "   # x", none: true},
@@ -182,7 +188,7 @@ func BenchmarkLoadMillion(b *testing.B) {
 // What parses is canonical, and its spelling parses to the same again.
 func FuzzListLine(f *testing.F) {
 	for _, line := range []string{
-		"bob", "bob@example.com gen=3 # x", `"john doe" gen=1`, `"a\"b\\c"@example.com`, `a\ b`, "#x", `"#x"`,
+		`"<a,b>" gen=2`, "a:b", "bob", "bob@example.com gen=3 # x", `"john doe" gen=1`, `"a\"b\\c"@example.com`, `a\ b`, "#x", `"#x"`,
 		"J\u030C", "İstanbul", "bob#1 #2", "bob+x", "prvs=1=bob", "50%off", "@", `"@"`, `"`, "bob@EXAMPLE.com.", "\xff\xfe", `""`,
 	} {
 		f.Add(line)

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/notify"
+	"github.com/authkey/authkey/internal/prefs"
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/milter"
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// prefsPoll is how often a file of preferences is looked at for changes.
+const prefsPoll = 5 * time.Second
+
+// A service is the running program: what a reload replaces, and what it leaves.
+type service struct {
+	log      *slog.Logger
+	level    *slog.LevelVar
+	loaded   *config.Loaded
+	cache    *verifier.Cache
+	records  *verifier.Records
+	ledger   *notify.Ledger
+	verifier *sharedVerifier
+	closing  sync.WaitGroup // what nobody asks any more and still finishes
+	watching func()         // ends the watch of the preferences in force
+	server   *milter.Server
+}
+
+// A sharedVerifier is closed when the last configuration that uses it has ended.
+type sharedVerifier struct {
+	*verifier.Verifier
+	users   atomic.Int64
+	closing *sync.WaitGroup
+}
+
+func (v *sharedVerifier) share() { v.users.Add(1) }
+
+func (v *sharedVerifier) drop() {
+	if v.users.Add(-1) == 0 {
+		v.closing.Go(v.Close)
+	}
+}
+
+// close ends what the last configuration used.
+func (d *service) close() {
+	d.watching()
+	d.verifier.drop()
+	d.closing.Wait()
+	if err := d.ledger.Close(); err != nil {
+		d.log.Error("close the memory of notices", "error", err.Error())
+	}
+}
+
+// engine makes what a configuration says.
+func (d *service) engine(c config.Config) (*milter.Engine, error) {
+	s, err := settings(c)
+	if err != nil {
+		return nil, err
+	}
+	popts, err := policyOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	vopts, err := verifierOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	if d.ledger == nil {
+		if d.ledger, err = openLedger(c.Notify, d.log); err != nil {
+			return nil, err
+		}
+	}
+	e := &milter.Engine{Settings: s, Limits: limits(c.Limits), Policy: policy.New(popts)}
+	file, err := preferences(c.Preferences)
+	if err != nil {
+		return nil, err
+	}
+	if mayTell(popts, file != nil) {
+		if e.Notifier, err = newTeller(c, d.ledger, d.log); err != nil {
+			return nil, err
+		}
+	}
+	// Nothing below can fail.
+	d.level.Set(level)
+	d.watch(file)
+	if file != nil {
+		e.Preferences = prefs.New(file, prefs.Options{})
+	}
+	d.verify(c, vopts)
+	e.Verifier, e.Release = d.verifier, d.verifier.drop
+	return e, nil
+}
+
+// verify makes the verifier of a configuration. One that would be the same is
+// kept, with its connections and with what it knows; another one takes over the
+// cache of keys and the records of domains.
+func (d *service) verify(c config.Config, opts verifier.Options) {
+	old := d.loaded.Config
+	if d.verifier == nil || !reflect.DeepEqual(old.DNS, c.DNS) || !reflect.DeepEqual(old.Verify, c.Verify) || old.Cache != c.Cache {
+		if d.cache == nil || old.Cache.Entries != c.Cache.Entries {
+			d.cache = verifier.NewCache(c.Cache.Entries)
+		}
+		if d.records == nil {
+			d.records = verifier.NewRecords()
+		}
+		opts.Cache, opts.Records, opts.Logger = d.cache, d.records, d.log
+		d.verifier = &sharedVerifier{Verifier: verifier.New(opts), closing: &d.closing}
+	}
+	d.verifier.share()
+}
+
+// preferences reads the file of preferences, if there is one.
+func preferences(c config.Preferences) (*prefs.File, error) {
+	path, ok := strings.CutPrefix(string(c.Source), "file:")
+	if !ok {
+		return nil, nil
+	}
+	file := prefs.NewFile(path, wire.Fold)
+	if err := file.Reload(); err != nil {
+		return nil, fmt.Errorf("preferences.source: %w", err)
+	}
+	return file, nil
+}
+
+// watch looks after a file of preferences in place of the one before; nil is none.
+func (d *service) watch(file *prefs.File) {
+	if d.watching != nil {
+		d.watching()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.watching = cancel
+	if file != nil {
+		d.closing.Go(func() {
+			file.Watch(ctx, prefsPoll, func(err error) {
+				if err != nil {
+					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
+				}
+			})
+		})
+	}
+}
+
+// reload reads the configuration again. A bad one is logged and changes nothing.
+func (d *service) reload() {
+	loaded, err := config.Load(d.loaded.Path, os.Environ())
+	if err == nil {
+		var engine *milter.Engine
+		if engine, err = d.engine(loaded.Config); err == nil {
+			d.server.Swap(engine)
+		}
+	}
+	if err != nil {
+		d.log.Error("the new configuration is refused, the old one stays", "error", program.OneLine(err))
+		return
+	}
+	old, now := d.loaded.Config, loaded.Config
+	d.loaded = loaded
+	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Socket != now.Socket || old.Log.Format != now.Log.Format ||
+		stateDir(old.Notify) != stateDir(now.Notify) {
+		d.log.Warn("listen, socket, log.format and notify.state_dir take effect at the next start")
+	}
+	d.announce()
+}
+
+// announce says what configuration is in force, and what of it is not acted on.
+func (d *service) announce() {
+	d.log.Info("configuration in force", "version", version, "file", d.loaded.Path, "mode", d.loaded.Config.Mode)
+	for _, key := range d.loaded.NotActedOn() {
+		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// lockPatience is how long another command that edits the same list is waited for.
+const lockPatience = 10 * time.Second
+
+func newAddress() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "address",
+		Short: "Edit the lists of addresses that have keys",
+		Long: "Edit the address lists of the configuration's domains. A list is replaced in one\n" +
+			"step, and a running server takes the new one up by itself within seconds.\n\n" +
+			"Exit code 0: done; 1: an address is not in the list, or of no domain; 2: a text is\n" +
+			"no address; 75: the list cannot be written now; 78: the configuration or the list\n" +
+			"is bad, or there is none. Nothing has been changed unless it is 0.",
+		Args: cobra.NoArgs,
+		RunE: program.WhichCommand,
+	}
+	cmd.AddCommand(newAddressAdd(), newAddressList(), newAddressRevoke(), newAddressRemove(), newAddressImport())
+	return cmd
+}
+
+func newAddressAdd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add ADDRESS...",
+		Short: "Give addresses keys",
+		Args:  cobra.MinimumNArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return editLists(cmd, args, "added", *asJSON, func(ctx context.Context, f keyring.ListFile, addresses []string) (int, error) {
+			return f.Add(ctx, addresses...)
+		})
+	}
+	return cmd
+}
+
+func newAddressRevoke() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "revoke ADDRESS...",
+		Short: "End every key of addresses so far, and give them new ones",
+		Long: "Raise the generation of addresses. Every key they had is invalid as soon as the\n" +
+			"servers have read the list; recipients may rely on an answer they got before for\n" +
+			"as long as the domain's ttl.",
+		Args: cobra.MinimumNArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return editLists(cmd, args, "revoked", *asJSON, func(ctx context.Context, f keyring.ListFile, addresses []string) (int, error) {
+			return len(addresses), f.Revoke(ctx, addresses...)
+		})
+	}
+	return cmd
+}
+
+func newAddressRemove() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remove ADDRESS...",
+		Short: "Take addresses out of the list, which ends their keys",
+		Args:  cobra.MinimumNArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return editLists(cmd, args, "removed", *asJSON, func(ctx context.Context, f keyring.ListFile, addresses []string) (int, error) {
+			return len(addresses), f.Remove(ctx, addresses...)
+		})
+	}
+	return cmd
+}
+
+func newAddressImport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import [FILE]",
+		Short: "Add the addresses of a file, or of standard input",
+		Long: "Add every address of FILE, one a line in the form of an address list, to the list\n" +
+			"of its domain. An address without domain is taken where the configuration has one\n" +
+			"domain. \"gen=N\" after an address is the least generation it has afterwards.",
+		Args: cobra.MaximumNArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		loaded, err := loadConfig(cmd, true)
+		if err != nil {
+			return err
+		}
+		files, err := listFiles(loaded)
+		if err != nil {
+			return err
+		}
+		name, in := "standard input", cmd.InOrStdin()
+		if len(args) == 1 && args[0] != "-" {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return program.Exit(program.Usage, err)
+			}
+			defer file.Close()
+			name, in = args[0], file
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		defer cancel()
+		added, err := keyring.Import(ctx, name, in, files...)
+		if line := (*keyring.LineError)(nil); errors.As(err, &line) && line.Path == name {
+			return program.Exit(program.Usage, err)
+		}
+		if err != nil {
+			return exitEdit(err)
+		}
+		return writeEdit(cmd.OutOrStdout(), "added", added, *asJSON)
+	}
+	return cmd
+}
+
+// listFiles are the lists of all domains that have one.
+func listFiles(loaded *config.LoadedServer) ([]keyring.ListFile, error) {
+	var files []keyring.ListFile
+	var none error
+	for _, d := range loaded.Config.Domains {
+		file, err := listFile(d)
+		if err != nil {
+			none = err
+			continue
+		}
+		files = append(files, file)
+	}
+	if len(files) == 0 && none == nil {
+		none = program.Exit(program.Config, fmt.Errorf("%s has no domains", loaded.Path))
+	}
+	if len(files) == 0 {
+		return nil, none
+	}
+	return files, nil
+}
+
+// An edit changes the list of one domain and returns of how many addresses.
+type edit func(context.Context, keyring.ListFile, []string) (int, error)
+
+// editLists makes one edit of the list of each domain that the addresses are of.
+func editLists(cmd *cobra.Command, mailboxes []string, done string, asJSON bool, change edit) error {
+	loaded, err := loadConfig(cmd, true)
+	if err != nil {
+		return err
+	}
+	var order []config.ServerDomain
+	of := map[config.ServerDomain][]string{}
+	for _, mailbox := range mailboxes {
+		address, err := wire.ParseAddress(mailbox)
+		if err != nil {
+			return program.Exit(program.Usage, fmt.Errorf("%q: %w", mailbox, err))
+		}
+		d, ok := domainOf(loaded, address.Domain())
+		if !ok {
+			return notServed(loaded, address.Domain())
+		}
+		if of[d] == nil {
+			order = append(order, d)
+		}
+		of[d] = append(of[d], mailbox)
+	}
+	files := make([]keyring.ListFile, len(order))
+	for i, d := range order { // before anything is changed
+		if files[i], err = listFile(d); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+	defer cancel()
+	count := 0
+	for i, d := range order {
+		n, err := change(ctx, files[i], of[d])
+		if err != nil {
+			return exitEdit(err)
+		}
+		count += n
+	}
+	return writeEdit(cmd.OutOrStdout(), done, count, asJSON)
+}
+
+func writeEdit(w io.Writer, done string, count int, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(map[string]int{done: count})
+	}
+	_, err := fmt.Fprintf(w, "%s %d\n", done, count)
+	return err
+}
+
+// exitEdit ends the program for an error of an edit.
+func exitEdit(err error) error {
+	var address *keyring.AddressError
+	var line *keyring.LineError
+	switch {
+	case errors.Is(err, keyring.ErrUnknownAddress):
+		return program.Exit(program.Negative, err)
+	case errors.As(err, &address):
+		return program.Exit(program.Usage, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return program.Exit(program.Config, fmt.Errorf("%w (init makes it)", err))
+	case errors.As(err, &line), errors.Is(err, fs.ErrPermission):
+		return program.Exit(program.Config, err)
+	}
+	return program.Exit(program.Temp, err)
+}
+
+func newAddressList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list [DOMAIN]",
+		Short: "Print the addresses that have keys, in the form of a list",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		loaded, err := loadConfig(cmd, true)
+		if err != nil {
+			return err
+		}
+		var files []keyring.ListFile
+		if len(args) == 0 {
+			files, err = listFiles(loaded)
+		} else {
+			files, err = listFileOf(loaded, args[0])
+		}
+		if err != nil {
+			return err
+		}
+		write := writeEntry
+		if *asJSON {
+			write = writeEntryJSON
+		}
+		for _, f := range files {
+			var broken error
+			err := f.Each(func(e keyring.Entry) error {
+				broken = write(cmd.OutOrStdout(), e)
+				return broken
+			})
+			if broken != nil {
+				return program.Exit(program.Temp, broken)
+			}
+			if err != nil {
+				return exitEdit(err)
+			}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func listFileOf(loaded *config.LoadedServer, name string) ([]keyring.ListFile, error) {
+	d, err := namedDomain(loaded, name)
+	if err != nil {
+		return nil, err
+	}
+	file, err := listFile(d)
+	return []keyring.ListFile{file}, err
+}
+
+// namedDomain finds a domain that a command was given. The error ends the program.
+func namedDomain(loaded *config.LoadedServer, name string) (config.ServerDomain, error) {
+	canonical, err := wire.ParseDomain(name)
+	if err != nil {
+		return config.ServerDomain{}, program.Exit(program.Usage, fmt.Errorf("%q: %w", name, err))
+	}
+	d, ok := domainOf(loaded, canonical)
+	if !ok {
+		return d, notServed(loaded, canonical)
+	}
+	return d, nil
+}
+
+func writeEntry(w io.Writer, e keyring.Entry) error {
+	line := e.Address
+	if e.Generation > 0 {
+		line += fmt.Sprintf(" gen=%d", e.Generation)
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
+}
+
+// writeEntryJSON writes one object a line, since a list may be long.
+func writeEntryJSON(w io.Writer, e keyring.Entry) error {
+	return json.NewEncoder(w).Encode(struct {
+		Address    string `json:"address"`
+		Generation uint32 `json:"generation"`
+	}{e.Address, e.Generation})
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/verifier"
+)
+
+func newDNS() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dns [DOMAIN]",
+		Short: "Compare the records that are published with those that are wanted",
+		Long: "Print the AS records that the sockets of the configuration call for, and compare\n" +
+			"them with what DNS says of DOMAIN, or of every domain. A wanted record counts as\n" +
+			"published whatever its pri and req are; records that name other hosts are those\n" +
+			"of other servers. The host is --host, else host of the configuration, else the\n" +
+			"machine's name.\n\n" +
+			"Exit code 0: all is published; 1: something is missing, unexpected or unusable, or\n" +
+			"the configuration does not have DOMAIN; 75: DNS failed.",
+		Args: cobra.MaximumNArgs(1),
+	}
+	hostFlag := cmd.Flags().String("host", "", "name or address of this server in the records")
+	resolvers := addResolver(cmd)
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		nameServers, err := resolvers()
+		if err != nil {
+			return err
+		}
+		loaded, err := loadConfig(cmd, true)
+		if err != nil {
+			return err
+		}
+		domains, err := domainsToCompare(loaded, args)
+		if err != nil {
+			return err
+		}
+		host, err := hostName(*hostFlag, loaded.Config)
+		if err != nil {
+			return err
+		}
+		wanted := wantedRecords(host, loaded.Config.Listen)
+		v := verifier.New(verifier.Options{Resolvers: nameServers})
+		defer v.Close()
+		code := program.OK
+		for _, d := range domains {
+			found := v.Discover(cmd.Context(), d.Name)
+			view := compare(wanted, found)
+			code = max(code, view.code) // a failure is the highest
+			if *asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(view)
+			} else {
+				err = view.print(cmd.OutOrStdout(), wanted)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if code != program.OK {
+			return program.Exit(code, nil)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// domainsToCompare are the one that is named, or all.
+func domainsToCompare(loaded *config.LoadedServer, args []string) ([]config.ServerDomain, error) {
+	if len(args) == 1 {
+		d, err := namedDomain(loaded, args[0])
+		return []config.ServerDomain{d}, err
+	}
+	if len(loaded.Config.Domains) == 0 {
+		return nil, program.Exit(program.Config, fmt.Errorf("%s has no domains", loaded.Path))
+	}
+	return loaded.Config.Domains, nil
+}
+
+// addResolver gives a command the flag --resolver. The function it returns checks
+// and returns what was given.
+func addResolver(cmd *cobra.Command) func() ([]string, error) {
+	flag := cmd.Flags().StringSlice("resolver", nil, "name server to ask, as `IP:PORT` (default those of /etc/resolv.conf)")
+	return func() ([]string, error) {
+		for _, text := range *flag {
+			if _, err := netip.ParseAddrPort(text); err != nil {
+				return nil, program.Exit(program.Usage, fmt.Errorf("--resolver %q is not IP:PORT", text))
+			}
+		}
+		return *flag, nil
+	}
+}
+
+// A comparison is how a domain's published records differ from the wanted ones.
+type comparison struct {
+	Domain     string   `json:"domain"`
+	Resolver   string   `json:"resolver,omitempty"`
+	AD         bool     `json:"ad"`
+	Wanted     []string `json:"wanted"`
+	Published  []string `json:"published"`  // wanted ones
+	Missing    []string `json:"missing"`    // wanted ones
+	Unexpected []string `json:"unexpected"` // of this host, where it does not listen so
+	Unusable   []remark `json:"unusable"`
+	Others     []string `json:"others"` // of other hosts
+	Notes      []remark `json:"notes"`  // well-formed, but recipients do not go there by default
+	Verdict    string   `json:"verdict"`
+	code       int
+}
+
+// A remark says something about a published record.
+type remark struct {
+	Record string `json:"record"`
+	Why    string `json:"why"`
+}
+
+func compare(wanted []wire.Record, found verifier.Discovery) comparison {
+	c := comparison{
+		Domain: found.Domain, Resolver: found.Resolver, AD: found.AD,
+		Wanted: []string{}, Published: []string{}, Missing: []string{}, Unexpected: []string{}, Unusable: []remark{}, Others: []string{}, Notes: []remark{},
+	}
+	published := map[wire.Server]bool{}
+	take := func(r wire.Record) {
+		published[r.Server] = true
+		switch {
+		case slices.ContainsFunc(wanted, func(w wire.Record) bool { return w.Server == r.Server }):
+			c.Published = append(c.Published, r.String())
+		case slices.ContainsFunc(wanted, func(w wire.Record) bool { return w.Host == r.Host }):
+			c.Unexpected = append(c.Unexpected, r.String())
+		default:
+			c.Others = append(c.Others, r.String())
+		}
+	}
+	for _, r := range found.Used {
+		take(r)
+	}
+	for _, refused := range found.Refused {
+		// A record that is right may still point where strangers do not go.
+		if r, err := wire.ParseRecord(refused.Text); err == nil && !errors.Is(refused.Why, wire.ErrDowngrade) {
+			take(r)
+			c.Notes = append(c.Notes, remark{r.String(), refused.Why.Error()})
+			continue
+		}
+		c.Unusable = append(c.Unusable, remark{refused.Text, refused.Why.Error()})
+	}
+	for _, w := range wanted {
+		c.Wanted = append(c.Wanted, w.String())
+		if !published[w.Server] {
+			c.Missing = append(c.Missing, w.String())
+		}
+	}
+	switch {
+	case errors.Is(found.Err, verifier.ErrDNSTimeout), errors.Is(found.Err, verifier.ErrDNSFailure):
+		c.Verdict, c.code = "cannot be told: "+found.Err.Error(), program.Temp
+	case found.Err != nil:
+		c.Verdict, c.code = found.Err.Error(), program.Negative
+	case len(c.Missing)+len(c.Unexpected)+len(c.Unusable) > 0:
+		c.Verdict, c.code = "differs", program.Negative
+	default:
+		c.Verdict = "as wanted"
+	}
+	return c
+}
+
+func (c comparison) print(w io.Writer, wanted []wire.Record) error {
+	var err error
+	say := func(label, format string, args ...any) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "%-11s"+format+"\n", append([]any{label}, args...)...)
+		}
+	}
+	say("domain", "%s", c.Domain)
+	for _, r := range wanted {
+		say("wanted", "%s", zoneLine(c.Domain, r))
+	}
+	for _, r := range c.Published {
+		say("published", "%q", r)
+	}
+	if c.code != program.Temp {
+		for _, r := range c.Missing {
+			say("missing", "%q", r)
+		}
+	}
+	for _, r := range c.Unexpected {
+		say("unexpected", "%q: this server does not listen so", r)
+	}
+	for _, r := range c.Unusable {
+		say("unusable", "%q: %s", r.Record, r.Why)
+	}
+	for _, r := range c.Others {
+		say("other", "%q: another server", r)
+	}
+	for _, r := range c.Notes {
+		say("note", "%q: recipients do not go there unless they are told to: %s", r.Record, r.Why)
+	}
+	say("verdict", "%s", c.Verdict)
+	return err
+}

@@ -1,0 +1,35 @@
+// Command authkey-server is an Authentication Server: the sender's side of Address
+// Authentication. It answers VERIFY for the domains of server.yaml, and helps
+// whoever runs it to publish, to keep the lists of addresses and to look at keys.
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/program"
+)
+
+// version is set by the build: -ldflags "-X main.version=…".
+var version = "devel"
+
+func main() { this().Main(commands()...) }
+
+// this is the program.
+func this() program.Program {
+	return program.Program{
+		Name:          "authkey-server",
+		Short:         "Authentication Server: vouch for the AuthKeys of your domains",
+		Version:       version,
+		DefaultConfig: "/etc/authkey/server.yaml", // where the packages put it
+	}
+}
+
+func commands() []*cobra.Command {
+	return []*cobra.Command{newInit(), newServe(), newCheck(), newConfig(), newDNS(), newKey(), newAddress(), newVerify()}
+}
+
+// loadConfig reads server.yaml; see program.LoadConfig.
+func loadConfig(cmd *cobra.Command, mustExist bool) (*config.LoadedServer, error) {
+	return program.LoadConfig(this(), cmd, mustExist, config.LoadServer)
+}

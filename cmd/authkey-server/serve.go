@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/authserver"
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/program"
+)
+
+const (
+	// stopPatience is how long questions under way may take once we are told to stop.
+	stopPatience = 5 * time.Second
+	// watchEvery is how often secrets, lists and certificate are looked at.
+	watchEvery = 2 * time.Second
+	// tlsSocketName is the FileDescriptorName= of a socket of systemd's that is TLS.
+	tlsSocketName = "tls"
+)
+
+func newServe() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server in the foreground, logging to standard error",
+		Long: "Answer VERIFY for the domains of the configuration, until SIGTERM.\n\n" +
+			"SIGHUP reads the configuration, the secrets, the address lists and the\n" +
+			"certificate again. The last three are also read when they change. What is bad\n" +
+			"is logged, and what was in force stays.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			loaded, err := loadConfig(cmd, true)
+			if err != nil {
+				return err
+			}
+			err = serve(cmd.Context(), loaded, cmd.ErrOrStderr())
+			if faults := (config.Faults)(nil); errors.As(err, &faults) {
+				return program.Refuse(cmd, faults)
+			}
+			return err
+		},
+	}
+}
+
+// serve runs until ctx ends. The error may be of type config.Faults.
+func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) error {
+	life := program.NewService()
+	defer life.Close()
+	s := &service{}
+	s.log, s.level = program.NewLogger(errOut, loaded.Config.Log)
+	domains, cert, err := s.prepare(loaded, leaveLists)
+	if err != nil {
+		return err
+	}
+	listeners, err := s.listen(loaded, cert != nil)
+	if err != nil {
+		return err
+	}
+	s.server = authserver.New(authserver.Options{Limits: limits(loaded.Config.Limits), Logger: s.log})
+	s.enforce(ctx, loaded, domains, cert)
+	defer s.stopWatch()
+
+	failed := make(chan error, len(listeners))
+	for _, ln := range listeners {
+		s.log.Info("listening", "listen", ln.Addr().String(), "tls", ln.secure)
+		go func() { failed <- s.server.Serve(ln) }()
+	}
+	for _, d := range domains { // not before, since a list may be long
+		s.announce(d, d.Reload())
+	}
+	err = life.Run(ctx, failed, func() { s.reload(ctx) })
+	s.log.Info("stopping")
+	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	if cut := s.server.Shutdown(patience); cut != nil {
+		s.log.Warn("connections were cut", "error", cut)
+	}
+	return err
+}
+
+// A service is the running program: what a reload replaces, and what it leaves.
+type service struct {
+	log    *slog.Logger
+	level  *slog.LevelVar
+	server *authserver.Server
+	cert   atomic.Pointer[certificate]
+
+	loaded    *config.LoadedServer
+	domains   map[keyring.Config]*keyring.Domain
+	stopWatch func() // ends the goroutines that watch the files
+}
+
+// prepare opens what a configuration names, without putting it in force. A domain
+// about which nothing changed is the one that is served now; others are opened by
+// open. The error may be of type config.Faults.
+func (s *service) prepare(loaded *config.LoadedServer, open func(keyring.Config) (*keyring.Domain, error)) ([]*keyring.Domain, *certificate, error) {
+	domains, faults := openDomains(loaded, func(c keyring.Config) (*keyring.Domain, error) {
+		if d := s.domains[c]; d != nil {
+			return d, nil
+		}
+		return open(c)
+	})
+	cert := s.cert.Load()
+	switch files := loaded.Config.TLS; {
+	case files.Cert == "":
+		cert = nil
+	case cert == nil || cert.files != files:
+		var err error
+		if cert, err = loadCertificate(files); err != nil {
+			faults = append(faults, loaded.Fault("tls.cert", err.Error(), ""))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, nil, faults
+	}
+	return domains, cert, nil
+}
+
+// enforce puts a configuration in force.
+func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, domains []*keyring.Domain, cert *certificate) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(loaded.Config.Log.Level)); err == nil { // it has been checked
+		s.level.Set(level)
+	}
+	if s.stopWatch != nil {
+		s.stopWatch()
+	}
+	s.loaded = loaded
+	s.domains = make(map[keyring.Config]*keyring.Domain, len(domains))
+	for i, d := range domains {
+		s.domains[ringConfig(loaded.Config.Domains[i])] = d
+	}
+	if cert != nil { // the sockets of one that is gone go on with it until the next start
+		s.cert.Store(cert)
+	}
+	s.server.SetDomains(domains)
+	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
+	for _, key := range loaded.NotActedOn() {
+		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
+	s.watch(ctx, domains, cert)
+}
+
+// watch begins to watch the files of a configuration.
+func (s *service) watch(ctx context.Context, domains []*keyring.Domain, cert *certificate) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { keyring.Watch(ctx, watchEvery, domains, s.announce) })
+	if cert != nil {
+		watching.Go(func() { cert.watch(ctx, watchEvery, s.announceCertificate) })
+	}
+	s.stopWatch = func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
+// announce says that a domain's files were read, or why what was stays.
+func (s *service) announce(d *keyring.Domain, err error) {
+	switch {
+	case err != nil:
+		s.log.Error("secret or address list is refused, what was in force stays", "domain", d.Name(), "error", program.OneLine(err))
+	case d.Any():
+		s.log.Info("domain is served: every local part is an address", "domain", d.Name(), "addresses", "any")
+	default:
+		s.log.Info("domain is served", "domain", d.Name(), "addresses", d.Len())
+	}
+}
+
+func (s *service) announceCertificate(err error) {
+	if err != nil {
+		s.log.Error("certificate is refused, the old one stays", "error", err)
+		return
+	}
+	s.log.Info("certificate is read", "ends", s.cert.Load().get().Leaf.NotAfter)
+}
+
+// reload reads everything again. A configuration that is bad, or names a new file
+// that is, changes nothing.
+func (s *service) reload(ctx context.Context) {
+	loaded, err := config.LoadServer(s.loaded.Path, os.Environ())
+	if err == nil {
+		err = s.replace(ctx, loaded)
+	}
+	if err != nil {
+		s.log.Error("the new configuration is refused, the old one stays", "error", program.OneLine(err))
+	}
+}
+
+// replace puts another configuration in force and reads again the files that it
+// leaves as they were.
+func (s *service) replace(ctx context.Context, loaded *config.LoadedServer) error {
+	domains, cert, err := s.prepare(loaded, readLists)
+	if err != nil {
+		return err
+	}
+	old, now := s.loaded.Config, loaded.Config
+	kept, keptCert := s.domains, s.cert.Load()
+	s.enforce(ctx, loaded, domains, cert)
+	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Limits != now.Limits || old.Log.Format != now.Log.Format {
+		s.log.Warn("listen, limits and log.format take effect at the next start")
+	}
+	for i, d := range domains {
+		var err error
+		if kept[ringConfig(now.Domains[i])] != nil {
+			err = d.Reload()
+		}
+		s.announce(d, err)
+	}
+	if cert != nil {
+		var err error
+		if cert == keptCert {
+			err = cert.reload()
+		}
+		s.announceCertificate(err)
+	}
+	return nil
+}
+
+func limits(c config.ServerLimits) authserver.Limits {
+	return authserver.Limits{
+		Connections: c.Connections,
+		Outstanding: c.Outstanding,
+		PerClient:   authserver.Rate{Questions: c.PerClient.Count, Per: c.PerClient.Per},
+		IdleTimeout: c.IdleTimeout,
+	}
+}
+
+// A socket is a listener that may speak TLS.
+type socket struct {
+	net.Listener
+	secure bool
+}
+
+// listen opens the sockets. Those passed by systemd come first; listen is then
+// used only where it is set explicitly.
+func (s *service) listen(loaded *config.LoadedServer, hasCertificate bool) ([]socket, error) {
+	passed, err := program.PassedListeners()
+	if err != nil {
+		return nil, program.Exit(program.Temp, err)
+	}
+	var all []socket
+	for _, p := range passed {
+		secure := p.Name == tlsSocketName
+		if secure && !hasCertificate {
+			return nil, config.Faults{loaded.Fault("tls.cert", "is empty, and systemd passes a socket for TLS", "both tls.cert and tls.key")}
+		}
+		all = append(all, s.socket(p.Listener, secure))
+	}
+	if len(all) > 0 && !loaded.IsSet("listen") {
+		return all, nil
+	}
+	for _, l := range loaded.Config.Listen {
+		ln, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			return nil, program.Exit(program.Temp, errors.Join(fmt.Errorf("listen: %w", err), closeAll(all)))
+		}
+		all = append(all, s.socket(ln, l.TLS))
+	}
+	if len(all) == 0 {
+		return nil, config.Faults{loaded.Fault("listen", "names no socket", "one at least")}
+	}
+	return all, nil
+}
+
+func (s *service) socket(ln net.Listener, secure bool) socket {
+	if secure {
+		ln = tls.NewListener(ln, &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load().get(), nil },
+		})
+	}
+	return socket{ln, secure}
+}
+
+func closeAll(sockets []socket) error {
+	var errs []error
+	for _, ln := range sockets {
+		errs = append(errs, ln.Close())
+	}
+	return errors.Join(errs...)
+}

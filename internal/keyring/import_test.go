@@ -1,0 +1,145 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestImport(t *testing.T) {
+	const com, org = "# staff\nbob\ncarol@example.com gen=2 # boss\n#removed dave@example.com gen=4\n", "eve\n"
+	tests := []struct {
+		name, input string
+		only        bool // one file, of example.com
+		added       int
+		com, org    string // "" means as before
+		wantErr     string
+		wantLine    int
+	}{
+		{name: "nothing", input: "# no\n\n \t\r\n"},
+		{name: "new ones of both", input: "\uFEFFalice@EXAMPLE.com\r\nfrank@example.org gen=3 # x\nalice@example.com", added: 2,
+			com: com + "alice@example.com\n", org: org + "frank@example.org gen=3\n"},
+		{name: "those that are there", input: "BOB@example.com\ncarol@example.com gen=2\n"},
+		{name: "a higher generation", input: "carol@example.com gen=7\nbob@example.com gen=1\n",
+			com: "# staff\nbob@example.com gen=1\ncarol@example.com gen=7 # boss\n#removed dave@example.com gen=4\n"},
+		{name: "a lower generation", input: "carol@example.com gen=1\n"},
+		{name: "a removed one", input: "dave@example.com gen=1\n", added: 1,
+			com: "# staff\nbob\ncarol@example.com gen=2 # boss\ndave@example.com gen=5\n"},
+		{name: "a removed one of a higher generation", input: "dave@example.com gen=9\n", added: 1,
+			com: "# staff\nbob\ncarol@example.com gen=2 # boss\ndave@example.com gen=9\n"},
+		{name: "without domain", input: "alice\n\"a b\" gen=1\n", only: true, added: 2, com: com + "alice@example.com\n\"a b\"@example.com gen=1\n"},
+		{name: "without domain, of several", input: "alice@example.com\nalice\n", wantErr: "no domain", wantLine: 2},
+		{name: "of another domain", input: "alice@example.com\n\nfrank@example.net\n", wantErr: "no list of \"example.net\"", wantLine: 3},
+		{name: "bad line", input: "alice@example.com bob@example.com\n", wantErr: "neither one gen=N nor a comment", wantLine: 1},
+		{name: "no address", input: "@example.com\n", wantErr: "no local part", wantLine: 1},
+		{name: "sub-address", input: "bob+x@example.com\n", wantErr: "sub-address", wantLine: 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			files := []ListFile{
+				{Path: write(t, filepath.Join(dir, "com"), com), Form: testForm},
+				{Path: write(t, filepath.Join(dir, "org"), org), Form: Form{Domain: "Example.ORG"}},
+			}
+			if tt.only {
+				files = files[:1]
+			}
+			added, err := Import(t.Context(), "input", strings.NewReader(tt.input), files...)
+			if added != tt.added {
+				t.Errorf("added %d, want %d", added, tt.added)
+			}
+			if tt.wantErr != "" {
+				var line *LineError
+				if !errors.As(err, &line) || line.Path != "input" || line.Line != tt.wantLine || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Errorf("error %v, want line %d and %q", err, tt.wantLine, tt.wantErr)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+			for path, want := range map[string][2]string{"com": {com, tt.com}, "org": {org, tt.org}} {
+				text := want[1]
+				if text == "" {
+					text = want[0]
+				}
+				if got := read(t, filepath.Join(dir, path)); got != text {
+					t.Errorf("%s: got\n%swant\n%s", path, got, text)
+				}
+			}
+		})
+	}
+}
+
+func TestImportFails(t *testing.T) {
+	f := ListFile{Path: filepath.Join(t.TempDir(), "list"), Form: testForm}
+	if _, err := Import(t.Context(), "input", strings.NewReader("bob\n"), f); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no list: error %v", err)
+	}
+	if _, err := Import(t.Context(), "input", strings.NewReader("bob\n"), ListFile{Form: Form{Domain: "a..b"}}); err == nil {
+		t.Error("bad form: no error")
+	}
+	write(t, f.Path, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	unlock, err := lockFile(t.Context(), f.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, err := Import(ctx, "input", strings.NewReader("bob\n"), f); !errors.Is(err, context.Canceled) {
+		t.Errorf("locked: error %v", err)
+	}
+}
+
+// What a writer that was killed left behind is neither in the way nor used.
+func TestLeftoverIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	f := ListFile{Path: write(t, filepath.Join(dir, "list"), "bob\n"), Form: testForm}
+	write(t, f.Path+".new", "half of th")
+	if _, err := f.Add(t.Context(), "eve"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, f.Path); got != "bob\neve@example.com\n" {
+		t.Errorf("%q", got)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*new*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
+	}
+}
+
+// A list that looks cut off never takes the place of one with addresses.
+func TestCutOffList(t *testing.T) {
+	d := open(t, secretA, "bob\nboris\n", nil)
+	bob := keyAt(t, d, "bob@example.com", midday)
+	for _, tc := range []struct {
+		content string
+		taken   bool
+	}{
+		{"", false},
+		{"bob\nbo", false},
+		{"bob", false},
+		{"# nobody any more\n", true}, // as remove leaves it
+		{"", true},                    // there is nothing to lose
+		{"bob\nboris", true},
+		{"bob\ncarol", true}, // its last line never had an end
+		{"", false},
+		{"bob\n", true},
+	} {
+		write(t, d.path, tc.content)
+		if changed, err := d.Refresh(); !changed || errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
+			t.Errorf("%q: Refresh: changed %v, error %v", tc.content, changed, err)
+		}
+		if err := d.Reload(); errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
+			t.Errorf("%q: Reload: %v", tc.content, err)
+		}
+		if valid := verify(t, d, "bob@example.com", bob, midday).Valid; !tc.taken && !valid {
+			t.Errorf("%q: bob's key is invalid", tc.content)
+		}
+	}
+	if d.Len() != 1 {
+		t.Errorf("%d addresses", d.Len())
+	}
+}
