@@ -6,15 +6,19 @@ import (
 	gomilter "github.com/d--j/go-milter"
 
 	"github.com/authkey/authkey/policy"
-	"github.com/authkey/authkey/verifier"
 )
 
 // An outcome is what is to be done with one message: what the policy said, or a
 // reply of ours that goes before it.
 type outcome struct {
-	result verifier.Result
-	plan   policy.Plan
-	own    policy.Reply // not zero where the policy had nothing to say
+	results
+	env  policy.Envelope
+	plan policy.Plan
+	own  policy.Reply // not zero where the policy had nothing to say
+
+	err         error // why a notice could not be handed over
+	prefsFailed int   // lookups of preferences that failed
+	prefsErr    error // and the first one's error
 }
 
 // refuse answers with a reply of ours and changes nothing.
@@ -96,16 +100,26 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 			}
 		}
 	}
+	for _, value := range o.plan.QuarantineFields {
+		if err := m.InsertHeader(0, quarantineField, value); err != nil {
+			return fmt.Errorf("insert %s: %w", quarantineField, err)
+		}
+	}
 	if mark {
 		if err := m.InsertHeader(0, msg.engine.Settings.MarkHeader, msg.engine.Settings.MarkValue); err != nil {
 			return fmt.Errorf("mark: %w", err)
 		}
 	}
-	result := authResult{Result: o.result, property: "smtp.mailfrom", address: msg.address.String()}
-	if field := formatAuthRes(msg.authID, result); field != "" {
+	if field := formatAuthRes(msg.authID,
+		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address.String()},
+		authResult{Result: o.from.Result, property: "header.from", address: o.from.address.String()},
+	); field != "" {
 		if err := m.InsertHeader(0, authResField, field); err != nil {
 			return fmt.Errorf("insert %s: %w", authResField, err)
 		}
+	}
+	if err := o.applyRecipients(m); err != nil {
+		return err
 	}
 	if o.plan.Hold {
 		if err := m.Quarantine(o.quarantineReason()); err != nil {
@@ -115,11 +129,33 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 	return nil
 }
 
+// applyRecipients takes recipients off the envelope and puts others on it.
+func (o outcome) applyRecipients(m gomilter.Modifier) error {
+	for _, r := range o.plan.Recipients {
+		if r.Disposition == policy.Keep {
+			continue
+		}
+		if err := m.DeleteRecipient(r.Address); err != nil {
+			return fmt.Errorf("delete recipient: %w", err)
+		}
+	}
+	for _, added := range o.plan.Added {
+		if err := m.AddRecipient(added, ""); err != nil {
+			return fmt.Errorf("add recipient: %w", err)
+		}
+	}
+	return nil
+}
+
 // quarantineReason is what the MTA shows beside the held message.
 func (o outcome) quarantineReason() string {
-	reason := "authkey: " + string(o.result.Status)
-	if o.result.Reason != "" {
-		reason += " (" + string(o.result.Reason) + ")"
+	res := o.envelope
+	if o.plan.By == policy.ByFrom {
+		res = o.from.Result
+	}
+	reason := "authkey: " + string(res.Status)
+	if res.Reason != "" {
+		reason += " (" + string(res.Reason) + ")"
 	}
 	return reason
 }

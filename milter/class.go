@@ -29,9 +29,9 @@ func (c class) String() string {
 
 // Submission says which messages are our own users'.
 type Submission struct {
-	Authenticated bool           // those whose client logged in
-	Networks      []netip.Prefix // those from these networks
-	Daemons       []string       // those that came through an MTA daemon of one of these names
+	Authenticated bool     // those whose client logged in
+	Networks      Networks // those from these networks
+	Daemons       []string // those that came through an MTA daemon of one of these names
 }
 
 // An origin is what the MTA says about where a message comes from.
@@ -47,20 +47,20 @@ func (s *Settings) classify(o origin) class {
 	switch {
 	case s.Submission.Authenticated && o.authenticated:
 		return submission
-	case contains(s.ExemptNetworks, o.client):
+	case s.ExemptNetworks.contain(o.client):
 		return exempt
-	case o.local, contains(s.Submission.Networks, o.client),
+	case o.local, s.Submission.Networks.contain(o.client),
 		slices.ContainsFunc(s.Submission.Daemons, func(name string) bool { return strings.EqualFold(name, o.daemon) }):
 		return submission
 	}
 	return inbound
 }
 
-func contains(networks []netip.Prefix, addr netip.Addr) bool {
-	if !addr.IsValid() {
-		return false
-	}
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+// Networks is a set of client addresses.
+type Networks []netip.Prefix
+
+func (n Networks) contain(addr netip.Addr) bool {
+	return addr.IsValid() && slices.ContainsFunc(n, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // localRecipient reports whether rcpt is in one of our own domains.

@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	gomilter "github.com/d--j/go-milter"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,6 +40,9 @@ const (
 // TCP_QUICKACK on, since MTAs write small packets and delayed acknowledgements
 // would cost 40 ms each; and it bounds how long a silent MTA is waited for.
 //
+// A fifth saves time: header fields that nobody needs stop here, once the MTA was
+// told to wait for no reply to any.
+//
 // It is used by the one goroutine that the library runs per connection; only
 // Close may come from another.
 type conn struct {
@@ -54,6 +59,9 @@ type conn struct {
 	outLeft  int         // bytes of the frame being written which are still to come
 	flushNow bool        // the frame being written must not be held back
 
+	wanted    func(name []byte) bool // the header fields to hand on
+	droppable bool                   // negotiated: the MTA waits for no reply to a field
+
 	deadline  time.Time   // the read deadline in force
 	onRefusal func(error) // told once, when a frame is refused
 	onClose   func()
@@ -62,8 +70,8 @@ type conn struct {
 
 // newConn wraps an accepted connection. idle bounds how long one frame, from the
 // wait for it to its last byte, may take.
-func newConn(c net.Conn, idle time.Duration, onRefusal func(error), onClose func()) *conn {
-	wrapped := &conn{Conn: c, idle: idle, onRefusal: onRefusal, onClose: onClose}
+func newConn(c net.Conn, idle time.Duration, wanted func(name []byte) bool, onRefusal func(error), onClose func()) *conn {
+	wrapped := &conn{Conn: c, idle: idle, wanted: wanted, onRefusal: onRefusal, onClose: onClose}
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			wrapped.raw = raw
@@ -89,15 +97,27 @@ func (c *conn) quickAck() {
 
 // Read hands on bytes of checked frames only.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.ready == 0 {
+	for c.ready == 0 {
 		if err := c.nextFrame(); err != nil {
 			return 0, err
+		}
+		if c.droppable && !c.needed(c.in[c.start+frameHeader:c.start+c.ready]) {
+			c.start += c.ready
+			c.ready = 0
 		}
 	}
 	n := copy(p, c.in[c.start:c.start+min(c.ready, len(p))])
 	c.start += n
 	c.ready -= n
 	return n, nil
+}
+
+// needed reports whether a checked frame has to reach the library.
+func (c *conn) needed(frame []byte) bool {
+	if frame[0] != 'L' {
+		return true
+	}
+	return c.wanted(frame[1 : 1+bytes.IndexByte(frame[1:], 0)])
 }
 
 // nextFrame reads until a whole frame is in the buffer, and checks it.
@@ -180,6 +200,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.outLeft -= min(len(p), c.outLeft)
 	c.out = append(c.out, p...)
 	c.held.Store(true)
+	if c.outLeft == 0 && c.out[frameHeader] == 'O' && len(c.out) >= frameHeader+minOptNeg {
+		options := gomilter.OptProtocol(binary.BigEndian.Uint32(c.out[frameHeader+1+2*4:]))
+		c.droppable = options&gomilter.OptNoHeaderReply != 0
+	}
 	if len(c.out) > holdBytes || c.flushNow && c.outLeft == 0 {
 		if err := c.flush(); err != nil {
 			return 0, err

@@ -59,7 +59,7 @@ func (s *Server) admit(c net.Conn) net.Conn {
 		return nil
 	}
 	var wrapped *conn
-	wrapped = newConn(c, limits.IdleTimeout, s.refusedFrame, func() {
+	wrapped = newConn(c, limits.IdleTimeout, s.wantsField, s.refusedFrame, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, wrapped)
@@ -67,6 +67,8 @@ func (s *Server) admit(c net.Conn) net.Conn {
 	s.conns[wrapped] = struct{}{}
 	return wrapped
 }
+
+func (s *Server) wantsField(name []byte) bool { return s.wanted.Load().has(name) }
 
 func (s *Server) refusedFrame(err error) {
 	if left, ok := s.frames.allow(); ok {

@@ -3,46 +3,38 @@ package milter
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
-
-	gomilter "github.com/d--j/go-milter"
 
 	"github.com/authkey/authkey/policy"
 )
 
-// maxLogValue bounds every value of a log line that came from outside.
-const maxLogValue = 256
+// Bounds of what came from outside in a log line.
+const (
+	maxLogValue   = 256
+	maxLogActions = 2048
+)
 
 // logMessage writes the one line that a message gets.
-func (s *session) logMessage(msg *message, m gomilter.Modifier, out outcome) {
-	action, reason := out.plan.Action.String(), string(out.result.Reason)
-	switch out.own {
-	case policy.Reply{}:
-	case policy.FilterError:
-		action = policy.TempFail.String()
-		reason = "filter-error"
-		if msg.uncounted || s.srv.ctx.Err() != nil {
-			reason = "shutdown"
-		}
-	case policy.TooManyRecipients:
-		action, reason = policy.TempFail.String(), "too-many-recipients"
-	case policy.TooManyFields:
-		action, reason = policy.Reject.String(), "too-many-fields"
+func (s *session) logMessage(msg *message, out outcome) {
+	action, reason := out.plan.Action.String(), string(out.envelope.Reason)
+	if !out.own.IsZero() {
+		action, reason = ownReply(out, msg.uncounted || s.srv.ctx.Err() != nil)
 	}
-	attrs := append(s.messageAttrs(msg, m),
-		slog.String("result", string(out.result.Status)),
+	attrs := append(messageAttrs(msg),
+		slog.String("result", string(out.envelope.Status)),
 		slog.String("reason", reason),
-		slog.String("as", cut(out.result.Server, maxLogValue)),
-		slog.Bool("cached", out.result.Cached),
-		slog.String("action", action))
-	if out.own.IsZero() {
-		if out.plan.Would != policy.Unset {
-			attrs = append(attrs, slog.String("would", out.plan.Would.String()))
-		}
-		attrs = append(attrs, slog.String("by", string(out.plan.By)))
+		slog.String("as", cut(out.envelope.Server, maxLogValue)),
+		slog.Bool("cached", out.envelope.Cached))
+	if msg.engine.Settings.From != FromOff && out.from.Status != "" {
+		attrs = append(attrs, slog.String("from_result", string(out.from.Status)))
 	}
-	if out.plan.Notes != 0 {
-		attrs = append(attrs, slog.String("note", out.plan.Notes.String()))
+	attrs = append(attrs, slog.String("action", action))
+	if out.own.IsZero() {
+		attrs = append(attrs, planAttrs(&out.plan)...)
+	}
+	if notes := notesOf(out); notes != "" {
+		attrs = append(attrs, slog.String("note", notes))
 	}
 	removed := 0
 	if out.delivers() && !msg.keepsKey() {
@@ -51,28 +43,86 @@ func (s *session) logMessage(msg *message, m gomilter.Modifier, out outcome) {
 	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(attrs,
 		slog.Int("rcpts", len(msg.recipients)),
 		slog.Int("removed", removed),
-		milliseconds("dns_ms", out.result.DNSTime),
-		milliseconds("as_ms", out.result.ASTime),
+		milliseconds("dns_ms", out.envelope.DNSTime),
+		milliseconds("as_ms", out.envelope.ASTime),
 		milliseconds("total_ms", time.Since(msg.began)))...)
+	for _, failure := range []struct {
+		what string
+		err  error
+	}{{"notices could not be handed over, the message is deferred", out.err}, {"preferences could not be looked up", out.prefsErr}} {
+		if failure.err != nil {
+			s.srv.log.Error(failure.what, "qid", cut(msg.queueID, maxLogValue), "error", cut(failure.err.Error(), maxLogValue))
+		}
+	}
 }
 
-// logAborted writes the line of a message that did not reach its end. m may be
-// nil where the connection is already another client's.
-func (s *session) logAborted(msg *message, m gomilter.Modifier) {
-	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(s.messageAttrs(msg, m),
+// ownReply is action= and reason= of a message about which the policy had nothing
+// to say.
+func ownReply(out outcome, stopping bool) (action, reason string) {
+	switch {
+	case out.own == policy.TooManyRecipients:
+		return policy.TempFail.String(), "too-many-recipients"
+	case out.own == policy.TooManyFields:
+		return policy.Reject.String(), "too-many-fields"
+	case out.err != nil:
+		return policy.TempFail.String(), "not-handed-over"
+	case stopping:
+		return policy.TempFail.String(), "shutdown"
+	}
+	return policy.TempFail.String(), "filter-error"
+}
+
+// planAttrs says what each recipient gets where they differ, what test mode would
+// have done, and who decided.
+func planAttrs(plan *policy.Plan) []slog.Attr {
+	var attrs []slog.Attr
+	test := plan.Would != policy.Unset
+	if plan.Differ() {
+		list := recipientActions(plan.Recipients, test)
+		if test {
+			return append(attrs, slog.String("would", list), slog.String("by", string(plan.By)))
+		}
+		attrs = append(attrs, slog.String("actions", list))
+	}
+	if test {
+		attrs = append(attrs, slog.String("would", plan.Would.String()))
+	}
+	return append(attrs, slog.String("by", string(plan.By)))
+}
+
+func recipientActions(recipients []policy.RecipientPlan, test bool) string {
+	var b strings.Builder
+	for _, r := range recipients {
+		action := r.Action
+		if test {
+			action = r.Would
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		if b.Len() > maxLogActions {
+			b.WriteString("…")
+			break
+		}
+		b.WriteString(cut(r.Address, maxLogValue) + "=" + action.String())
+	}
+	return b.String()
+}
+
+func notesOf(out outcome) string { return out.plan.Notes.String() }
+
+// logAborted writes the line of a message that did not reach its end.
+func (s *session) logAborted(msg *message) {
+	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(messageAttrs(msg),
 		slog.String("action", "aborted"),
 		slog.Int("rcpts", len(msg.recipients)),
 		milliseconds("total_ms", time.Since(msg.began)))...)
 }
 
-func (s *session) messageAttrs(msg *message, m gomilter.Modifier) []slog.Attr {
-	qid := ""
-	if m != nil {
-		qid = m.Get(gomilter.MacroQueueId)
-	}
+func messageAttrs(msg *message) []slog.Attr {
 	return append(make([]slog.Attr, 0, 18),
-		slog.String("qid", cut(qid, maxLogValue)),
-		slog.String("client", cut(s.client, maxLogValue)),
+		slog.String("qid", cut(msg.queueID, maxLogValue)),
+		slog.String("client", cut(msg.client, maxLogValue)),
 		slog.String("from", cut(msg.sender, maxLogValue)))
 }
 

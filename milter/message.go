@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ const (
 	keyField        = "X-Auth-Key"
 	newKeyField     = "X-New-Auth-Key"
 	quarantineField = "X-Authkey-Quarantine"
+	fromField       = "From"
 )
 
 // maxDeletions bounds the header deletions of one message. Some 12 000 make
@@ -24,24 +26,51 @@ const maxDeletions = 256
 type message struct {
 	engine  *Engine // the configuration it began under and ends under
 	began   time.Time
+	arrived time.Time // began by the wall clock, for people
+	origin  origin
 	class   class
-	sender  string       // MAIL FROM as the MTA gave it
-	address wire.Address // its canonical form, zero where addressErr says why not
-	addrErr error
+
+	queueID  string
+	client   string       // address of the SMTP client for people
+	sender   string       // MAIL FROM as the MTA gave it
+	mailArgs string       // its ESMTP parameters
+	address  wire.Address // its canonical form, zero where addrErr says why not
+	addrErr  error
 
 	authID  string   // under which we write Authentication-Results
 	authIDs []string // under which outsiders may not
 
 	recipients []policy.Recipient
-	overflow   bool // more recipients than limits.recipients
+	rcptArgs   []string // their ESMTP parameters; shorter where the last ones have none
+	overflow   bool     // more recipients than limits.recipients
+	separate   bool     // recipients are answered at RCPT, preferences looked up there
+	profile    policy.Profile
 
-	fields  int
-	key     wire.Key
-	authRes []int // indexes, among the fields of that name, of those which claim our method
-	counts  fieldCounts
+	key        wire.Key
+	from       []string // values of From fields, at most maxFromFields and one
+	authRes    []int    // indexes, among the fields of that name, of those which claim our method
+	counts     fieldCounts
+	header     []Field // for DSNs and notices
+	headerSize int
+	truncated  bool // there was more header than is kept
 
 	broken    bool // a callback panicked: nothing may be concluded from the rest
 	uncounted bool // it began after Shutdown: not waited for, answered 451
+}
+
+// newMessage begins a message from sender, for an MTA whose own name is mta.
+func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) *message {
+	now := time.Now()
+	m := &message{engine: engine, began: now, arrived: now, origin: o, client: client, sender: sender, mailArgs: mailArgs}
+	m.class = engine.Settings.classify(o)
+	m.address, m.addrErr = wire.ParseAddress(sender)
+	m.authIDs = engine.authIDs
+	m.authID = m.authIDs[0]
+	if engine.Settings.AuthservID == "" && mta != "" {
+		m.authID = mta
+		m.authIDs = append([]string{mta}, m.authIDs...)
+	}
+	return m
 }
 
 // fieldCounts counts the fields of each name that may have to be deleted. A
@@ -52,17 +81,48 @@ type fieldCounts struct {
 }
 
 // addRecipient takes one recipient, up to the limit.
-func (m *message) addRecipient(rcpt string) {
+func (m *message) addRecipient(rcpt, args string) {
 	if len(m.recipients) >= m.engine.Limits.Recipients {
 		m.overflow = true
 		return
 	}
-	m.recipients = append(m.recipients, policy.Recipient{Address: rcpt, Folded: wire.Fold(rcpt)})
+	if args != "" {
+		for len(m.rcptArgs) < len(m.recipients) {
+			m.rcptArgs = append(m.rcptArgs, "")
+		}
+		m.rcptArgs = append(m.rcptArgs, args)
+	}
+	m.recipients = append(m.recipients, policy.Recipient{
+		Address: rcpt, Folded: wire.Fold(rcpt), NoDSN: policy.DeclinesDSN(args)})
 }
 
-// addField looks at one header field and keeps what matters of it.
+// needsOwnTransaction reports whether the recipient just added has other wishes
+// than the first one; if so, it is taken off again.
+func (m *message) needsOwnTransaction(ctx context.Context) bool {
+	if !m.separate || m.class != inbound || m.overflow || len(m.recipients) == 0 {
+		return false
+	}
+	last := m.recipients[len(m.recipients)-1:]
+	if m.engine.Preferences != nil {
+		// A failure shows in the recipient, and in the profile.
+		_, _ = m.engine.Preferences.Fill(ctx, last)
+	}
+	profile := m.engine.Policy.Profile(wire.Fold(m.sender), last[0])
+	if len(m.recipients) == 1 {
+		m.profile = profile
+		return false
+	}
+	if profile == m.profile {
+		return false
+	}
+	m.recipients = m.recipients[:len(m.recipients)-1]
+	m.rcptArgs = m.rcptArgs[:min(len(m.rcptArgs), len(m.recipients))]
+	return true
+}
+
+// addField looks at one header field and keeps what matters of it. Whatever it
+// looks for by name must be in fieldNames.
 func (m *message) addField(name, value string) {
-	m.fields++
 	switch {
 	case strings.EqualFold(name, keyField):
 		m.counts.key++
@@ -71,6 +131,10 @@ func (m *message) addField(name, value string) {
 		m.counts.newKey++
 	case strings.EqualFold(name, quarantineField):
 		m.counts.quarantine++
+	case strings.EqualFold(name, fromField):
+		if m.engine.Settings.From != FromOff && len(m.from) <= maxFromFields {
+			m.from = append(m.from, value)
+		}
 	case strings.EqualFold(name, authResField):
 		m.counts.authRes++
 		if len(m.authRes) <= maxDeletions && claimsAuthKey(value, m.authIDs) {
@@ -79,7 +143,11 @@ func (m *message) addField(name, value string) {
 	case strings.EqualFold(name, m.engine.Settings.MarkHeader):
 		m.counts.mark++
 	}
+	m.keepField(name, value)
 }
+
+// fieldNames are those that addField looks for, besides the mark header.
+var fieldNames = [...]string{keyField, newKeyField, quarantineField, fromField, authResField}
 
 // keepsKey reports whether the message goes out with its key: our own user's
 // mail, unless it stays at home.

@@ -6,13 +6,15 @@ import (
 	"sync"
 
 	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/policy"
 )
 
 // What we ask an MTA for. Without the actions in requiredActions no key could be
 // removed and no result written; the others degrade.
 const (
 	requiredActions = gomilter.OptAddHeader | gomilter.OptChangeHeader
-	wantedActions   = requiredActions | gomilter.OptQuarantine | gomilter.OptSetMacros
+	wantedActions   = requiredActions | gomilter.OptQuarantine | gomilter.OptRemoveRcpt | gomilter.OptAddRcpt | gomilter.OptSetMacros
 
 	// No body, no events without use, and no reply before the end of the message:
 	// an MTA that need not wait for us after each header field is three times as fast.
@@ -27,13 +29,15 @@ var (
 	macrosAtConnect = []gomilter.MacroName{gomilter.MacroMTAFQDN, gomilter.MacroDaemonName,
 		gomilter.MacroClientAddr, gomilter.MacroRFC1413AuthInfo}
 	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen}
+	macrosAtEOH  = []gomilter.MacroName{"{authkey_none}"} // none exists: its place is taken so that none is sent
 	macrosAtEnd  = []gomilter.MacroName{gomilter.MacroQueueId}
 )
 
 // negotiate takes what the MTA offers of what we want. The library by itself
 // would close the connection if anything were missing, and every client of an
-// MTA with milter_protocol = 2 would hear 451.
-func negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.OptAction,
+// MTA with milter_protocol = 2 would hear 451. Replies to RCPT are given only where
+// the policy has something to say there.
+func (s *Server) negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.OptAction,
 	mtaProtocol, ourProtocol gomilter.OptProtocol, offered gomilter.DataSize) (
 	version uint32, actions gomilter.OptAction, protocol gomilter.OptProtocol, size gomilter.DataSize, err error) {
 	if mtaVersion < 2 {
@@ -42,7 +46,24 @@ func negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.Op
 	if missing := requiredActions &^ mtaActions; missing != 0 {
 		return 0, 0, 0, 0, fmt.Errorf("MTA does not let a filter change headers: it lacks %s", missing)
 	}
+	if s.inForce().Policy.Separates() {
+		ourProtocol &^= gomilter.OptNoRcptReply
+	}
 	return min(mtaVersion, ourVersion), ourActions & mtaActions, ourProtocol & mtaProtocol, offered, nil
+}
+
+func (s *Server) inForce() *Engine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.engine
+}
+
+func abilitiesOf(actions gomilter.OptAction) policy.Abilities {
+	return policy.Abilities{
+		Quarantine:      actions&gomilter.OptQuarantine != 0,
+		DeleteRecipient: actions&gomilter.OptRemoveRcpt != 0,
+		AddRecipient:    actions&gomilter.OptAddRcpt != 0,
+	}
 }
 
 // noteDegraded says once what an MTA will not do.

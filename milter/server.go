@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,16 +27,28 @@ type Verifier interface {
 	Prefetch(wire.Address)
 }
 
+// Preferences knows what recipients want. *prefs.Directory is the real one.
+type Preferences interface {
+	// Fill sets the preference of each recipient, or that it could not be looked up;
+	// it returns how many could not, and why the first.
+	Fill(context.Context, []policy.Recipient) (failed int, err error)
+}
+
 // Settings is the administrator's part of a session.
 type Settings struct {
 	AuthservID     string   // "" = the MTA's {j}, else HostName
 	HostName       string   // of this machine
 	TrustedIDs     []string // further ids whose x-authkey results are removed from inbound mail
 	LocalDomains   []string // lower-case A-labels
-	ExemptNetworks []netip.Prefix
+	ExemptNetworks Networks
 	Submission     Submission
 	MarkHeader     string
 	MarkValue      string
+
+	From          FromCheck
+	Trust         Trust
+	VerifyTimeout time.Duration // for the addresses of the From field together
+	NotifyTrust   []string      // authserv-ids of filters before us that vouch for senders
 }
 
 // An Engine is one configuration in force. A message ends under the Engine under
@@ -47,6 +58,10 @@ type Engine struct {
 	Limits   Limits
 	Verifier Verifier
 	Policy   *policy.Policy
+
+	Preferences Preferences // nil: there are none
+	Notifier    Notifier    // nil: the policy never asks for DSNs or notices
+
 	// Release, unless nil, is called once: when another Engine is in force and the
 	// last message that began under this one has ended. It must not block.
 	Release func()
@@ -75,6 +90,8 @@ type Server struct {
 	ctx      context.Context    // of every question; ends when Shutdown's patience does
 	cancel   context.CancelFunc // ends it
 
+	wanted atomic.Pointer[fieldSet] // the header fields that sessions need to see
+
 	mu        sync.Mutex
 	engine    *Engine // in force
 	listeners []net.Listener
@@ -95,9 +112,10 @@ func New(log *slog.Logger, engine *Engine) *Server {
 		gomilter.WithDynamicMilter(s.newSession),
 		gomilter.WithActions(wantedActions),
 		gomilter.WithProtocols(wantedProtocol),
-		gomilter.WithNegotiationCallback(negotiate),
+		gomilter.WithNegotiationCallback(s.negotiate),
 		gomilter.WithMacroRequest(gomilter.StageConnect, macrosAtConnect),
 		gomilter.WithMacroRequest(gomilter.StageMail, macrosAtMail),
+		gomilter.WithMacroRequest(gomilter.StageEOH, macrosAtEOH),
 		gomilter.WithMacroRequest(gomilter.StageEOM, macrosAtEnd),
 		gomilter.WithWriteTimeout(0), // conn bounds writes
 	)
@@ -113,6 +131,7 @@ func (s *Server) Swap(engine *Engine) {
 	engine.authIDs = append([]string{own}, engine.Settings.TrustedIDs...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wanted.Store(s.wanted.Load().with(engine))
 	if old := s.engine; old != nil {
 		old.retired = true
 		old.releaseIfDone()

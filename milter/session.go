@@ -6,18 +6,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
-	"github.com/authkey/authkey/verifier"
 )
-
-// progressEvery keeps an MTA waiting while an AS is asked; Sendmail gives up
-// after 10 s by default.
-const progressEvery = 3 * time.Second
 
 // A session is the library's view of one MTA connection. Every callback only
 // collects; EndOfMessage asks, decides and answers.
@@ -36,27 +29,30 @@ var _ gomilter.Milter = (*session)(nil)
 func (s *Server) newSession(_ uint32, actions gomilter.OptAction, _ gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
 	s.noteDegraded(actions)
 	s.sessions.Add(1)
-	return &session{srv: s, abilities: policy.Abilities{Quarantine: actions&gomilter.OptQuarantine != 0}}
+	return &session{srv: s, abilities: abilitiesOf(actions)}
 }
 
 // guard ends a panic in a callback: the library would let it end the process.
 // The message is answered 451 at its end, since what was collected of it can no
 // longer be relied on.
 func (s *session) guard(callback string) {
-	p := recover()
-	if p == nil {
-		return
+	if p := recover(); p != nil {
+		s.srv.panicked(p, callback)
+		if s.msg != nil {
+			s.msg.broken = true
+		}
 	}
+}
+
+// panicked logs a panic.
+func (s *Server) panicked(p any, callback string) {
 	// Only the runtime's own words are known to hold nothing of the message.
 	what := fmt.Sprintf("%T", p)
 	if err, ok := p.(runtime.Error); ok {
 		what = err.Error()
 	}
-	s.srv.log.Error("panic in a milter callback, the message is deferred", "callback", callback,
+	s.log.Error("panic in a milter callback, the message is deferred", "callback", callback,
 		"panic", cut(what, maxLogValue), "stack", string(debug.Stack()))
-	if s.msg != nil {
-		s.msg.broken = true
-	}
 }
 
 // NewConnection begins a connection, or with SMFIC_QUIT_NC another SMTP client
@@ -85,34 +81,30 @@ func (s *session) Connect(_ string, family string, _ uint16, addr string, _ gomi
 }
 
 // MailFrom begins a message.
-func (s *session) MailFrom(from, _ string, m gomilter.Modifier) (*gomilter.Response, error) {
+func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("mail")
 	s.abandon(m)
-	msg := &message{engine: s.srv.acquire(), began: time.Now(), sender: from}
-	s.begin(msg)
 	o := s.origin
 	o.daemon = m.Get(gomilter.MacroDaemonName)
 	o.authenticated = m.Get(gomilter.MacroAuthAuthen) != ""
-	msg.class = msg.engine.Settings.classify(o)
-	msg.address, msg.addrErr = wire.ParseAddress(from)
-	msg.authIDs = msg.engine.authIDs
-	if mta := m.Get(gomilter.MacroMTAFQDN); msg.engine.Settings.AuthservID == "" && mta != "" {
-		msg.authID = mta
-		msg.authIDs = append([]string{mta}, msg.authIDs...)
-	} else {
-		msg.authID = msg.authIDs[0]
-	}
-	if msg.class == inbound && msg.addrErr == nil {
-		msg.engine.Verifier.Prefetch(msg.address)
+	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), from, args))
+	s.msg.separate = s.msg.engine.Policy.Separates() && m.Protocol()&gomilter.OptNoRcptReply == 0
+	if s.msg.class == inbound && s.msg.addrErr == nil {
+		s.msg.engine.Verifier.Prefetch(s.msg.address)
 	}
 	return gomilter.RespContinue, nil
 }
 
-// RcptTo takes a recipient.
-func (s *session) RcptTo(to, _ string, _ gomilter.Modifier) (*gomilter.Response, error) {
+// RcptTo takes a recipient, or sends one whose wishes are others than the first
+// one's into a transaction of its own (policy.recipients: separate).
+func (s *session) RcptTo(to, args string, _ gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("rcpt")
-	if s.msg != nil {
-		s.msg.addRecipient(to)
+	if s.msg == nil {
+		return gomilter.RespContinue, nil
+	}
+	s.msg.addRecipient(to, args)
+	if s.msg.needsOwnTransaction(s.srv.ctx) {
+		return response(policy.OwnTransaction), nil
 	}
 	return gomilter.RespContinue, nil
 }
@@ -133,15 +125,16 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 		return tempFail(), nil
 	}
 	defer s.end(msg)
+	msg.queueID = m.Get(gomilter.MacroQueueId)
 	out := outcome{}.refuse(policy.FilterError)
 	func() {
 		defer s.guard("end of message")
-		decided := s.decide(msg, m)
+		decided := s.judge(m).decide(s.srv.ctx, msg)
 		if err = decided.apply(msg, m); err == nil {
 			out = decided
 		}
 	}()
-	s.logMessage(msg, m, out)
+	s.logMessage(msg, out)
 	if err != nil {
 		// The MTA has part of the changes: breaking off is what makes it drop them.
 		return nil, fmt.Errorf("change message: %w", err)
@@ -149,69 +142,18 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 	return out.response(), nil
 }
 
-// decide finds out what is to become of a message.
-func (s *session) decide(msg *message, m gomilter.Modifier) outcome {
-	var out outcome
-	switch {
-	case msg.broken, msg.uncounted:
-		return out.refuse(policy.FilterError)
-	case msg.overflow:
-		return out.refuse(policy.TooManyRecipients)
-	case msg.deletions(false) > maxDeletions:
-		return out.refuse(policy.TooManyFields)
+// judge is the one for this session's MTA.
+func (s *session) judge(m gomilter.Modifier) judge {
+	return judge{
+		abilities: s.abilities,
+		working:   func() { _ = m.Progress() }, // an MTA too old for it, or gone; the answer comes all the same
+		guard: func(msg *message, where string) {
+			if p := recover(); p != nil {
+				s.srv.panicked(p, where)
+				msg.broken = true
+			}
+		},
 	}
-	out.result = s.result(msg, m)
-	stopped := s.srv.ctx.Err() != nil && out.result.Status == verifier.TempError
-	if msg.broken || stopped { // our fault, not that of the sender's AS
-		return out.refuse(policy.FilterError)
-	}
-	if msg.class == inbound {
-		out.plan = msg.engine.Policy.Decide(policy.Envelope{
-			Sender: wire.Fold(msg.sender), Recipients: msg.recipients, Abilities: s.abilities}, out.result)
-	} else {
-		out.plan = policy.Plan{Action: policy.Accept, By: policy.ByDefault}
-	}
-	if msg.deletions(out.plan.Mark) > maxDeletions {
-		return out.refuse(policy.TooManyFields)
-	}
-	return out
-}
-
-// result verifies a message, or says why it is not verified.
-func (s *session) result(msg *message, m gomilter.Modifier) verifier.Result {
-	if msg.class != inbound {
-		return verifier.Result{Status: verifier.Skipped, Reason: verifier.Reason(msg.class.String())}
-	}
-	if msg.addrErr != nil {
-		return verifier.Unaddressable(msg.addrErr)
-	}
-	query := verifier.Query{Address: msg.address, Key: msg.key}
-	if res, ok := msg.engine.Verifier.Cached(query); ok {
-		return res
-	}
-	answer := make(chan verifier.Result, 1)
-	go func() { answer <- s.verify(msg, query) }()
-	progress := time.NewTicker(progressEvery)
-	defer progress.Stop()
-	for {
-		select {
-		case res := <-answer:
-			return res
-		case <-progress.C:
-			_ = m.Progress() // an MTA too old for it, or gone; the answer comes all the same
-		}
-	}
-}
-
-// verify is Verify with a panic made a fault of ours.
-func (s *session) verify(msg *message, query verifier.Query) (res verifier.Result) {
-	defer func() {
-		if msg.broken {
-			res = verifier.Result{Status: verifier.TempError}
-		}
-	}()
-	defer s.guard("verify")
-	return msg.engine.Verifier.Verify(s.srv.ctx, query)
 }
 
 // Abort ends a message that will not be finished, and no more than that: the
@@ -251,7 +193,10 @@ func (s *session) end(msg *message) {
 // abandon ends a message that did not reach its end, if there is one.
 func (s *session) abandon(m gomilter.Modifier) {
 	if msg := s.msg; msg != nil {
-		s.logAborted(msg, m)
+		if m != nil {
+			msg.queueID = m.Get(gomilter.MacroQueueId)
+		}
+		s.logAborted(msg)
 		s.end(msg)
 	}
 }

@@ -3,6 +3,7 @@ package milter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -72,6 +73,51 @@ func (f *fakeVerifier) questions() []verifier.Query {
 	return slices.Clone(f.asked)
 }
 
+// fakeNotifier takes notes of what it is asked, and can fail.
+type fakeNotifier struct {
+	mu       sync.Mutex
+	allow    bool
+	fail     error
+	asked    []Original
+	failures []Failure
+	notices  []Notice
+}
+
+func (f *fakeNotifier) AllowDSN(o Original) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, o)
+	return f.allow
+}
+
+func (f *fakeNotifier) Deliver(_ context.Context, o Original, failures []Failure, notices []Notice) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.asked = append(f.asked, o)
+	f.failures = append(f.failures, failures...)
+	f.notices = append(f.notices, notices...)
+	return nil
+}
+
+// fakePreferences knows recipients by address, and can fail.
+type fakePreferences map[string]policy.Preference
+
+func (f fakePreferences) Fill(_ context.Context, recipients []policy.Recipient) (failed int, err error) {
+	for i := range recipients {
+		r := &recipients[i]
+		if strings.HasPrefix(r.Address, "unknowable") {
+			r.PreferenceFailed = true
+			failed, err = failed+1, errors.New("the directory is on fire")
+			continue
+		}
+		r.Preference = f[r.Folded]
+	}
+	return failed, err
+}
+
 // syncBuffer is a log that may be read while it is written.
 type syncBuffer struct {
 	mu sync.Mutex
@@ -95,6 +141,7 @@ type rig struct {
 	t      *testing.T
 	srv    *Server
 	fake   *fakeVerifier
+	told   *fakeNotifier
 	log    *syncBuffer
 	socket string
 	served chan error
@@ -113,9 +160,9 @@ func defaultSettings() Settings {
 
 func newRig(t *testing.T, settings Settings, opts policy.Options) *rig {
 	t.Helper()
-	r := &rig{t: t, fake: &fakeVerifier{}, log: &syncBuffer{}, served: make(chan error, 1)}
+	r := &rig{t: t, fake: &fakeVerifier{}, told: &fakeNotifier{allow: true}, log: &syncBuffer{}, served: make(chan error, 1)}
 	r.srv = New(slog.New(slog.NewTextHandler(r.log, nil)),
-		&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts)})
+		&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts), Notifier: r.told})
 	r.socket = filepath.Join(t.TempDir(), "m.sock")
 	ln, err := net.Listen("unix", r.socket)
 	if err != nil {
@@ -188,6 +235,7 @@ type received struct {
 	reply  string
 	fields []field
 	held   string
+	rcpts  []string // the envelope afterwards
 }
 
 // send passes one message and applies the changes as Postfix does.
@@ -221,7 +269,7 @@ func send(s *gomilter.ClientSession, in sent) (received, error) {
 	if err != nil {
 		return received{}, fmt.Errorf("end: %w", err)
 	}
-	out := received{action: act.Type, code: act.SMTPCode, reply: act.SMTPReply, fields: slices.Clone(in.fields)}
+	out := received{action: act.Type, code: act.SMTPCode, reply: act.SMTPReply, fields: slices.Clone(in.fields), rcpts: slices.Clone(in.rcpts)}
 	for _, mod := range mods {
 		out.change(mod)
 	}
@@ -249,6 +297,10 @@ func (r *received) change(mod gomilter.ModifyAction) {
 		}
 	case gomilter.ActionQuarantine:
 		r.held = mod.Reason
+	case gomilter.ActionDelRcpt:
+		r.rcpts = slices.DeleteFunc(r.rcpts, func(a string) bool { return gomilter.AddAngle(a) == mod.Rcpt })
+	case gomilter.ActionAddRcpt:
+		r.rcpts = append(r.rcpts, gomilter.RemoveAngle(mod.Rcpt))
 	}
 }
 

@@ -22,10 +22,6 @@ const (
 	textPolicy   = "Message refused by policy"
 )
 
-// reasonForeignKey is the reason of a From result: the message has a key, but it
-// is the envelope sender's, so that the From's own is missing.
-const reasonForeignKey verifier.Reason = "key-is-envelope-senders"
-
 // Replies which no configuration changes.
 var (
 	// FilterError is for a fault of ours: the message is not lost, it comes again.
@@ -51,7 +47,7 @@ func (t Texts) rejection(res verifier.Result) Reply {
 	switch res.Status {
 	case verifier.Fail:
 		text = or(t.Fail, textFail)
-		if res.Reason == verifier.ReasonRequired || res.Reason == reasonForeignKey {
+		if res.Reason == verifier.ReasonRequired || res.Reason == verifier.ReasonKeyIsEnvelopes {
 			text = or(t.NoKey, textNoKey)
 		}
 	case verifier.NoKey:

@@ -230,8 +230,8 @@ func (r *row) inspect(found found, keys []string, log string) {
 		return
 	}
 	lower := strings.ToLower(string(found.bytes))
-	if n := strings.Count(lower, "x-authkey="); n != 1 {
-		r.faults = append(r.faults, fmt.Sprintf("%d x-authkey results, should be ours alone", n))
+	if n := strings.Count(lower, "authentication-results:"); n != 1 {
+		r.faults = append(r.faults, fmt.Sprintf("%d Authentication-Results, should be ours alone", n))
 	}
 	if marked := strings.Contains(lower, "x-spam-flag: yes"); marked != (r.action == "mark") {
 		r.faults = append(r.faults, fmt.Sprintf("marked: %v", marked))

@@ -19,7 +19,7 @@ func TestCommands(t *testing.T) {
 	must(t, w.Publish("mixed.test", "AS=as.mixed.test:7425; tls=yes", "AS=as.mixed.test:7426", "AS=nonsense", "v=spf1 -all"))
 	good := writeConfig(t, w.MilterConfig("unix:/run/authkey/never.sock"))
 	bad := writeConfig(t, "mode: perhaps\nverify:\n  timeout: 300\n  allow_networks: [10.0.0.0/33]\npolicy: {fail: drop, rules: [{recipient: x@y.test, fial: mark}]}\nlistne: []\n")
-	later := writeConfig(t, "policy: {fail: reject-notify}\nquarantine: {mailbox: q@rcpt.test}\n")
+	later := writeConfig(t, "metrics: {listen: '127.0.0.1:9796'}\npreferences: {source: 'sqlite:/var/lib/p.db'}\n")
 	keyFile := filepath.Join(t.TempDir(), "key")
 	must(t, os.WriteFile(keyFile, []byte(key+"\n"), 0o600))
 
@@ -42,7 +42,7 @@ func TestCommands(t *testing.T) {
 		{name: "check bad", args: []string{"check", "--config", bad}, code: 78,
 			output: []string{"mode", "verify.timeout", "allow_networks", "policy.fail", "fial", "listne"}},
 		{name: "check missing", args: []string{"check", "--config", "/nonexistent/milter.yaml"}, code: 78, output: []string{"/nonexistent/milter.yaml"}},
-		{name: "check what is not acted on yet", args: []string{"check", "--config", later}, output: []string{"policy.fail: reject-notify", "quarantine.mailbox: not acted on yet"}},
+		{name: "check what is not acted on yet", args: []string{"check", "--config", later}, output: []string{"metrics.listen: not acted on yet", "preferences.source: preferences in SQL"}},
 		{name: "serve bad", args: []string{"serve", "--config", bad}, code: 78, output: []string{"policy.fail"}},
 
 		{name: "config", args: []string{"config", "--config", good}, output: []string{"dns.timeout", "1s", "file", "default"}},

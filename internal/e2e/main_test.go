@@ -234,11 +234,27 @@ func checkContent(t *testing.T, got testmta.Message, m *mail, without ...string)
 	}
 }
 
-// authRes is the delivered Authentication-Results of ours, unfolded.
+// authRes is what the delivered Authentication-Results of ours say of the envelope
+// sender, unfolded.
 func authRes(m testmta.Message) string {
+	return resultsOf(m, func(r string) bool { return !strings.Contains(r, "header.from=") })
+}
+
+// fromRes is what they say of the From field.
+func fromRes(m testmta.Message) string {
+	return resultsOf(m, func(r string) bool { return strings.Contains(r, "header.from=") })
+}
+
+func resultsOf(m testmta.Message, want func(result string) bool) string {
 	for _, f := range m.Above() {
-		if strings.EqualFold(f.Name, "Authentication-Results") {
-			return strings.Join(strings.Fields(f.Value), " ")
+		if !strings.EqualFold(f.Name, "Authentication-Results") {
+			continue
+		}
+		id, results, _ := strings.Cut(strings.Join(strings.Fields(f.Value), " "), "; ")
+		for result := range strings.SplitSeq(results, "; ") {
+			if want(result) {
+				return id + "; " + result
+			}
 		}
 	}
 	return ""

@@ -28,15 +28,19 @@ type Milter struct {
 }
 
 // MilterConfig is what every milter of a World needs in its configuration: this
-// world's DNS, permission to dial loopback, and loopback clients counted as
-// strangers. listen is a value of the configuration's listen.
+// world's DNS, permission to dial loopback, loopback clients counted as strangers,
+// and Told as the place for notices. listen is a value of the configuration's
+// listen. notify stands last, so that more of it can follow on its indented lines.
 func (w *World) MilterConfig(listen string) string {
 	return fmt.Sprintf(`listen: [%q]
 socket: {mode: "0666"}
 dns: {servers: [%q], timeout: 1s}
 verify: {timeout: 3s, connect_timeout: 500ms, reply_timeout: 1s, allow_networks: ["127.0.0.0/8"]}
 submission: {networks: []}
-`, listen, w.DNS.Addr())
+notify:
+  smtp: %q
+  rate: {per_sender: 1000/1s, per_recipient: 1000/1s, global: 10000/1s}
+`, listen, w.DNS.Addr(), w.Told.Addr())
 }
 
 // StartMilter runs a built authkey-milter with MilterConfig and more YAML behind

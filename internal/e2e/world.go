@@ -23,6 +23,7 @@ import (
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
+	"github.com/authkey/authkey/internal/testmta"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -34,6 +35,8 @@ const recordTTL = 60
 type World struct {
 	Dir string // searchable by every user
 	DNS *testdns.Server
+	// Told is where milters hand notices and DSNs to.
+	Told *testmta.Sink
 
 	mu      sync.Mutex
 	domains map[string]*domain
@@ -56,7 +59,11 @@ func NewWorld() (*World, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	dns.SetNegativeTTL(recordTTL)
-	return &World{Dir: dir, DNS: dns, domains: make(map[string]*domain)}, nil
+	told, err := testmta.StartSink()
+	if err != nil {
+		return nil, errors.Join(err, dns.Close(), os.RemoveAll(dir))
+	}
+	return &World{Dir: dir, DNS: dns, Told: told, domains: make(map[string]*domain)}, nil
 }
 
 // Close ends everything, last started first, and removes the folder.
@@ -69,7 +76,7 @@ func (w *World) Close() error {
 	for i := len(closers) - 1; i >= 0; i-- {
 		errs = append(errs, closers[i]())
 	}
-	return errors.Join(append(errs, w.DNS.Close(), os.RemoveAll(w.Dir))...)
+	return errors.Join(append(errs, w.DNS.Close(), w.Told.Close(), os.RemoveAll(w.Dir))...)
 }
 
 func (w *World) onClose(f func() error) {

@@ -16,22 +16,6 @@ func param(args, name string) string {
 	return ""
 }
 
-// DeclinesDSN reports whether the ESMTP parameters of a RCPT, separated by blanks,
-// say that the sender does not want to hear of a failure: NOTIFY without FAILURE
-// (RFC 3461 section 4.1). That counts as a DSN sent, also where none may be.
-func DeclinesDSN(rcptArgs string) bool {
-	notify := param(rcptArgs, "NOTIFY")
-	if notify == "" {
-		return false
-	}
-	for word := range strings.SplitSeq(notify, ",") {
-		if strings.EqualFold(word, "FAILURE") {
-			return false
-		}
-	}
-	return true
-}
-
 // maxParam bounds what is repeated of an ENVID or ORCPT. RFC 3461 has 100 and
 // 500 octets.
 const maxParam = 500

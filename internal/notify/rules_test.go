@@ -4,6 +4,8 @@ import (
 	netmail "net/mail"
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/policy"
 )
 
 func TestRules(t *testing.T) {
@@ -139,7 +141,7 @@ func TestParams(t *testing.T) {
 		"": false, "NOTIFY=NEVER": true, "notify=never": true, "NOTIFY=FAILURE": false, "NOTIFY=SUCCESS,failure,DELAY": false,
 		"ORCPT=rfc822;a NOTIFY=SUCCESS": true, "NOTIFY=": false, "XNOTIFY=NEVER": false,
 	} {
-		if got := DeclinesDSN(args); got != want {
+		if got := policy.DeclinesDSN(args); got != want {
 			t.Errorf("DeclinesDSN with %q: %v", args, got)
 		}
 	}
@@ -175,7 +177,7 @@ func FuzzParams(f *testing.F) {
 	f.Add(`ORCPT=utf-8;zo\x{EB}@a.example NOTIFY=NEVER`)
 	f.Add("ORCPT=rfc822;a+0D+0A")
 	f.Fuzz(func(t *testing.T, args string) {
-		DeclinesDSN(args)
+		policy.DeclinesDSN(args)
 		lines := []string{envelopeID(args)}
 		if kind, addr := originalRecipient(args); addr != "" {
 			lines = append(lines, typedAddress(kind, addr, false))

@@ -1,0 +1,163 @@
+package milter
+
+import (
+	"context"
+	"io"
+	"mime"
+	"net/mail"
+	"strings"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// FromCheck says what is made of the From field, which is what people read.
+type FromCheck uint8
+
+// The values of from.check.
+const (
+	FromOff     FromCheck = iota // not looked at
+	FromReport                   // checked; written to Authentication-Results and log
+	FromEnforce                  // and the policy acts on it
+)
+
+// Limits of what is read of From fields.
+const (
+	maxFromFields    = 4
+	maxFromAddresses = 4
+	maxFromField     = 16 << 10
+)
+
+// Reasons of a From result that no verification gives.
+const (
+	reasonBadFrom verifier.Reason = "bad-from" // no From field, or one that cannot be read
+	reasonTrusted verifier.Reason = "trusted"  // from.trusted
+)
+
+// Trust says for whose mail the From field is not checked: mailing lists and
+// forwarders the administrator knows. (List-Id anybody can write.)
+type Trust struct {
+	Senders *policy.Matcher // of MAIL FROM, which must have passed itself; nil: nobody
+	Clients Networks
+}
+
+func (t Trust) covers(msg *message, envelope verifier.Result) bool {
+	return t.Clients.contain(msg.origin.client) ||
+		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(wire.Fold(msg.sender))
+}
+
+// A fromResult is the result of the From field and the address that it is about,
+// zero where there is none.
+type fromResult struct {
+	verifier.Result
+	address wire.Address
+}
+
+// checkFrom finds the result of the From field (docs/design.md, "The From people
+// see"). Of several addresses the worst counts.
+func (m *message) checkFrom(ctx context.Context, envelope verifier.Result) fromResult {
+	if m.engine.Settings.Trust.covers(m, envelope) {
+		return fromResult{Result: verifier.Result{Status: verifier.Skipped, Reason: reasonTrusted}}
+	}
+	addresses, ok := fromAddresses(m.from)
+	if !ok {
+		return fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
+	}
+	var worst fromResult
+	for i, a := range addresses {
+		got := m.checkFromAddress(ctx, envelope, a)
+		if i == 0 || badness(got.Status) > badness(worst.Status) {
+			worst = got
+		}
+	}
+	return worst
+}
+
+func (m *message) checkFromAddress(ctx context.Context, envelope verifier.Result, a fromAddress) fromResult {
+	result := func(r verifier.Result) fromResult { return fromResult{r, a.address} }
+	null := m.sender == ""
+	switch {
+	case null && a.isDaemon():
+		return result(verifier.Result{Status: verifier.Skipped, Reason: verifier.ReasonNullSender})
+	case a.err != nil:
+		return result(verifier.Unaddressable(a.err))
+	case m.addrErr == nil && a.address == m.address:
+		return result(envelope)
+	case m.key.IsZero():
+		return result(m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address}))
+	case envelope.Status == verifier.None, null:
+		return result(m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address, Key: m.key}))
+	}
+	// The key is the envelope sender's. Asking A's server about it would show a live
+	// key to whoever wrote A into the field.
+	r := m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address})
+	if r.Status == verifier.NoKey || r.Status == verifier.Fail {
+		r.Reason = verifier.ReasonKeyIsEnvelopes
+	}
+	return result(r)
+}
+
+// badness orders results for fields with several addresses.
+func badness(s verifier.Status) int {
+	switch s {
+	case verifier.Pass:
+		return 0
+	case verifier.Skipped:
+		return 1
+	case verifier.None:
+		return 2
+	case verifier.NoKey:
+		return 3
+	case verifier.TempError:
+		return 4
+	case verifier.PermError:
+		return 5
+	}
+	return 6
+}
+
+// A fromAddress is one mailbox of a From field.
+type fromAddress struct {
+	local   string
+	address wire.Address
+	err     error // of wire.ParseAddress
+}
+
+// isDaemon reports whether a mail system writes under this name.
+func (a fromAddress) isDaemon() bool {
+	return strings.EqualFold(a.local, "mailer-daemon") || strings.EqualFold(a.local, "postmaster")
+}
+
+// fromAddresses reads the mailboxes of all From fields. ok is false where there
+// are none, too many, or something that cannot be read.
+func fromAddresses(fields []string) (addresses []fromAddress, ok bool) {
+	if len(fields) == 0 || len(fields) > maxFromFields {
+		return nil, false
+	}
+	for _, field := range fields {
+		if len(field) > maxFromField {
+			return nil, false
+		}
+		parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
+		list, err := parser.ParseList(strings.NewReplacer("\r", "", "\n", "").Replace(field))
+		if err != nil || len(list) == 0 {
+			return nil, false
+		}
+		for _, entry := range list {
+			at := strings.LastIndexByte(entry.Address, '@')
+			a := fromAddress{local: entry.Address[:at]}
+			// net/mail has taken the quotes off.
+			a.address, a.err = wire.ParseAddress(quoteLocal(a.local) + entry.Address[at:])
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses, len(addresses) <= maxFromAddresses
+}
+
+// anyCharset lets display names be in any charset: nobody reads them here.
+func anyCharset(_ string, in io.Reader) (io.Reader, error) { return in, nil }
+
+func quoteLocal(local string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+}

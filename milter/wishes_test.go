@@ -1,0 +1,186 @@
+package milter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/policy"
+)
+
+var everyWish = fakePreferences{
+	"accept@rcpt.test":         {Wishes: policy.Wishes{Fail: policy.Accept}},
+	"mark@rcpt.test":           {Wishes: policy.Wishes{Fail: policy.Mark}},
+	"quarantine@rcpt.test":     {Wishes: policy.Wishes{Fail: policy.Quarantine}},
+	"discard@rcpt.test":        {Wishes: policy.Wishes{Fail: policy.Discard}},
+	"discard-notify@rcpt.test": {Wishes: policy.Wishes{Fail: policy.DiscardNotify}, Language: "de"},
+	"reject@rcpt.test":         {Wishes: policy.Wishes{Fail: policy.Reject}},
+	"reject-notify@rcpt.test":  {Wishes: policy.Wishes{Fail: policy.RejectNotify}},
+}
+
+// engineWith is the rig's Engine with preferences and other options.
+func (r *rig) swap(opts policy.Options, prefs Preferences) {
+	settings := defaultSettings()
+	r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts),
+		Notifier: r.told, Preferences: prefs})
+}
+
+func forged(rcpts ...string) sent {
+	for i := range rcpts {
+		rcpts[i] += "@rcpt.test"
+	}
+	return sent{from: "alice@a.test", rcpts: rcpts, fields: []field{{"From", "alice@a.test"}, {"X-Auth-Key", "wrong"}}}
+}
+
+// TestSixWishes: one message, and each recipient gets what it wants.
+func TestSixWishes(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{Readdress: "{local}+spam@{domain}", QuarantineMailbox: "q@rcpt.test"}, everyWish)
+	got := r.mustSend(r.connect(), forged("accept", "mark", "quarantine", "discard", "discard-notify", "reject", "reject-notify"))
+	if got.action != gomilter.ActionAccept {
+		t.Fatalf("%v %q", got.action, got.reply)
+	}
+	slices.Sort(got.rcpts)
+	if want := []string{"accept@rcpt.test", "mark+spam@rcpt.test", "q@rcpt.test"}; !slices.Equal(got.rcpts, want) {
+		t.Errorf("recipients afterwards %q, want %q", got.rcpts, want)
+	}
+	var dsn, notices []string
+	for _, f := range r.told.failures {
+		dsn = append(dsn, f.Recipient)
+		if f.Reply.Text != "Sender address not authenticated: AuthKey invalid" {
+			t.Errorf("DSN about %s says %q", f.Recipient, f.Reply.Text)
+		}
+	}
+	for _, n := range r.told.notices {
+		notices = append(notices, fmt.Sprintf("%s %s %v", n.Recipient, n.Language, n.Refused))
+	}
+	if want := []string{"reject@rcpt.test", "reject-notify@rcpt.test"}; !slices.Equal(dsn, want) {
+		t.Errorf("DSNs about %q, want %q", dsn, want)
+	}
+	if want := []string{"discard-notify@rcpt.test de false", "reject-notify@rcpt.test  true"}; !slices.Equal(notices, want) {
+		t.Errorf("notices to %q, want %q", notices, want)
+	}
+	for _, o := range r.told.asked {
+		if text := fmt.Sprintf("%+v", o); strings.Contains(text, "wrong") {
+			t.Errorf("the notifier was shown the key: %s", text)
+		}
+	}
+	for _, want := range []string{"actions=", "discard@rcpt.test=discard", "by=pref"} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("log lacks %q:\n%s", want, r.log)
+		}
+	}
+}
+
+// TestNoticesGoBeforeTheVerdict: what cannot be handed over makes the message come
+// again, changed in nothing.
+func TestNoticesGoBeforeTheVerdict(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{}, everyWish)
+	s := r.connect()
+	r.told.fail = errors.New("disk full")
+	got := r.mustSend(s, forged("accept", "discard-notify"))
+	if got.reply != filterError || len(got.rcpts) != 2 {
+		t.Errorf("%q, recipients %q; want %q and nothing changed", got.reply, got.rcpts, filterError)
+	}
+	if !strings.Contains(r.log.String(), "reason=not-handed-over") || !strings.Contains(r.log.String(), "disk full") {
+		t.Errorf("log: %s", r.log)
+	}
+	r.told.fail = nil
+	if got := r.mustSend(s, forged("accept", "discard-notify")); got.action != gomilter.ActionAccept || len(r.told.notices) != 1 {
+		t.Errorf("the next time: %v %q, %d notices", got.action, got.reply, len(r.told.notices))
+	}
+}
+
+// TestNoDSNNoSilence: a refusing recipient whose sender may not be told gets the
+// message marked, unless the sender asked not to be told.
+func TestNoDSNNoSilence(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{}, everyWish)
+	r.told.allow = false
+	s := r.connect()
+	got := r.mustSend(s, forged("accept", "reject"))
+	if len(got.rcpts) != 2 || !hasField(got.fields, "X-Spam-Flag") || !strings.Contains(r.log.String(), "no-dsn") {
+		t.Errorf("recipients %q, header %q\n%s", got.rcpts, got.fields, r.log)
+	}
+	if _, err := s.Mail("alice@a.test", ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, rcpt := range []struct{ address, args string }{{"accept@rcpt.test", ""}, {"reject@rcpt.test", "NOTIFY=NEVER"}} {
+		if _, err := s.Rcpt(rcpt.address, rcpt.args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []func() (*gomilter.Action, error){
+		s.DataStart,
+		func() (*gomilter.Action, error) { return s.HeaderField("X-Auth-Key", "wrong", nil) },
+		s.HeaderEnd,
+		func() (*gomilter.Action, error) { return s.BodyChunk([]byte("x")) },
+	} {
+		if _, err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mods, _, err := s.End()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(mods, func(m gomilter.ModifyAction) bool {
+		return m.Type == gomilter.ActionDelRcpt && m.Rcpt == "<reject@rcpt.test>"
+	}) || len(r.told.failures) != 0 {
+		t.Errorf("NOTIFY=NEVER: %v, %d DSNs", mods, len(r.told.failures))
+	}
+}
+
+// TestSeparateTransactions: who differs from the first recipient hears 452.
+func TestSeparateTransactions(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{Separate: true}, everyWish)
+	s := r.connect()
+	if _, err := s.Mail("alice@a.test", ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		rcpt string
+		code uint16
+	}{{"reject@rcpt.test", 0}, {"accept@rcpt.test", 452}, {"REJECT@rcpt.test", 0}, {"nobody@rcpt.test", 452}} {
+		act, err := s.Rcpt(tt.rcpt, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := act.SMTPCode; got != tt.code && !(tt.code == 0 && got < 300) {
+			t.Errorf("RCPT %s: %d %s, want %d", tt.rcpt, got, act.SMTPReply, tt.code)
+		}
+	}
+	if err := s.Abort(nil); err != nil {
+		t.Fatal(err)
+	}
+	// Two in one transaction that agree share its verdict.
+	if got := r.mustSend(s, forged("reject", "reject+tag")); got.code != 250 && got.code != 550 {
+		t.Errorf("%d %q", got.code, got.reply)
+	}
+	// Without the option the MTA is not made to wait at RCPT.
+	r.swap(policy.Options{}, everyWish)
+	plain := r.connect()
+	if plain.ProtocolOption(gomilter.OptNoRcptReply) == false {
+		t.Error("replies to RCPT are asked for without need")
+	}
+}
+
+func TestPreferencesThatFail(t *testing.T) {
+	for _, deferring := range []bool{false, true} {
+		r := newRig(t, defaultSettings(), policy.Options{})
+		r.swap(policy.Options{DeferUnknown: deferring}, everyWish)
+		got := r.mustSend(r.connect(), forged("unknowable"))
+		if deferring && got.code != 451 || !deferring && got.action != gomilter.ActionAccept {
+			t.Errorf("on_error tempfail %v: %d %q", deferring, got.code, got.reply)
+		}
+		if !strings.Contains(r.log.String(), "preference-failed") || !strings.Contains(r.log.String(), "the directory is on fire") {
+			t.Errorf("log: %s", r.log)
+		}
+	}
+}
