@@ -110,10 +110,7 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 			return fmt.Errorf("mark: %w", err)
 		}
 	}
-	if field := formatAuthRes(msg.authID,
-		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address.String()},
-		authResult{Result: o.from.Result, property: "header.from", address: o.from.address.String()},
-	); field != "" {
+	if field := o.authRes(msg); field != "" {
 		if err := m.InsertHeader(0, authResField, field); err != nil {
 			return fmt.Errorf("insert %s: %w", authResField, err)
 		}
@@ -127,6 +124,13 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 		}
 	}
 	return nil
+}
+
+// authRes is the value of our Authentication-Results, "" for none.
+func (o outcome) authRes(msg *message) string {
+	return formatAuthRes(msg.authID,
+		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address.String()},
+		authResult{Result: o.from.Result, property: "header.from", address: o.from.address.String()})
 }
 
 // applyRecipients takes recipients off the envelope and puts others on it.

@@ -124,11 +124,7 @@ func New(log *slog.Logger, engine *Engine) *Server {
 
 // Swap puts another configuration in force for the messages that begin from now on.
 func (s *Server) Swap(engine *Engine) {
-	own := engine.Settings.AuthservID
-	if own == "" {
-		own = engine.Settings.HostName
-	}
-	engine.authIDs = append([]string{own}, engine.Settings.TrustedIDs...)
+	engine.prepare()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted.Store(s.wanted.Load().with(engine))
@@ -137,6 +133,15 @@ func (s *Server) Swap(engine *Engine) {
 		old.releaseIfDone()
 	}
 	s.engine = engine
+}
+
+// prepare computes what messages under the Engine share.
+func (e *Engine) prepare() {
+	own := e.Settings.AuthservID
+	if own == "" {
+		own = e.Settings.HostName
+	}
+	e.authIDs = append([]string{own}, e.Settings.TrustedIDs...)
 }
 
 // acquire binds a message that begins to the Engine in force.

@@ -36,8 +36,11 @@ func newServe() *cobra.Command {
 func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	life := program.NewService()
 	defer life.Close()
+	program.TuneCollector()
 	d := &service{loaded: loaded}
-	d.log, d.level = program.NewLogger(errOut, loaded.Config.Log)
+	var flush func()
+	d.log, d.level, flush = program.NewLogger(errOut, loaded.Config.Log)
+	defer flush()
 	engine, err := d.engine(loaded.Config)
 	if err != nil {
 		return program.Exit(program.Config, err)

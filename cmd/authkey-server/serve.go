@@ -59,7 +59,9 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	life := program.NewService()
 	defer life.Close()
 	s := &service{}
-	s.log, s.level = program.NewLogger(errOut, loaded.Config.Log)
+	var flush func()
+	s.log, s.level, flush = program.NewLogger(errOut, loaded.Config.Log)
+	defer flush()
 	domains, cert, err := s.prepare(loaded, leaveLists)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -165,13 +166,52 @@ func TestResult(t *testing.T) {
 
 func TestLogger(t *testing.T) {
 	var out bytes.Buffer
-	log, level := NewLogger(&out, config.Log{Level: "info", Format: "json"})
+	log, level, flush := NewLogger(&out, config.Log{Level: "info", Format: "json"})
 	log.Debug("not yet")
 	level.Set(slog.LevelDebug)
 	log.Debug("now", "error", OneLine(errors.Join(errors.New("a"), errors.New("b"))))
+	flush()
 	if got := out.String(); !strings.Contains(got, `"msg":"now","error":"a; b"`) || strings.Contains(got, "not yet") {
 		t.Error(got)
 	}
+}
+
+// TestLogWriter: lines wait for each other for a moment, and for nothing after the end.
+func TestLogWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		w := newLogWriter(&out)
+		write := func(line string) {
+			if _, err := w.Write([]byte(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		written := func() string {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return out.String()
+		}
+		write("a\n")
+		write("b\n")
+		if got := written(); got != "" {
+			t.Errorf("%q was written at once", got)
+		}
+		time.Sleep(logDelay)
+		synctest.Wait()
+		if got := written(); got != "a\nb\n" {
+			t.Errorf("after %s: %q", logDelay, got)
+		}
+		write(strings.Repeat("x", logBuffer))
+		write("y")
+		if len(written()) < logBuffer {
+			t.Error("a full buffer waits")
+		}
+		w.close()
+		write("late\n")
+		if !strings.HasSuffix(written(), "ylate\n") {
+			t.Error("the end is not written")
+		}
+	})
 }
 
 // Run tells systemd what happens and reloads at each SIGHUP.

@@ -86,14 +86,17 @@ func PassedListeners() ([]Passed, error) {
 }
 
 // NewLogger makes the logger of a service, and the level it logs at, which can be
-// changed.
-func NewLogger(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {
-	level := new(slog.LevelVar)
+// changed. Lines are written together with those of the next moment; flush writes
+// what waits, at the end.
+func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
+	w := newLogWriter(out)
+	level = new(slog.LevelVar)
 	opts := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts)), level
+		handler = slog.NewJSONHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), level
+	return slog.New(handler), level, w.close
 }
 
 // OneLine makes a multi-line error fit for a log line.

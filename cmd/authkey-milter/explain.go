@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/notify"
+	"github.com/authkey/authkey/internal/prefs"
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/milter"
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// maxMessage bounds the header that explain reads.
+const maxMessage = 64 << 20
+
+func newExplain() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain FILE.eml --rcpt ADDRESS…",
+		Short: "Explain what would become of a message, and why",
+		Long: "Take the message in FILE.eml (- is standard input) through every step that the\n" +
+			"milter takes, without delivering, changing or sending anything: whose mail it is,\n" +
+			"what is looked up, the results, what each layer of the policy says for each\n" +
+			"recipient, and the plan.\n\n" +
+			"Exit code 0: accept or mark; 75: tempfail; 1: anything else. With several\n" +
+			"recipients, the highest.",
+		Args: cobra.ExactArgs(1),
+	}
+	rcpts := cmd.Flags().StringArray("rcpt", nil, "a recipient's `address`; may be given more than once")
+	from := cmd.Flags().String("from", "", "the envelope sender's `address`; <> for the null sender (default: Return-Path, else the null sender)")
+	client := cmd.Flags().String("client", "", "the SMTP client's `IP` address (default: a stranger's)")
+	asJSON := program.AddJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(*rcpts) == 0 {
+			return program.Exit(program.Usage, errors.New("explain: --rcpt is needed, once for each recipient"))
+		}
+		loaded, err := loadConfig(cmd, false)
+		if err != nil {
+			return err
+		}
+		sample := milter.Sample{Recipients: trimAngles(*rcpts)}
+		if *client != "" {
+			if sample.Client, err = netip.ParseAddr(*client); err != nil {
+				return program.Exit(program.Usage, fmt.Errorf("--client: %w", err))
+			}
+		}
+		if sample.Header, err = readHeader(cmd.InOrStdin(), args[0]); err != nil {
+			return program.Exit(program.Usage, err)
+		}
+		sample.Sender = senderOf(cmd, *from, sample.Header)
+		e, err := examine(cmd.Context(), loaded.Config, sample)
+		if err != nil {
+			return program.Exit(program.Config, err)
+		}
+		view := viewExamination(sample, e, loaded.Config)
+		if err := view.print(cmd.OutOrStdout(), *asJSON); err != nil {
+			return err
+		}
+		return program.Exit(view.exitCode(), nil)
+	}
+	return cmd
+}
+
+// examine runs the milter's own steps under a configuration. Nothing is handed
+// over: the notifier says what it would do, and remembers nothing.
+func examine(ctx context.Context, c config.Config, sample milter.Sample) (milter.Examination, error) {
+	s, err := settings(c)
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	popts, err := policyOptions(c)
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	vopts, err := verifierOptions(c)
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	file, err := preferences(c.Preferences)
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	ledger, err := notify.OpenLedger("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	defer ledger.Close()
+	told, err := newTeller(c, ledger, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return milter.Examination{}, err
+	}
+	v := verifier.New(vopts)
+	defer v.Close()
+	engine := &milter.Engine{Settings: s, Limits: limits(c.Limits), Policy: policy.New(popts), Verifier: v, Notifier: silent{told}}
+	if file != nil {
+		engine.Preferences = prefs.New(file, prefs.Options{})
+	}
+	return milter.Examine(ctx, engine, sample), nil
+}
+
+// silent is a notifier that decides and hands nothing over.
+type silent struct{ milter.Notifier }
+
+func (silent) Deliver(context.Context, milter.Original, []milter.Failure, []milter.Notice) error {
+	return nil
+}
+
+func trimAngles(addresses []string) []string {
+	trimmed := make([]string, len(addresses))
+	for i, a := range addresses {
+		trimmed[i] = trimAngle(a)
+	}
+	return trimmed
+}
+
+func trimAngle(a string) string {
+	a = strings.TrimSpace(a)
+	if strings.HasPrefix(a, "<") && strings.HasSuffix(a, ">") {
+		return a[1 : len(a)-1]
+	}
+	return a
+}
+
+func senderOf(cmd *cobra.Command, from string, header []milter.Field) string {
+	if cmd.Flags().Changed("from") {
+		return trimAngle(from)
+	}
+	for _, f := range header {
+		if strings.EqualFold(f.Name, "Return-Path") {
+			return trimAngle(f.Value)
+		}
+	}
+	return ""
+}
+
+// readHeader reads a header as an MTA does: up to the first line that is none.
+func readHeader(stdin io.Reader, path string) ([]milter.Field, error) {
+	in := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	var fields []milter.Field
+	lines := bufio.NewReader(io.LimitReader(in, maxMessage))
+	for {
+		line, err := lines.ReadString('\n')
+		line = strings.TrimRight(line, "\r\n")
+		if name, value, ok := strings.Cut(line, ":"); line != "" && (line[0] == ' ' || line[0] == '\t') && len(fields) > 0 {
+			fields[len(fields)-1].Value += "\n" + line
+		} else if name = strings.TrimRight(name, " \t"); ok && name != "" && !strings.ContainsAny(name, " \t") {
+			fields = append(fields, milter.Field{Name: name, Value: strings.TrimPrefix(value, " ")})
+		} else if line != "" && len(fields) == 0 && strings.HasPrefix(line, "From ") {
+			// An mbox separator, which is no part of the message.
+		} else {
+			return fields, nil
+		}
+		if err == io.EOF {
+			return fields, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+}

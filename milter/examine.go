@@ -1,0 +1,77 @@
+package milter
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// A Sample is a message to be examined without an MTA.
+type Sample struct {
+	Client     netip.Addr // zero: a stranger whose address is not known
+	Sender     string     // MAIL FROM without angle brackets; "" the null sender
+	Recipients []string
+	Header     []Field
+}
+
+// An Examination is everything that a session would find out about a message and
+// decide, and how.
+type Examination struct {
+	Class       string // "inbound", "exempt" or "submission"
+	Address     string // the envelope sender in canonical form, "" if it has none
+	Envelope    verifier.Result
+	From        verifier.Result // Skipped where the From field is not checked
+	FromAddress string
+	Keys        int // X-Auth-Key fields
+	Removed     int // of them, in what is delivered
+	Forged      int // Authentication-Results removed as forged
+
+	// Reply is what the client hears; zero for 250.
+	Reply policy.Reply
+	// Plan, and what each layer had to say; both empty where Reply is ours and
+	// nothing was decided, or the message is not inbound.
+	Plan   policy.Plan
+	Traces []policy.Trace
+	// AuthRes is the Authentication-Results that would be written, "" for none.
+	AuthRes string
+	// PreferencesError says why preferences could not be looked up; nil if they could.
+	PreferencesError error
+}
+
+// Examine takes a message through the very steps of a session and says what would
+// become of it. It changes and sends nothing, if the Engine's Notifier does not.
+func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
+	engine.prepare()
+	msg := newMessage(engine, origin{client: s.Client}, s.Client.String(), "", s.Sender, "")
+	for _, rcpt := range s.Recipients {
+		msg.addRecipient(rcpt, "")
+	}
+	for _, f := range s.Header {
+		msg.addField(f.Name, f.Value)
+	}
+	out := judge{
+		abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true},
+		guard:     func(*message, string) {},
+	}.decide(ctx, msg)
+	e := Examination{
+		Class: msg.class.String(), Address: msg.address.String(),
+		Envelope: out.envelope, From: out.from.Result, FromAddress: out.from.address.String(),
+		Keys: msg.counts.key, Reply: out.reply(), PreferencesError: out.prefsErr,
+	}
+	if out.delivers() {
+		e.Forged = len(msg.authRes)
+		if !msg.keepsKey() {
+			e.Removed = msg.counts.key
+		}
+		e.AuthRes = out.authRes(msg)
+	}
+	if out.own.IsZero() && msg.class == inbound {
+		explained := engine.Policy.Explain(out.env, out.envelope)
+		e.Plan, e.Traces = explained.Plan, explained.Traces
+	} else if out.own.IsZero() {
+		e.Plan = out.plan
+	}
+	return e
+}
