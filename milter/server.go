@@ -86,6 +86,7 @@ type Server struct {
 
 	stopping atomic.Bool        // messages that begin now hear 451
 	inFlight atomic.Int64       // messages begun before that and not yet answered
+	answered atomic.Int64       // messages that reached their end
 	sessions atomic.Int64       // session goroutines that have negotiated and not ended
 	ctx      context.Context    // of every question; ends when Shutdown's patience does
 	cancel   context.CancelFunc // ends it

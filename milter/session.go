@@ -134,6 +134,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 			out = decided
 		}
 	}()
+	s.srv.answered.Add(1)
 	s.logMessage(msg, out)
 	if err != nil {
 		// The MTA has part of the changes: breaking off is what makes it drop them.

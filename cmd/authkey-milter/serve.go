@@ -58,7 +58,10 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 		d.log.Info("listening", "listen", ln.Addr().String())
 		go func() { failed <- d.server.Serve(ln) }()
 	}
-	err = life.Run(ctx, failed, d.reload)
+	err = life.Run(ctx, failed, d.reload, program.Health{
+		Check: d.server.SelfCheck, Status: d.server.Status,
+		Failed: func(err error) { d.log.Error("self-check", "error", err.Error()) },
+	})
 	d.log.Info("stopping")
 	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()

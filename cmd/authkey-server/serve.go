@@ -82,7 +82,11 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	for _, d := range domains { // not before, since a list may be long
 		s.announce(d, d.Reload())
 	}
-	err = life.Run(ctx, failed, func() { s.reload(ctx) })
+	err = life.Run(ctx, failed, func() { s.reload(ctx) }, program.Health{
+		Check:  func(ctx context.Context) error { return selfCheck(ctx, listeners[0]) },
+		Status: s.status,
+		Failed: func(err error) { s.log.Error("self-check", "error", err.Error()) },
+	})
 	s.log.Info("stopping")
 	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()

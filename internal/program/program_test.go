@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -236,8 +237,27 @@ func TestService(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	reloads := 0
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx, nil, func() { reloads++ }) }()
+	// A watchdog of 200 ms, to be fed while the service is well and no longer.
+	t.Setenv("WATCHDOG_USEC", "200000")
+	var sick atomic.Bool
+	failures := make(chan error, 100)
+	health := Health{
+		Check: func(context.Context) error {
+			if sick.Load() {
+				return errors.New("a headache")
+			}
+			return nil
+		},
+		Status: func() string { return "at your service" },
+		Failed: func(err error) { failures <- err },
+	}
+	go func() { ended <- s.Run(ctx, nil, func() { reloads++ }, health) }()
 	told("READY=1")
+	told("WATCHDOG=1\nSTATUS=at your service")
+	sick.Store(true)
+	if err := <-failures; err.Error() != "a headache" {
+		t.Error(err)
+	}
 	for range 2 {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
@@ -253,7 +273,7 @@ func TestService(t *testing.T) {
 
 	failed := make(chan error, 1)
 	failed <- errors.New("accept: broken")
-	err = s.Run(t.Context(), failed, nil)
+	err = s.Run(t.Context(), failed, nil, Health{})
 	var e *exit
 	if !errors.As(err, &e) || e.code != Temp || err.Error() != "accept: broken" {
 		t.Errorf("a listener that fails: %v", err)

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -37,12 +38,36 @@ func NewService() *Service {
 // Close lets SIGHUP have its usual effect again.
 func (s *Service) Close() { signal.Stop(s.hangup) }
 
+// Health is how a running service looks at itself.
+type Health struct {
+	// Check serves itself as a client would. It returns by the time that ctx ends; an
+	// error means that clients are not served.
+	Check func(ctx context.Context) error
+	// Status is one line for people: what systemctl status shows.
+	Status func() string
+	// Failed is told of each Check that fails.
+	Failed func(error)
+}
+
+// statusEvery is how often the status line is renewed where systemd runs no
+// watchdog over us.
+const statusEvery = 10 * time.Second
+
 // Run says that the service is ready, and runs until ctx ends, which is no error,
 // or something comes out of failed: a listener that ended. At each SIGHUP it calls
-// reload. It then says that the service is stopping.
-func (s *Service) Run(ctx context.Context, failed <-chan error, reload func()) error {
+// reload. Where systemd runs a watchdog it is fed as long as health's Check is
+// good, and nothing else feeds it: a process that is stuck is started again. At the
+// end Run says that the service is stopping.
+func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), health Health) error {
 	notify(daemon.SdNotifyReady)
 	defer notify(daemon.SdNotifyStopping)
+	every := statusEvery
+	limit, err := daemon.SdWatchdogEnabled(false)
+	if err == nil && limit > 0 {
+		every = limit / 2
+	}
+	beat := time.NewTicker(every)
+	defer beat.Stop()
 	for {
 		select {
 		case <-s.hangup:
@@ -50,12 +75,26 @@ func (s *Service) Run(ctx context.Context, failed <-chan error, reload func()) e
 			notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 			reload()
 			notify(daemon.SdNotifyReady)
+		case <-beat.C:
+			health.beat(ctx, every)
 		case err := <-failed:
 			return Exit(Temp, err)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+func (h Health) beat(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := h.Check(ctx); err != nil {
+		if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
+			h.Failed(err)
+		}
+		return
+	}
+	notify(daemon.SdNotifyWatchdog + "\nSTATUS=" + h.Status())
 }
 
 // notify tells systemd, if there is one; it is no fault if there is none.
