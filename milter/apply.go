@@ -16,6 +16,8 @@ type outcome struct {
 	plan policy.Plan
 	own  policy.Reply // not zero where the policy had nothing to say
 
+	attachment Attachment // of our own users' mail
+
 	err         error // why a notice could not be handed over
 	prefsFailed int   // lookups of preferences that failed
 	prefsErr    error // and the first one's error
@@ -71,7 +73,7 @@ type removal struct {
 func (m *message) removals(mark bool) []removal {
 	all := func(i int) int { return i + 1 }
 	var list []removal
-	if !m.keepsKey() {
+	if m.losesKeys() {
 		list = append(list, removal{keyField, m.counts.key, all})
 	}
 	if m.class == inbound {
@@ -114,6 +116,9 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 		if err := m.InsertHeader(0, authResField, field); err != nil {
 			return fmt.Errorf("insert %s: %w", authResField, err)
 		}
+	}
+	if err := o.attachment.apply(m); err != nil {
+		return err
 	}
 	if err := o.applyRecipients(m); err != nil {
 		return err

@@ -36,16 +36,16 @@ type Submission struct {
 
 // An origin is what the MTA says about where a message comes from.
 type origin struct {
-	client        netip.Addr // the zero Addr where the MTA gave none that can be read
-	local         bool       // injected on the machine itself: no client address at all
-	authenticated bool
-	daemon        string // {daemon_name}
+	client netip.Addr // the zero Addr where the MTA gave none that can be read
+	local  bool       // injected on the machine itself: no client address at all
+	login  string     // {auth_authen}; "" where the client did not log in
+	daemon string     // {daemon_name}
 }
 
 // classify applies the rules in their order; the first that matches wins.
 func (s *Settings) classify(o origin) class {
 	switch {
-	case s.Submission.Authenticated && o.authenticated:
+	case s.Submission.Authenticated && o.login != "":
 		return submission
 	case s.ExemptNetworks.contain(o.client):
 		return exempt

@@ -41,6 +41,13 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 	}
 	if msg.class != inbound {
 		out.plan = policy.Plan{Action: policy.Accept, By: policy.ByDefault}
+		if out.attachment = msg.attach(); out.attachment.Defer {
+			return out.refuse(policy.NoKeyNow)
+		}
+		msg.attached = !out.attachment.Key.IsZero()
+		if msg.deletions(false) > maxDeletions {
+			return out.refuse(policy.TooManyFields)
+		}
 		return out
 	}
 	msg.lookUpPreferences(ctx, &out)

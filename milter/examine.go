@@ -62,7 +62,7 @@ func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 	}
 	if out.delivers() {
 		e.Forged = len(msg.authRes)
-		if !msg.keepsKey() {
+		if msg.losesKeys() {
 			e.Removed = msg.counts.key
 		}
 		e.AuthRes = out.authRes(msg)

@@ -37,7 +37,7 @@ func (s *session) logMessage(msg *message, out outcome) {
 		attrs = append(attrs, slog.String("note", notes))
 	}
 	removed := 0
-	if out.delivers() && !msg.keepsKey() {
+	if out.delivers() && msg.losesKeys() {
 		removed = msg.counts.key
 	}
 	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(attrs,
@@ -66,6 +66,8 @@ func ownReply(out outcome, stopping bool) (action, reason string) {
 		return policy.Reject.String(), "too-many-fields"
 	case out.err != nil:
 		return policy.TempFail.String(), "not-handed-over"
+	case out.own == policy.NoKeyNow:
+		return policy.TempFail.String(), "no-key-now"
 	case stopping:
 		return policy.TempFail.String(), "shutdown"
 	}
@@ -109,7 +111,16 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 	return b.String()
 }
 
-func notesOf(out outcome) string { return out.plan.Notes.String() }
+// notesOf lists what a postmaster may ask about.
+func notesOf(out outcome) string {
+	switch {
+	case !out.attachment.Key.IsZero():
+		return "key-attached"
+	case out.attachment.Note != "":
+		return out.attachment.Note
+	}
+	return out.plan.Notes.String()
+}
 
 // logAborted writes the line of a message that did not reach its end.
 func (s *session) logAborted(msg *message) {

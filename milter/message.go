@@ -54,6 +54,7 @@ type message struct {
 	headerSize int
 	truncated  bool // there was more header than is kept
 
+	attached  bool // it gets a key of ours in place of what it has
 	broken    bool // a callback panicked: nothing may be concluded from the rest
 	uncounted bool // it began after Shutdown: not waited for, answered 451
 }
@@ -132,7 +133,7 @@ func (m *message) addField(name, value string) {
 	case strings.EqualFold(name, quarantineField):
 		m.counts.quarantine++
 	case strings.EqualFold(name, fromField):
-		if m.engine.Settings.From != FromOff && len(m.from) <= maxFromFields {
+		if m.needsFrom() && len(m.from) <= maxFromFields {
 			m.from = append(m.from, value)
 		}
 	case strings.EqualFold(name, authResField):
@@ -146,8 +147,19 @@ func (m *message) addField(name, value string) {
 	m.keepField(name, value)
 }
 
+// needsFrom reports whether anybody looks at the From field.
+func (m *message) needsFrom() bool {
+	if m.class == submission {
+		return m.engine.Attacher != nil
+	}
+	return m.engine.Settings.From != FromOff
+}
+
 // fieldNames are those that addField looks for, besides the mark header.
 var fieldNames = [...]string{keyField, newKeyField, quarantineField, fromField, authResField}
+
+// losesKeys reports whether the keys that it came with are removed.
+func (m *message) losesKeys() bool { return m.attached || !m.keepsKey() }
 
 // keepsKey reports whether the message goes out with its key: our own user's
 // mail, unless it stays at home.

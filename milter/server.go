@@ -61,6 +61,7 @@ type Engine struct {
 
 	Preferences Preferences // nil: there are none
 	Notifier    Notifier    // nil: the policy never asks for DSNs or notices
+	Attacher    Attacher    // nil: our own users' mail gets no keys
 
 	// Release, unless nil, is called once: when another Engine is in force and the
 	// last message that began under this one has ended. It must not block.

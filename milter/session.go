@@ -86,7 +86,7 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 	s.abandon(m)
 	o := s.origin
 	o.daemon = m.Get(gomilter.MacroDaemonName)
-	o.authenticated = m.Get(gomilter.MacroAuthAuthen) != ""
+	o.login = m.Get(gomilter.MacroAuthAuthen)
 	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), from, args))
 	s.msg.separate = s.msg.engine.Policy.Separates() && m.Protocol()&gomilter.OptNoRcptReply == 0
 	if s.msg.class == inbound && s.msg.addrErr == nil {

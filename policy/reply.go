@@ -30,6 +30,8 @@ var (
 	TooManyFields = Reply{550, "5.7.1", "Too many authentication header fields"}
 	// TooManyRecipients is for more recipients than limits.recipients.
 	TooManyRecipients = Reply{451, "4.5.3", "Too many recipients"}
+	// NoKeyNow is for a submission that waits for its key (attach.on_error: tempfail).
+	NoKeyNow = Reply{451, "4.3.0", "No AuthKey can be attached now, try again later"}
 	// OwnTransaction is, at RCPT, for a recipient whose Profile is not that of the
 	// first one (policy.recipients: separate).
 	OwnTransaction = Reply{452, "4.5.3", "Recipient needs a transaction of its own"}
