@@ -55,8 +55,9 @@ func (o outcome) delivers() bool { return o.reply().IsZero() && !o.discards() }
 // deletions counts the fields to delete from a message, including those that
 // only a marked message loses.
 func (m *message) deletions(mark bool) int {
+	var buf [maxRemovals]removal
 	n := 0
-	for _, d := range m.removals(mark) {
+	for _, d := range m.removals(buf[:0], mark) {
 		n += d.count
 	}
 	return n
@@ -66,23 +67,24 @@ func (m *message) deletions(mark bool) int {
 type removal struct {
 	name  string
 	count int
-	index func(i int) int // of the i-th of them, 1-based, among the fields of that name
+	which []int // their indexes, 1-based, among the fields of that name; nil: all of them
 }
 
-// removals lists what has to go, by whose mail it is.
-func (m *message) removals(mark bool) []removal {
-	all := func(i int) int { return i + 1 }
-	var list []removal
+// maxRemovals is how many names removals can have.
+const maxRemovals = 5
+
+// removals appends to list what has to go, by whose mail it is.
+func (m *message) removals(list []removal, mark bool) []removal {
 	if m.losesKeys() {
-		list = append(list, removal{keyField, m.counts.key, all})
+		list = append(list, removal{keyField, m.counts.key, nil})
 	}
 	if m.class == inbound {
 		list = append(list,
-			removal{newKeyField, m.counts.newKey, all},
-			removal{quarantineField, m.counts.quarantine, all},
-			removal{authResField, len(m.authRes), func(i int) int { return m.authRes[i] }})
+			removal{newKeyField, m.counts.newKey, nil},
+			removal{quarantineField, m.counts.quarantine, nil},
+			removal{authResField, len(m.authRes), m.authRes})
 		if mark {
-			list = append(list, removal{m.engine.Settings.MarkHeader, m.counts.mark, all})
+			list = append(list, removal{m.engine.Settings.MarkHeader, m.counts.mark, nil})
 		}
 	}
 	return list
@@ -95,9 +97,14 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 		return nil
 	}
 	mark := o.plan.Mark
-	for _, r := range msg.removals(mark) {
+	var buf [maxRemovals]removal
+	for _, r := range msg.removals(buf[:0], mark) {
 		for i := r.count - 1; i >= 0; i-- {
-			if err := m.ChangeHeader(r.index(i), r.name, ""); err != nil {
+			index := i + 1
+			if r.which != nil {
+				index = r.which[i]
+			}
+			if err := m.ChangeHeader(index, r.name, ""); err != nil {
 				return fmt.Errorf("delete %s: %w", r.name, err)
 			}
 		}

@@ -128,13 +128,11 @@ func TestFrameClaimsCostNothing(t *testing.T) {
 	}
 }
 
-func everyField([]byte) bool { return true }
-
 // TestBytesOneByOne has a slow MTA send everything a byte at a time.
 func TestBytesOneByOne(t *testing.T) {
 	ours, theirs := net.Pipe()
 	var refused error
-	c := newConn(ours, time.Minute, everyField, func(err error) { refused = err }, func() {})
+	c := newConn(ours, time.Minute, func(err error) { refused = err }, func() {})
 	var stream []byte
 	stream = append(stream, optNeg()...)
 	stream = append(stream, frame('L', "Subject\x00"+strings.Repeat("x", 3*readBuffer)+"\x00")...)
@@ -160,7 +158,7 @@ func TestBytesOneByOne(t *testing.T) {
 // TestWritesAreHeld counts what leaves the connection and when.
 func TestWritesAreHeld(t *testing.T) {
 	ours, theirs := net.Pipe()
-	c := newConn(ours, time.Minute, everyField, func(error) {}, func() {})
+	c := newConn(ours, time.Minute, func(error) {}, func() {})
 	arrived := make(chan string, 10)
 	go func() {
 		defer close(arrived)
@@ -212,7 +210,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := net.Pipe()
 			defer theirs.Close()
-			c := newConn(ours, 50*time.Millisecond, everyField, func(error) {}, func() {})
+			c := newConn(ours, 50*time.Millisecond, func(error) {}, func() {})
 			defer c.Close()
 			go func() { _, _ = theirs.Write(first) }()
 			if _, err := c.Read(make([]byte, 4)); !errors.Is(err, os.ErrDeadlineExceeded) {

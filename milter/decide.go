@@ -118,7 +118,7 @@ func (m *message) known() (r results, ok bool) {
 	if m.engine.Settings.From == FromOff {
 		return r, true
 	}
-	addresses, ok := fromAddresses(m.from)
+	addresses, ok := m.fromAddresses()
 	if !ok || slices.ContainsFunc(addresses, func(a fromAddress) bool { return a.err != nil || a.address != m.address }) {
 		return r, false
 	}

@@ -60,7 +60,7 @@ func (m *message) checkFrom(ctx context.Context, envelope verifier.Result) fromR
 	if m.engine.Settings.Trust.covers(m, envelope) {
 		return fromResult{Result: verifier.Result{Status: verifier.Skipped, Reason: reasonTrusted}}
 	}
-	addresses, ok := fromAddresses(m.from)
+	addresses, ok := m.fromAddresses()
 	if !ok {
 		return fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
 	}
@@ -129,6 +129,22 @@ func (a fromAddress) isDaemon() bool {
 	return strings.EqualFold(a.local, "mailer-daemon") || strings.EqualFold(a.local, "postmaster")
 }
 
+// fromAddresses reads the mailboxes of the message's From fields, once.
+func (m *message) fromAddresses() (addresses []fromAddress, ok bool) {
+	if !m.author.read {
+		m.author.addresses, m.author.ok = fromAddresses(m.from)
+		m.author.read = true
+	}
+	return m.author.addresses, m.author.ok
+}
+
+// An author is what the From fields say, once they have been read.
+type author struct {
+	read      bool
+	addresses []fromAddress
+	ok        bool
+}
+
 // fromAddresses reads the mailboxes of all From fields. ok is false where there
 // are none, too many, or something that cannot be read.
 func fromAddresses(fields []string) (addresses []fromAddress, ok bool) {
@@ -139,25 +155,79 @@ func fromAddresses(fields []string) (addresses []fromAddress, ok bool) {
 		if len(field) > maxFromField {
 			return nil, false
 		}
+		if address, ok := plainMailbox(field); ok {
+			local, _ := cutAddress(address)
+			addresses = append(addresses, newFromAddress(local, address))
+			continue
+		}
 		parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
-		list, err := parser.ParseList(strings.NewReplacer("\r", "", "\n", "").Replace(field))
+		list, err := parser.ParseList(withoutBreaks.Replace(field))
 		if err != nil || len(list) == 0 {
 			return nil, false
 		}
 		for _, entry := range list {
-			at := strings.LastIndexByte(entry.Address, '@')
-			a := fromAddress{local: entry.Address[:at]}
+			local, domain := cutAddress(entry.Address)
 			// net/mail has taken the quotes off.
-			a.address, a.err = wire.ParseAddress(quoteLocal(a.local) + entry.Address[at:])
-			addresses = append(addresses, a)
+			addresses = append(addresses, newFromAddress(local, quoteLocal(local)+domain))
 		}
 	}
 	return addresses, len(addresses) <= maxFromAddresses
+}
+
+func newFromAddress(local, mailbox string) fromAddress {
+	a := fromAddress{local: local}
+	a.address, a.err = wire.ParseAddress(mailbox)
+	return a
+}
+
+// cutAddress splits an address before its last "@".
+func cutAddress(s string) (local, domain string) {
+	at := strings.LastIndexByte(s, '@')
+	return s[:at], s[at:]
+}
+
+// plainMailbox reads a field that holds one mailbox in the form of nearly all mail,
+// words of letters and digits and an address in angle brackets, or an address
+// alone; for anything else ok is false, and a parser that knows all forms is asked.
+func plainMailbox(field string) (address string, ok bool) {
+	address = strings.Trim(field, " ")
+	if phrase, rest, found := strings.Cut(address, "<"); found {
+		for i := 0; i < len(phrase); i++ {
+			if c := phrase[i]; c != ' ' && c != '-' && !isAlnum(c) {
+				return "", false
+			}
+		}
+		address, ok = strings.CutSuffix(rest, ">")
+		if !ok {
+			return "", false
+		}
+	}
+	at := -1
+	for i := 0; i < len(address); i++ {
+		switch c := address[i]; {
+		case isAlnum(c), strings.IndexByte("-_+=", c) >= 0:
+		case c == '.' && i > 0 && i < len(address)-1 && address[i-1] != '.' && address[i-1] != '@' && address[i+1] != '@':
+		case c == '@' && at < 0 && i > 0 && i < len(address)-1:
+			at = i
+		default:
+			return "", false
+		}
+	}
+	return address, at > 0
+}
+
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
 // anyCharset lets display names be in any charset: nobody reads them here.
 func anyCharset(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 
 func quoteLocal(local string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+	return `"` + escapeQuoted.Replace(local) + `"`
 }
+
+var (
+	withoutBreaks = strings.NewReplacer("\r", "", "\n", "")
+	escapeQuoted  = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+)

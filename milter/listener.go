@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	gomilter "github.com/d--j/go-milter"
 )
 
 // Back-off of the accept loop while the process has no descriptors left.
@@ -13,15 +15,15 @@ const (
 	acceptBackoffMax = time.Second
 )
 
-// A listener hands the library connections of ours. It bounds their number, and
-// outlives errors of Accept: the library would stop serving at the first.
+// A listener makes connections of ours. It bounds their number, and outlives errors
+// of Accept: the library would stop serving at the first.
 type listener struct {
 	net.Listener
 	srv *Server
 }
 
-// Accept returns an error only when the listener is closed.
-func (l *listener) Accept() (net.Conn, error) {
+// accept returns an error only when the listener is closed.
+func (l *listener) accept() (*conn, error) {
 	backoff := acceptBackoffMin
 	for {
 		c, err := l.Listener.Accept()
@@ -45,9 +47,34 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// serve has the library serve one connection, in a goroutine that it starts. The
+// library has no other way to tell a session which connection is its own than a
+// server of the session's own, which costs some allocations.
+func (s *Server) serve(c *conn) {
+	lib := gomilter.NewServer(append(s.options[:len(s.options):len(s.options)], gomilter.WithDynamicMilter(
+		func(_ uint32, actions gomilter.OptAction, protocol gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
+			return s.newSession(c, actions, protocol)
+		}))...)
+	_ = lib.Serve(&once{conn: c}) // ends with the listener, at once
+}
+
+// A once is a listener that accepts one connection, which is there already.
+type once struct{ conn *conn }
+
+func (o *once) Accept() (net.Conn, error) {
+	if c := o.conn; c != nil {
+		o.conn = nil
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (o *once) Close() error   { return nil }
+func (o *once) Addr() net.Addr { return nil }
+
 // admit makes c one of the server's connections, or closes it where there are
 // too many.
-func (s *Server) admit(c net.Conn) net.Conn {
+func (s *Server) admit(c net.Conn) *conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limits := s.engine.Limits
@@ -59,7 +86,7 @@ func (s *Server) admit(c net.Conn) net.Conn {
 		return nil
 	}
 	var wrapped *conn
-	wrapped = newConn(c, limits.IdleTimeout, s.wantsField, s.refusedFrame, func() {
+	wrapped = newConn(c, limits.IdleTimeout, s.refusedFrame, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, wrapped)
@@ -67,8 +94,6 @@ func (s *Server) admit(c net.Conn) net.Conn {
 	s.conns[wrapped] = struct{}{}
 	return wrapped
 }
-
-func (s *Server) wantsField(name []byte) bool { return s.wanted.Load().has(name) }
 
 func (s *Server) refusedFrame(err error) {
 	if left, ok := s.frames.allow(); ok {

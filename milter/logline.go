@@ -21,7 +21,7 @@ func (s *session) logMessage(msg *message, out outcome) {
 	if !out.own.IsZero() {
 		action, reason = ownReply(out, msg.uncounted || s.srv.ctx.Err() != nil)
 	}
-	attrs := append(messageAttrs(msg),
+	attrs := append(messageAttrs(msg, s.attrs[:0]),
 		slog.String("result", string(out.envelope.Status)),
 		slog.String("reason", reason),
 		slog.String("as", cut(out.envelope.Server, maxLogValue)),
@@ -31,7 +31,7 @@ func (s *session) logMessage(msg *message, out outcome) {
 	}
 	attrs = append(attrs, slog.String("action", action))
 	if out.own.IsZero() {
-		attrs = append(attrs, planAttrs(&out.plan)...)
+		attrs = appendPlan(attrs, &out.plan)
 	}
 	if notes := notesOf(out); notes != "" {
 		attrs = append(attrs, slog.String("note", notes))
@@ -40,12 +40,14 @@ func (s *session) logMessage(msg *message, out outcome) {
 	if out.delivers() && msg.losesKeys() {
 		removed = msg.counts.key
 	}
-	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(attrs,
+	now := time.Now()
+	attrs = append(attrs,
 		slog.Int("rcpts", len(msg.recipients)),
 		slog.Int("removed", removed),
 		milliseconds("dns_ms", out.envelope.DNSTime),
 		milliseconds("as_ms", out.envelope.ASTime),
-		milliseconds("total_ms", time.Since(msg.began)))...)
+		milliseconds("total_ms", now.Sub(msg.began)))
+	s.writeLine(now, attrs)
 	for _, failure := range []struct {
 		what string
 		err  error
@@ -74,10 +76,9 @@ func ownReply(out outcome, stopping bool) (action, reason string) {
 	return policy.TempFail.String(), "filter-error"
 }
 
-// planAttrs says what each recipient gets where they differ, what test mode would
+// appendPlan says what each recipient gets where they differ, what test mode would
 // have done, and who decided.
-func planAttrs(plan *policy.Plan) []slog.Attr {
-	var attrs []slog.Attr
+func appendPlan(attrs []slog.Attr, plan *policy.Plan) []slog.Attr {
 	test := plan.Would != policy.Unset
 	if plan.Differ() {
 		list := recipientActions(plan.Recipients, test)
@@ -124,14 +125,28 @@ func notesOf(out outcome) string {
 
 // logAborted writes the line of a message that did not reach its end.
 func (s *session) logAborted(msg *message) {
-	s.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "message", append(messageAttrs(msg),
+	now := time.Now()
+	s.writeLine(now, append(messageAttrs(msg, s.attrs[:0]),
 		slog.String("action", "aborted"),
 		slog.Int("rcpts", len(msg.recipients)),
-		milliseconds("total_ms", time.Since(msg.began)))...)
+		milliseconds("total_ms", now.Sub(msg.began))))
 }
 
-func messageAttrs(msg *message) []slog.Attr {
-	return append(make([]slog.Attr, 0, 18),
+// writeLine writes the line of a message. Logger.LogAttrs would find out each time
+// where it was called from.
+func (s *session) writeLine(now time.Time, attrs []slog.Attr) {
+	s.attrs = attrs
+	handler := s.srv.log.Handler()
+	if !handler.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	record := slog.NewRecord(now, slog.LevelInfo, "message", 0)
+	record.AddAttrs(attrs...)
+	_ = handler.Handle(context.Background(), record) // nobody is left to be told
+}
+
+func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
+	return append(attrs,
 		slog.String("qid", cut(msg.queueID, maxLogValue)),
 		slog.String("client", cut(msg.client, maxLogValue)),
 		slog.String("from", cut(msg.sender, maxLogValue)))

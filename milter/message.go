@@ -48,6 +48,7 @@ type message struct {
 
 	key        wire.Key
 	from       []string // values of From fields, at most maxFromFields and one
+	author     author   // what they say
 	authRes    []int    // indexes, among the fields of that name, of those which claim our method
 	counts     fieldCounts
 	header     []Field // for DSNs and notices
@@ -121,8 +122,7 @@ func (m *message) needsOwnTransaction(ctx context.Context) bool {
 	return true
 }
 
-// addField looks at one header field and keeps what matters of it. Whatever it
-// looks for by name must be in fieldNames.
+// addField looks at one header field and keeps what matters of it.
 func (m *message) addField(name, value string) {
 	switch {
 	case strings.EqualFold(name, keyField):
@@ -155,8 +155,18 @@ func (m *message) needsFrom() bool {
 	return m.engine.Settings.From != FromOff
 }
 
-// fieldNames are those that addField looks for, besides the mark header.
-var fieldNames = [...]string{keyField, newKeyField, quarantineField, fromField, authResField}
+// needsField reports whether addField has any use for a field of that name.
+func (m *message) needsField(name []byte) bool {
+	if m.keepsHeader() {
+		return true
+	}
+	for _, known := range [...]string{keyField, newKeyField, quarantineField, fromField, authResField, m.engine.Settings.MarkHeader} {
+		if len(known) == len(name) && strings.EqualFold(known, string(name)) {
+			return true
+		}
+	}
+	return false
+}
 
 // losesKeys reports whether the keys that it came with are removed.
 func (m *message) losesKeys() bool { return m.attached || !m.keepsKey() }

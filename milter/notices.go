@@ -51,10 +51,13 @@ type Notice struct {
 	Refused             bool // the sender hears of it too
 }
 
+// keepsHeader reports whether there may be DSNs or notices about the message.
+func (m *message) keepsHeader() bool { return m.engine.Notifier != nil && m.class == inbound }
+
 // keepField keeps a field for DSNs and notices, where there may be any. A key is
 // not kept anywhere.
 func (m *message) keepField(name, value string) {
-	if m.engine.Notifier == nil || m.class != inbound || strings.EqualFold(name, keyField) || strings.EqualFold(name, newKeyField) {
+	if !m.keepsHeader() || strings.EqualFold(name, keyField) || strings.EqualFold(name, newKeyField) {
 		return
 	}
 	m.headerSize += len(name) + len(value)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,8 +84,8 @@ type Limits struct {
 
 // A Server serves MTAs. Make one with New.
 type Server struct {
-	log *slog.Logger
-	lib *gomilter.Server
+	log     *slog.Logger
+	options []gomilter.Option // of the library
 
 	stopping atomic.Bool        // messages that begin now hear 451
 	inFlight atomic.Int64       // messages begun before that and not yet answered
@@ -91,8 +93,6 @@ type Server struct {
 	sessions atomic.Int64       // session goroutines that have negotiated and not ended
 	ctx      context.Context    // of every question; ends when Shutdown's patience does
 	cancel   context.CancelFunc // ends it
-
-	wanted atomic.Pointer[fieldSet] // the header fields that sessions need to see
 
 	mu        sync.Mutex
 	engine    *Engine // in force
@@ -110,8 +110,7 @@ func New(log *slog.Logger, engine *Engine) *Server {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.Swap(engine)
 	routeLibraryWarnings(log)
-	s.lib = gomilter.NewServer(
-		gomilter.WithDynamicMilter(s.newSession),
+	s.options = []gomilter.Option{
 		gomilter.WithActions(wantedActions),
 		gomilter.WithProtocols(wantedProtocol),
 		gomilter.WithNegotiationCallback(s.negotiate),
@@ -120,7 +119,7 @@ func New(log *slog.Logger, engine *Engine) *Server {
 		gomilter.WithMacroRequest(gomilter.StageEOH, macrosAtEOH),
 		gomilter.WithMacroRequest(gomilter.StageEOM, macrosAtEnd),
 		gomilter.WithWriteTimeout(0), // conn bounds writes
-	)
+	}
 	return s
 }
 
@@ -129,7 +128,6 @@ func (s *Server) Swap(engine *Engine) {
 	engine.prepare()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wanted.Store(s.wanted.Load().with(engine))
 	if old := s.engine; old != nil {
 		old.retired = true
 		old.releaseIfDone()
@@ -173,11 +171,18 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, ln)
 	s.mu.Unlock()
-	err := s.lib.Serve(&listener{Listener: ln, srv: s})
-	if s.stopping.Load() {
-		return nil
+	l := &listener{Listener: ln, srv: s}
+	for {
+		c, err := l.accept()
+		switch {
+		case err == nil:
+			s.serve(c)
+		case s.stopping.Load():
+			return nil
+		default:
+			return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+		}
 	}
-	return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 }
 
 const (
@@ -205,8 +210,17 @@ func (s *Server) Shutdown(ctx context.Context) {
 	grace, cancel := context.WithTimeout(context.Background(), drainGrace)
 	defer cancel()
 	poll(grace, s.quiet)
-	_ = s.lib.Close()
+	s.closeConns()
 	poll(grace, func() bool { return s.sessions.Load() == 0 })
+}
+
+func (s *Server) closeConns() {
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close() // which takes s.mu
+	}
 }
 
 // quiet reports whether every message in flight has been answered and every

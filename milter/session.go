@@ -2,6 +2,7 @@ package milter
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"runtime/debug"
@@ -18,18 +19,24 @@ type session struct {
 	gomilter.NoOpMilter // for the events that we do not ask for
 
 	srv       *Server
+	conn      *conn
 	abilities policy.Abilities
-	origin    origin   // of the SMTP client the MTA is serving
-	client    string   // its address for the log
-	msg       *message // between MAIL FROM and the end, nil otherwise
+	origin    origin      // of the SMTP client the MTA is serving
+	client    string      // its address for the log
+	msg       *message    // between MAIL FROM and the end, nil otherwise
+	attrs     []slog.Attr // room for those of the next log line
 }
 
 var _ gomilter.Milter = (*session)(nil)
 
-func (s *Server) newSession(_ uint32, actions gomilter.OptAction, _ gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
+func (s *Server) newSession(c *conn, actions gomilter.OptAction, protocol gomilter.OptProtocol) gomilter.Milter {
 	s.noteDegraded(actions)
 	s.sessions.Add(1)
-	return &session{srv: s, abilities: abilitiesOf(actions)}
+	sess := &session{srv: s, conn: c, abilities: abilitiesOf(actions)}
+	if protocol&gomilter.OptNoHeaderReply != 0 {
+		c.fields = sess.field
+	}
+	return sess
 }
 
 // guard ends a panic in a callback: the library would let it end the process.
@@ -118,6 +125,29 @@ func (s *session) Header(name, value string, _ gomilter.Modifier) (*gomilter.Res
 	return gomilter.RespContinue, nil
 }
 
+// field is Header from under the library. Most fields are of no use to anybody,
+// and not worth an allocation.
+func (s *session) field(name, value []byte) {
+	defer s.guard("header")
+	if s.msg != nil && s.msg.needsField(name) {
+		s.msg.addField(string(name), string(value))
+	}
+}
+
+// A modifier is the library's, with changes of the header sent past it.
+type modifier struct {
+	gomilter.Modifier
+	conn *conn
+}
+
+func (m modifier) ChangeHeader(index int, name, value string) error {
+	return m.conn.change('m', index, name, value)
+}
+
+func (m modifier) InsertHeader(index int, name, value string) error {
+	return m.conn.change('i', index, name, value)
+}
+
 // EndOfMessage asks, decides, changes and answers.
 func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	msg := s.msg
@@ -130,7 +160,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 	func() {
 		defer s.guard("end of message")
 		decided := s.judge(m).decide(s.srv.ctx, msg)
-		if err = decided.apply(msg, m); err == nil {
+		if err = decided.apply(msg, modifier{m, s.conn}); err == nil {
 			out = decided
 		}
 	}()
@@ -169,6 +199,7 @@ func (s *session) Abort(m gomilter.Modifier) error {
 func (s *session) Cleanup(m gomilter.Modifier) {
 	defer s.srv.sessions.Add(-1)
 	defer s.guard("cleanup")
+	defer s.conn.recycle()
 	s.abandon(m)
 }
 

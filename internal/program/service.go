@@ -130,10 +130,9 @@ func PassedListeners() ([]Passed, error) {
 func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
 	w := newLogWriter(out)
 	level = new(slog.LevelVar)
-	opts := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler = slog.NewTextHandler(w, opts)
+	var handler slog.Handler = &textHandler{out: w, level: level}
 	if c.Format == "json" {
-		handler = slog.NewJSONHandler(w, opts)
+		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
 	return slog.New(handler), level, w.close
 }
