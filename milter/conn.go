@@ -61,6 +61,8 @@ type conn struct {
 	outLeft  int         // bytes of the frame being written which are still to come
 	flushNow bool        // the frame being written must not be held back
 
+	negotiated bool // the first frame has been answered
+
 	fields func(name, value []byte) // takes header fields; nil: the library does
 
 	deadline  time.Time   // the read deadline in force
@@ -196,9 +198,9 @@ func (c *conn) recycle() {
 }
 
 // renewDeadline gives the next frame its time. Within a frame the deadline stays,
-// so that the time is a total and not one per byte.
+// so that the time is a total and not one per byte; so does that of the first one.
 func (c *conn) renewDeadline() {
-	if c.end > c.start && !c.deadline.IsZero() {
+	if c.end > c.start || !c.negotiated {
 		return
 	}
 	now := time.Now()
@@ -219,6 +221,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.outLeft -= min(len(p), c.outLeft)
 	c.out = append(c.out, p...)
 	c.held.Store(true)
+	c.negotiated = c.negotiated || c.outLeft == 0
 	if len(c.out) > holdBytes || c.flushNow && c.outLeft == 0 {
 		if err := c.flush(); err != nil {
 			return 0, err

@@ -46,7 +46,7 @@ func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 	engine.prepare()
 	msg := newMessage(engine, origin{client: s.Client}, s.Client.String(), "", s.Sender, "")
 	for _, rcpt := range s.Recipients {
-		msg.addRecipient(rcpt, "")
+		msg.addRecipient(rcpt, rcpt, "")
 	}
 	for _, f := range s.Header {
 		msg.addField(f.Name, f.Value)

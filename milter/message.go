@@ -82,8 +82,9 @@ type fieldCounts struct {
 	key, newKey, quarantine, mark, authRes int
 }
 
-// addRecipient takes one recipient, up to the limit.
-func (m *message) addRecipient(rcpt, args string) {
+// addRecipient takes one recipient, up to the limit: the address as the client
+// wrote it, by which the MTA knows it, and as the MTA understands it.
+func (m *message) addRecipient(rcpt, understood, args string) {
 	if len(m.recipients) >= m.engine.Limits.Recipients {
 		m.overflow = true
 		return
@@ -95,7 +96,7 @@ func (m *message) addRecipient(rcpt, args string) {
 		m.rcptArgs = append(m.rcptArgs, args)
 	}
 	m.recipients = append(m.recipients, policy.Recipient{
-		Address: rcpt, Folded: wire.Fold(rcpt), NoDSN: policy.DeclinesDSN(args)})
+		Address: rcpt, Folded: wire.Fold(understood), NoDSN: policy.DeclinesDSN(args)})
 }
 
 // needsOwnTransaction reports whether the recipient just added has other wishes
@@ -125,23 +126,23 @@ func (m *message) needsOwnTransaction(ctx context.Context) bool {
 // addField looks at one header field and keeps what matters of it.
 func (m *message) addField(name, value string) {
 	switch {
-	case strings.EqualFold(name, keyField):
+	case isField(name, keyField):
 		m.counts.key++
 		m.key = m.key.Join(value)
-	case strings.EqualFold(name, newKeyField):
+	case isField(name, newKeyField):
 		m.counts.newKey++
-	case strings.EqualFold(name, quarantineField):
+	case isField(name, quarantineField):
 		m.counts.quarantine++
-	case strings.EqualFold(name, fromField):
+	case isField(name, fromField):
 		if m.needsFrom() && len(m.from) <= maxFromFields {
 			m.from = append(m.from, value)
 		}
-	case strings.EqualFold(name, authResField):
+	case isField(name, authResField):
 		m.counts.authRes++
 		if len(m.authRes) <= maxDeletions && claimsAuthKey(value, m.authIDs) {
 			m.authRes = append(m.authRes, m.counts.authRes)
 		}
-	case strings.EqualFold(name, m.engine.Settings.MarkHeader):
+	case isField(name, m.engine.Settings.MarkHeader):
 		m.counts.mark++
 	}
 	m.keepField(name, value)
@@ -161,11 +162,18 @@ func (m *message) needsField(name []byte) bool {
 		return true
 	}
 	for _, known := range [...]string{keyField, newKeyField, quarantineField, fromField, authResField, m.engine.Settings.MarkHeader} {
-		if len(known) == len(name) && strings.EqualFold(known, string(name)) {
+		if isField(string(name), known) {
 			return true
 		}
 	}
 	return false
+}
+
+// isField reports whether name is the name of a field that we know. MTAs fold
+// ASCII alone: a name with a long s or a Kelvin sign is another one to them, and
+// would be counted in vain. Such letters take more octets than those they fold to.
+func isField(name, known string) bool {
+	return len(name) == len(known) && strings.EqualFold(name, known)
 }
 
 // losesKeys reports whether the keys that it came with are removed.
@@ -178,7 +186,7 @@ func (m *message) keepsKey() bool {
 		return false
 	}
 	for _, rcpt := range m.recipients {
-		if !m.engine.Settings.localRecipient(rcpt.Address) {
+		if !m.engine.Settings.localRecipient(rcpt.Folded) {
 			return true
 		}
 	}

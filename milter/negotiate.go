@@ -28,7 +28,8 @@ const (
 var (
 	macrosAtConnect = []gomilter.MacroName{gomilter.MacroMTAFQDN, gomilter.MacroDaemonName,
 		gomilter.MacroClientAddr, gomilter.MacroRFC1413AuthInfo}
-	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen}
+	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailAddr}
+	macrosAtRcpt = []gomilter.MacroName{gomilter.MacroRcptAddr}
 	macrosAtEOH  = []gomilter.MacroName{"{authkey_none}"} // none exists: its place is taken so that none is sent
 	macrosAtEnd  = []gomilter.MacroName{gomilter.MacroQueueId}
 )

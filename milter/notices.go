@@ -89,7 +89,7 @@ func (m *message) vouched() bool {
 		return false
 	}
 	for _, f := range m.header {
-		if strings.EqualFold(f.Name, authResField) && vouches(f.Value, m.engine.Settings.NotifyTrust, m.address.Domain()) {
+		if isField(f.Name, authResField) && vouches(f.Value, m.engine.Settings.NotifyTrust, m.address.Domain()) {
 			return true
 		}
 	}

@@ -116,6 +116,7 @@ func New(log *slog.Logger, engine *Engine) *Server {
 		gomilter.WithNegotiationCallback(s.negotiate),
 		gomilter.WithMacroRequest(gomilter.StageConnect, macrosAtConnect),
 		gomilter.WithMacroRequest(gomilter.StageMail, macrosAtMail),
+		gomilter.WithMacroRequest(gomilter.StageRcpt, macrosAtRcpt),
 		gomilter.WithMacroRequest(gomilter.StageEOH, macrosAtEOH),
 		gomilter.WithMacroRequest(gomilter.StageEOM, macrosAtEnd),
 		gomilter.WithWriteTimeout(0), // conn bounds writes

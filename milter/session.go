@@ -94,7 +94,8 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 	o := s.origin
 	o.daemon = m.Get(gomilter.MacroDaemonName)
 	o.login = m.Get(gomilter.MacroAuthAuthen)
-	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), from, args))
+	sender := asMTA(from, m.Get(gomilter.MacroMailAddr))
+	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), sender, args))
 	s.msg.separate = s.msg.engine.Policy.Separates() && m.Protocol()&gomilter.OptNoRcptReply == 0
 	if s.msg.class == inbound && s.msg.addrErr == nil {
 		s.msg.engine.Verifier.Prefetch(s.msg.address)
@@ -104,12 +105,12 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 
 // RcptTo takes a recipient, or sends one whose wishes are others than the first
 // one's into a transaction of its own (policy.recipients: separate).
-func (s *session) RcptTo(to, args string, _ gomilter.Modifier) (*gomilter.Response, error) {
+func (s *session) RcptTo(to, args string, m gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("rcpt")
 	if s.msg == nil {
 		return gomilter.RespContinue, nil
 	}
-	s.msg.addRecipient(to, args)
+	s.msg.addRecipient(to, asMTA(to, m.Get(gomilter.MacroRcptAddr)), args)
 	if s.msg.needsOwnTransaction(s.srv.ctx) {
 		return response(policy.OwnTransaction), nil
 	}

@@ -284,7 +284,7 @@ func (r *received) change(mod gomilter.ModifyAction) {
 	case gomilter.ActionChangeHeader:
 		n := 0
 		for i, f := range r.fields {
-			if strings.EqualFold(f.name, mod.HeaderName) {
+			if isField(f.name, mod.HeaderName) {
 				if n++; n == int(mod.HeaderIndex) {
 					if mod.HeaderValue == "" {
 						r.fields = slices.Delete(r.fields, i, i+1)
@@ -335,6 +335,8 @@ func TestHeaderOfWhatIsDelivered(t *testing.T) {
 				{"X-Spam-Flag", "YES"}}},
 		{"spam flags stay where we do not", []field{{"X-Spam-Flag", "NO"}, {"X-Auth-Key", "good"}},
 			[]field{{"Authentication-Results", aliceAuthRes + "pass smtp.mailfrom=alice@a.test"}, {"X-Spam-Flag", "NO"}}},
+		{"names that fold to ours in Unicode only", []field{{"X-Auth-\u212aey", "good"}, {"X-Auth-Key", "good"}},
+			[]field{{"Authentication-Results", aliceAuthRes + "pass smtp.mailfrom=alice@a.test"}, {"X-Auth-\u212aey", "good"}}},
 		{"no key", []field{{"Subject", "x"}},
 			[]field{{"Authentication-Results", aliceAuthRes + `none reason="no AuthKey" smtp.mailfrom=alice@a.test`}, {"Subject", "x"}}},
 		{"forged results go, others stay",
@@ -428,7 +430,7 @@ func TestActions(t *testing.T) {
 }
 
 func hasField(fields []field, name string) bool {
-	return slices.ContainsFunc(fields, func(f field) bool { return strings.EqualFold(f.name, name) })
+	return slices.ContainsFunc(fields, func(f field) bool { return isField(f.name, name) })
 }
 
 func TestWhoseMail(t *testing.T) {
