@@ -41,11 +41,12 @@ func buildable(c config.Config) error {
 	_, policyErr := policyOptions(c)
 	_, verifierErr := verifierOptions(c)
 	_, prefsErr := preferences(c.Preferences)
+	_, attachErr := newAttacher(c.Attach, nil)
 	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	if ledgerErr != nil {
 		return ledgerErr
 	}
 	defer ledger.Close()
 	_, notifyErr := newTeller(c, ledger, slog.New(slog.DiscardHandler))
-	return errors.Join(settingsErr, policyErr, verifierErr, prefsErr, notifyErr)
+	return errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
 }

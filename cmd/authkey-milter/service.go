@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/authkey/authkey/internal/attach"
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
@@ -21,8 +23,9 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// prefsPoll is how often a file of preferences is looked at for changes.
-const prefsPoll = 5 * time.Second
+// filePoll is how often preferences, secrets and address lists are looked at for
+// changes.
+const filePoll = 5 * time.Second
 
 // A service is the running program: what a reload replaces, and what it leaves.
 type service struct {
@@ -33,8 +36,9 @@ type service struct {
 	records  *verifier.Records
 	ledger   *notify.Ledger
 	verifier *sharedVerifier
-	closing  sync.WaitGroup // what nobody asks any more and still finishes
-	watching func()         // ends the watch of the preferences in force
+	closing  sync.WaitGroup   // what nobody asks any more and still finishes
+	attacher *attach.Attacher // nil: our own mail gets no keys
+	watching func()           // ends the watch of the files in force
 	server   *milter.Server
 }
 
@@ -96,8 +100,17 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 			return nil, err
 		}
 	}
+	keys, err := newAttacher(c.Attach, d.attacher)
+	if err != nil {
+		return nil, err
+	}
 	// Nothing below can fail.
 	d.level.Set(level)
+	d.attacher = keys
+	if keys != nil {
+		keys.Reload(d.reportList)
+		e.Attacher = attacher{keys}
+	}
 	d.watch(file)
 	if file != nil {
 		e.Preferences = prefs.New(file, prefs.Options{})
@@ -138,7 +151,8 @@ func preferences(c config.Preferences) (*prefs.File, error) {
 	return file, nil
 }
 
-// watch looks after a file of preferences in place of the one before; nil is none.
+// watch looks after the files of the configuration in force, in place of those of
+// the one before. file may be nil.
 func (d *service) watch(file *prefs.File) {
 	if d.watching != nil {
 		d.watching()
@@ -147,13 +161,25 @@ func (d *service) watch(file *prefs.File) {
 	d.watching = cancel
 	if file != nil {
 		d.closing.Go(func() {
-			file.Watch(ctx, prefsPoll, func(err error) {
+			file.Watch(ctx, filePoll, func(err error) {
 				if err != nil {
 					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
 				}
 			})
 		})
 	}
+	if keys := d.attacher; keys != nil {
+		d.closing.Go(func() { keys.Watch(ctx, filePoll, d.reportList) })
+	}
+}
+
+// reportList says what became of a secret or an address list that was read.
+func (d *service) reportList(domain *keyring.Domain, err error) {
+	if err != nil {
+		d.log.Error("what keys are made from cannot be read, what was known stays in force", "domain", domain.Name(), "error", program.OneLine(err))
+		return
+	}
+	d.log.Info("attaching keys", "domain", domain.Name(), "any", domain.Any(), "addresses", domain.Len())
 }
 
 // reload reads the configuration again. A bad one is logged and changes nothing.

@@ -104,10 +104,10 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"limits.idle_timeout", positiveDuration(), "10m", acted, "how long a connection may be idle"},
 	{"limits.recipients", integerKind(1, maxRecipients), 50_000, acted, "recipients of one message; more: 451"},
 
-	{"attach.domains", objects("domains", attachFields(), nil), []any{}, later, "our own domains whose mail gets keys"},
-	{"attach.authorize", textKind("login|map:FILE", "login, or map:FILE", checkAuthorize), "login", later, "which addresses a login may use: those equal to it, or those of a map"},
-	{"attach.networks", listOf("networks", networkKind()), []any{}, later, "clients without login whose mail gets keys"},
-	{"attach.on_error", oneOf("send", "tempfail"), "send", later, "where no key can be had"},
+	{"attach.domains", objects("domains", attachFields(), nil), []any{}, acted, "our own domains whose mail gets keys"},
+	{"attach.authorize", textKind("login|map:FILE", "login, or map:FILE", checkAuthorize), "login", acted, "which addresses a login may use: those equal to it, or those of a map"},
+	{"attach.networks", listOf("networks", networkKind()), []any{}, acted, "clients without login whose mail gets keys"},
+	{"attach.on_error", oneOf("send", "tempfail"), "send", acted, "where no key can be had"},
 })
 
 // ruleFields are the fields of policy.rules.

@@ -107,7 +107,7 @@ func TestDescribe(t *testing.T) {
 		{"socket.mode", "AUTHKEY_MILTER_SOCKET_MODE", "octal mode", `"0660"`, milterSchema.byName["socket.mode"].doc, true},
 		{"policy.rules", "", "list of rules", "[]", milterSchema.byName["policy.rules"].doc, true},
 		{"policy.rules[].fail", "", "action", "", "action for result fail; not set: the next rule says", true},
-		{"attach.domains[].avt", "", "duration", "24h", "AuthKey Valid Time: how long one key is attached", false},
+		{"attach.domains[].avt", "", "duration", "24h", "AuthKey Valid Time: how long one key is attached", true},
 	} {
 		if diff := cmp.Diff(want, docs[want.Key]); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

@@ -1,0 +1,291 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+var parse = wire.ParseAddress
+
+// bobs is a message of Bob's.
+func bobs(t testing.TB) Submission {
+	return Submission{Login: "bob@example.com", Sender: "bob@example.com",
+		From: addresses(t, "bob@example.com"), Recipients: []string{"x@y.example"}}
+}
+
+func TestNewRefuses(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Options)
+		want   []string
+	}{
+		{"authorize", func(o *Options) { o.Authorize = "anybody" }, []string{`authorize "anybody" is neither login nor map:FILE`}},
+		{"map that is not there", func(o *Options) { o.Authorize = "map:/none" }, []string{"map of logins: stat /none: no such file"}},
+		{"no brand", func(o *Options) { o.Brand = "" }, []string{`brand "" is not`}},
+		{"brand with a line break", func(o *Options) { o.Brand = "a\r\nb" }, []string{`brand "a\r\nb" is not printable ASCII`}},
+		{"domain twice", func(o *Options) { o.Domains[1].Domain = "EXAMPLE.com." }, []string{"domain example.com: is there twice"}},
+		{"bad to", func(o *Options) { o.Domains[1].To = []string{"a@b"} }, []string{`domain example.org: to "a@b": domain is not`}},
+		{"several", func(o *Options) {
+			o.Domains[0].AVT = 0
+			o.Domains[1].SecretFile += ".none"
+			o.Brand = ""
+		}, []string{"domain example.com: avt 0s", "domain example.org: secret file:", `brand ""`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := options(t)
+			tt.change(&o)
+			a, err := New(o, nil)
+			if err == nil || a != nil {
+				t.Fatalf("%v, %v", a, err)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if !slices.EqualFunc(lines, tt.want, strings.HasPrefix) {
+				t.Errorf("%q, want %q", lines, tt.want)
+			}
+		})
+	}
+}
+
+// What is attached is what the domain's Authentication Server calls valid, and no
+// longer once the address is revoked there.
+func TestServerAgrees(t *testing.T) {
+	o := options(t)
+	a := start(t, o)
+	conf := o.Domains[0].Config
+	conf.TTL = time.Hour
+	server, err := keyring.Open(conf)
+	if err == nil {
+		err = server.Reload()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid := func(k wire.Key) bool {
+		answer, err := server.Verify(address(t, "bob@example.com"), k, midday)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.Valid
+	}
+	first := a.Attach(bobs(t), midday)
+	if first.Reason != "" || !valid(first.Key) {
+		t.Errorf("reason %q, valid %v", first.Reason, valid(first.Key))
+	}
+	if next := a.Attach(bobs(t), midday.Add(24*time.Hour)); next.Key.Equal(first.Key) {
+		t.Error("the key never changes")
+	}
+
+	// The server hears of it first: its list is the same file here.
+	list := strings.TrimPrefix(conf.Addresses, "file:")
+	write(t, list, "bob gen=1\n#\n#\n")
+	if err := server.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if valid(first.Key) || valid(a.Attach(bobs(t), midday).Key) {
+		t.Error("a revoked key is valid")
+	}
+	reload(t, a)
+	if !valid(a.Attach(bobs(t), midday).Key) {
+		t.Error("the new key is not valid")
+	}
+
+	// A second secret, on the server first, then on top here, then alone.
+	for i, text := range []string{secretA + secretB, secretB + secretA, secretB} {
+		write(t, conf.SecretFile, text)
+		if err := server.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			reload(t, a)
+		}
+		if !valid(a.Attach(bobs(t), midday).Key) {
+			t.Errorf("step %d of the rotation: not valid", i)
+		}
+	}
+}
+
+func TestNoList(t *testing.T) {
+	o := options(t)
+	list := strings.TrimPrefix(o.Domains[0].Addresses, "file:")
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	send, err := New(o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.TempFail = true
+	wait, err := New(o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	carols := Submission{Login: "carol@example.com", Sender: "bob@example.com", From: bobs(t).From, Recipients: []string{"x@y.example"}}
+	cased := bobs(t)
+	cased.Login = "BOB@example.com"
+	tests := []struct {
+		a    *Attacher
+		s    Submission
+		want Verdict
+	}{
+		{send, bobs(t), Verdict{Reason: NoList}},
+		{wait, bobs(t), Verdict{Reason: NoList, TempFail: true}},
+		{wait, cased, Verdict{Reason: NoList, TempFail: true}},
+		{wait, carols, Verdict{Reason: SenderNotAllowed}}, // however long she waits
+	}
+	check := func() {
+		t.Helper()
+		for i, tt := range tests {
+			if got := tt.a.Attach(tt.s, midday); got.Reason != tt.want.Reason || got.TempFail != tt.want.TempFail || !got.Key.IsZero() || got.Agent != "" {
+				t.Errorf("%d: %+v, want %+v", i, got, tt.want)
+			}
+		}
+	}
+	check()
+	var failed []string
+	for _, a := range []*Attacher{send, wait} {
+		a.Reload(func(d *keyring.Domain, err error) {
+			if err != nil {
+				failed = append(failed, d.Name())
+			}
+		})
+	}
+	if want := []string{"example.com", "example.com"}; !slices.Equal(failed, want) {
+		t.Errorf("%q, want %q", failed, want)
+	}
+	check()
+	write(t, list, "bob\n")
+	reload(t, wait)
+	if got := wait.Attach(bobs(t), midday); got.Reason != "" {
+		t.Errorf("reason %q", got.Reason)
+	}
+
+	// From now on a list that is gone does no harm, nor does a new configuration.
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	wait.Reload(func(*keyring.Domain, error) {})
+	o.Domains[0].To = []string{"y.example"}
+	o.Domains[1].Subaddress = "-"
+	next, err := New(o, wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := next.Attach(bobs(t), midday); got.Reason != "" {
+		t.Errorf("after a reload: reason %q", got.Reason)
+	}
+	other := Submission{Login: "bob@example.org", Sender: "bob@example.org", From: addresses(t, "bob@example.org"), Recipients: []string{"x@partner.example"}}
+	if got := next.Attach(other, midday); got.Reason != NoList {
+		t.Errorf("of a domain that changed: reason %q, want %q", got.Reason, NoList)
+	}
+	if got := wait.Attach(other, midday); got.Reason != "" {
+		t.Errorf("of the Attacher before: reason %q", got.Reason)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	o := options(t)
+	list := strings.TrimPrefix(o.Domains[0].Addresses, "file:")
+	a := start(t, o)
+	before := a.Attach(bobs(t), midday)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		var reports []string
+		go func() {
+			defer close(done)
+			a.Watch(ctx, 5*time.Second, func(d *keyring.Domain, err error) {
+				reports = append(reports, fmt.Sprint(d.Name(), " ", err == nil))
+			})
+		}()
+		pass := func() { <-time.After(12 * time.Second); synctest.Wait() } // of the bubble's clock
+		pass()
+		write(t, list, "bob gen=7\n#\n#\n")
+		pass()
+		write(t, list, "bob gen=x\n")
+		pass()
+		cancel()
+		<-done
+		if want := []string{"example.com true", "example.com false"}; !slices.Equal(reports, want) {
+			t.Errorf("%q, want %q", reports, want)
+		}
+	})
+	after := a.Attach(bobs(t), midday)
+	if after.Reason != "" || after.Key.Equal(before.Key) {
+		t.Errorf("reason %q, same key %v", after.Reason, after.Key.Equal(before.Key))
+	}
+}
+
+// While files are read, every message is given the old key or the new one.
+func TestAttachDuringReload(t *testing.T) {
+	o := options(t)
+	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "logins"), "bob@example.com bob@example.com\n")
+	list := strings.TrimPrefix(o.Domains[0].Addresses, "file:")
+	texts := []string{"bob\n", "bob gen=1\n"}
+	var keys []wire.Key
+	for _, text := range texts {
+		write(t, list, text)
+		keys = append(keys, keyOf(t, o, "bob@example.com"))
+	}
+	a := start(t, o)
+	s := bobs(t)
+	s.Sender = "Bob+x@example.com" // through the comparison of keys
+	stop := make(chan struct{})
+	var senders sync.WaitGroup
+	for range 2 {
+		senders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// Sender and login are compared by their keys, between which the list can change.
+				v := a.Attach(s, midday)
+				if v.Reason == SenderNotAllowed {
+					continue
+				}
+				if v.Reason != "" || !slices.ContainsFunc(keys, v.Key.Equal) {
+					t.Errorf("reason %q, key is neither", v.Reason)
+					return
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		write(t, list, texts[i%2])
+		reload(t, a)
+	}
+	close(stop)
+	senders.Wait()
+}
+
+// No key and no secret shows in what is printed of the package's values.
+func TestNothingShows(t *testing.T) {
+	o := options(t)
+	a := start(t, o)
+	v := a.Attach(bobs(t), midday)
+	shown := any(v) // vet knows that it is no text
+	text := fmt.Sprintf("%v %+v %#v %s %v %+v %#v", shown, shown, shown, shown, a, a, a)
+	if strings.Contains(text, v.Key.Reveal()) {
+		t.Error("a key shows")
+	}
+	write(t, o.Domains[0].SecretFile, "a AAECAwQFBgc=\n")
+	_, err := New(o, nil)
+	var line *keyring.LineError
+	if !errors.As(err, &line) || line.Line != 1 || strings.Contains(err.Error(), "AAECAwQFBgc") {
+		t.Errorf("error %v", err)
+	}
+}

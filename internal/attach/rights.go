@@ -1,0 +1,98 @@
+package attach
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// A right reports whether a submitter may use an address. The error is
+// keyring.ErrNoList.
+type right func(addr wire.Address, now time.Time) (bool, error)
+
+// rights returns which addresses the submitter may use.
+func (a *Attacher) rights(s Submission) (right, Reason) {
+	switch {
+	case s.Login == "":
+		if !slices.ContainsFunc(a.networks, func(p netip.Prefix) bool { return p.Contains(s.Client) }) {
+			return nil, NoLogin
+		}
+		return func(addr wire.Address, _ time.Time) (bool, error) { return a.domains[addr.Domain()] != nil, nil }, ""
+	case a.logins != nil:
+		return func(addr wire.Address, now time.Time) (bool, error) { return a.granted(s.Login, addr, now) }, ""
+	}
+	own, err := wire.ParseAddress(s.Login)
+	if err != nil {
+		return nil, LoginForm
+	}
+	name := a.names(own)[0]
+	return func(addr wire.Address, now time.Time) (bool, error) {
+		if !slices.Contains(a.names(addr), name) {
+			return false, nil
+		}
+		return a.same(own, addr, now)
+	}, ""
+}
+
+// granted looks an address up in the map as Postfix does: as it is, without its
+// sub-address, its domain. The first line found decides.
+func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (bool, error) {
+	login = foldLogin(login)
+	for _, name := range a.names(addr) {
+		if line, ok := a.logins[name]; ok {
+			if !line.has(login) {
+				return false, nil
+			}
+			return a.same(line.address, addr, now)
+		}
+	}
+	return a.logins[addr.Domain()].has(login), nil
+}
+
+// names returns the names under which rights to an address may have been given: in
+// lower case unless its domain tells Bob from bob, as it is and, in a domain of ours,
+// without its sub-address.
+func (a *Attacher) names(addr wire.Address) []string {
+	local, at := addr.Local(), "@"+addr.Domain()
+	d := a.domains[addr.Domain()]
+	if d == nil {
+		return []string{strings.ToLower(local) + at}
+	}
+	if !d.CaseSensitive {
+		local = strings.ToLower(local)
+	}
+	names := []string{local + at}
+	if d.Subaddress != "" && local != "" {
+		if i := strings.IndexAny(local[1:], d.Subaddress); i >= 0 {
+			names = append(names, local[:i+1]+at)
+		}
+	}
+	return names
+}
+
+// same reports whether a right to one address is one to another that shares its name.
+// Whatever names makes of them, nobody is given the key of an address that is not his:
+// if the other has a key, it must be the same one.
+func (a *Attacher) same(given, addr wire.Address, now time.Time) (bool, error) {
+	d := a.domains[addr.Domain()]
+	if d == nil || given == addr {
+		return true, nil
+	}
+	want, err := d.keys.KeyAt(addr, now)
+	if errors.Is(err, keyring.ErrUnknownAddress) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	got, err := d.keys.KeyAt(given, now)
+	if errors.Is(err, keyring.ErrUnknownAddress) {
+		return false, nil
+	}
+	return err == nil && got.Key.Equal(want.Key), err
+}

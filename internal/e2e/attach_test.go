@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/authkey/authkey/internal/testmta"
+)
+
+// A site is a domain with everything it runs: its Authentication Server, its milter,
+// its Postfix, which sends what is not its own to another site.
+type site struct {
+	domain string
+	milter *Milter
+	mta    *testmta.Postfix
+}
+
+// newSite makes a site whose mail goes out to next, once that is known.
+func newSite(t *testing.T, w *World, domain string, locals ...string) *site {
+	t.Helper()
+	must(t, w.AddDomain(domain, locals...))
+	port, _, err := w.ServeAS(domain)
+	must(t, err)
+	must(t, w.Publish(domain, ASRecord(port, "req=yes")))
+	dir := filepath.Join(w.Dir, "domain-"+domain)
+	s := &site{domain: domain}
+	s.milter = startMilter(t, w, fmt.Sprintf(`
+local_domains: [%s]
+policy: {fail: reject}
+cache: {max_ttl: 1s}
+attach:
+  domains:
+    - {domain: %s, source: "secret:%s/secret", addresses: "file:%s/addresses"}
+`, domain, domain, dir, dir))
+	s.mta, err = testmta.StartPostfix(t.Context(), testmta.PostfixOptions{
+		Hostname: "mx." + domain, RecipientDomains: []string{domain}, Milters: []string{s.milter.Socket}})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.mta.Stop()) })
+	return s
+}
+
+// sendsTo makes other the place for all mail that is not the site's own.
+func (s *site) sendsTo(t *testing.T, other *site) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	host, port, _ := strings.Cut(other.mta.SMTPAddr(), ":")
+	must(t, s.mta.Reload(ctx, map[string]string{"default_transport": "smtp", "relayhost": "[" + host + "]:" + port,
+		"smtp_bind_address": "127.0.0.1", "smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"}))
+}
+
+// submit sends as a user who logged in.
+func (s *site) submit(t *testing.T, login, from, to string) *mail {
+	t.Helper()
+	c, err := testmta.DialFrom("127.0.0.2", s.mta.SMTPAddr())
+	must(t, err)
+	defer c.Close()
+	m := &mail{subject: newSubject()}
+	data := "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\nFrom: " + from + "\r\nTo: " + to +
+		"\r\nMessage-ID: <" + strings.ReplaceAll(m.subject, " ", ".") + "@" + s.domain + ">\r\nSubject: " + m.subject + "\r\n\r\nHello.\r\n"
+	out, err := c.Send(testmta.Transaction{XClient: "LOGIN=" + login, MailFrom: from, Rcpts: []string{to}, Data: []byte(data)})
+	must(t, err)
+	if !out.Accepted {
+		t.Fatalf("%s's submission: %d %s", login, out.Final.Code, out.Final.Text)
+	}
+	return m
+}
+
+// TestTwoDomains lets two sites authenticate each other, each through its own
+// milter, and a user of one of them try what is not his.
+func TestTwoDomains(t *testing.T) {
+	w := newWorld(t)
+	a, b := newSite(t, w, "a.test", "alice", "mallory"), newSite(t, w, "b.test", "bob")
+	a.sendsTo(t, b)
+	b.sendsTo(t, a)
+
+	for _, way := range []struct {
+		from, to     *site
+		sender, rcpt string
+	}{{a, b, "alice@a.test", "bob@b.test"}, {b, a, "bob@b.test", "alice@a.test"}} {
+		m := way.from.submit(t, way.sender, way.sender, way.rcpt)
+		got := delivered(t, way.to.mta, m)
+		if res := authRes(got); res != "mx."+way.to.domain+"; x-authkey=pass smtp.mailfrom="+way.sender {
+			t.Errorf("%s to %s: %q", way.sender, way.rcpt, res)
+		}
+		if got.Get("X-Auth-Key") != "" || strings.Contains(string(got.Raw), w.mustKey(t, way.sender)) {
+			t.Errorf("the key arrived:\n%s", got.Raw)
+		}
+		if agent := got.Get("X-Auth-Agent"); !strings.HasPrefix(agent, "smtp; authkey/") {
+			t.Errorf("X-Auth-Agent %q", agent)
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	a.submit(t, "mallory@a.test", "alice@a.test", "bob@b.test")
+	_, err := a.milter.WaitLog(ctx, "result=skipped", "note=sender-not-allowed")
+	must(t, err)
+	_, err = b.milter.WaitLog(ctx, "from=alice@a.test", "reason=required", "action=reject")
+	must(t, err)
+
+	// What the scheme cannot do: a key that was stolen is as good as its owner's,
+	// until it is revoked and the answer about it is no longer cached.
+	stolen := w.mustKey(t, "alice@a.test")
+	steal := func() int {
+		c := dialSMTP(t, b.mta)
+		m := &mail{from: "alice@a.test", rcpts: []string{"bob@b.test"}, fields: "X-Auth-Key: " + stolen + "\r\n"}
+		return sendMail(t, c, m).Final.Code
+	}
+	if code := steal(); code != 250 {
+		t.Errorf("a stolen key: %d", code)
+	}
+	must(t, w.Revoke("a.test", "alice"))
+	for steal() != 550 {
+		if ctx.Err() != nil {
+			t.Fatal("a revoked key is good for ever")
+		}
+	}
+	for _, s := range []*site{a, b} {
+		if strings.Contains(s.milter.Log(), stolen) {
+			t.Errorf("a key is in the log of %s", s.domain)
+		}
+	}
+}
