@@ -25,6 +25,7 @@ type front interface {
 type found struct {
 	outcome string
 	bytes   []byte
+	rcpts   []string // whose mailboxes it lies in
 }
 
 // postfix is the front that mail really has.
@@ -65,11 +66,25 @@ func (p *postfix) deliver(ctx context.Context, t testmta.Transaction, subject st
 		}
 		if slices.ContainsFunc(held, func(e testmta.QueueEntry) bool { return e.ID == id }) {
 			content, err := p.mta.Cat(id)
-			return found{"held", content}, err
+			return found{outcome: "held", bytes: content}, err
 		}
 	}
-	m, err := p.mta.WaitDelivered(ctx, func(m testmta.Message) bool { return m.Get("Subject") == subject })
-	return found{"delivered", m.Raw}, err
+	isIt := func(m testmta.Message) bool { return m.Get("Subject") == subject }
+	m, err := p.mta.WaitDelivered(ctx, isIt)
+	if err != nil {
+		return found{}, err
+	}
+	if err := p.mta.WaitIdle(ctx); err != nil { // further copies
+		return found{}, err
+	}
+	all, err := p.mta.Deliveries()
+	got := found{outcome: "delivered", bytes: m.Raw}
+	for _, m := range all {
+		if isIt(m) {
+			got.rcpts = append(got.rcpts, m.Recipient)
+		}
+	}
+	return got, err
 }
 
 // builtin stands in for an MTA where none can be installed: it speaks to the
@@ -108,9 +123,11 @@ func (b *builtin) deliver(_ context.Context, t testmta.Transaction, subject stri
 		},
 		func() (*gomilter.Action, error) { return s.Helo("client.test") },
 		func() (*gomilter.Action, error) { return s.Mail(t.MailFrom, "") },
-		func() (*gomilter.Action, error) { return s.Rcpt(t.Rcpts[0], "") },
-		s.DataStart,
 	}
+	for _, rcpt := range t.Rcpts {
+		steps = append(steps, func() (*gomilter.Action, error) { return s.Rcpt(rcpt, "") })
+	}
+	steps = append(steps, s.DataStart)
 	for _, field := range fields {
 		name, value, _ := strings.Cut(field, ":")
 		steps = append(steps, func() (*gomilter.Action, error) { return s.HeaderField(name, strings.TrimPrefix(value, " "), nil) })
@@ -128,9 +145,13 @@ func (b *builtin) deliver(_ context.Context, t testmta.Transaction, subject stri
 	if action.SMTPCode >= 400 {
 		return found{outcome: action.SMTPReply}, nil
 	}
-	outcome := "delivered"
+	outcome, rcpts := "delivered", slices.Clone(t.Rcpts)
 	for _, change := range changes {
 		switch change.Type {
+		case gomilter.ActionDelRcpt:
+			rcpts = slices.DeleteFunc(rcpts, func(r string) bool { return gomilter.AddAngle(r) == change.Rcpt })
+		case gomilter.ActionAddRcpt:
+			rcpts = append(rcpts, gomilter.RemoveAngle(change.Rcpt))
 		case gomilter.ActionChangeHeader:
 			fields = deleteField(fields, change.HeaderName, int(change.HeaderIndex))
 		case gomilter.ActionInsertHeader:
@@ -140,7 +161,7 @@ func (b *builtin) deliver(_ context.Context, t testmta.Transaction, subject stri
 			outcome = "held"
 		}
 	}
-	return found{outcome, []byte(strings.Join(fields, "\r\n") + "\r\n\r\n" + body)}, nil
+	return found{outcome, []byte(strings.Join(fields, "\r\n") + "\r\n\r\n" + body), rcpts}, nil
 }
 
 // deleteField removes the n-th field of a name, counted from 1.

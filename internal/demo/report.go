@@ -27,6 +27,21 @@ func report(w io.Writer, rows []row, s *scene) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	for i, r := range rows {
+		if r.rcpts == nil {
+			continue
+		}
+		told, err := s.world.Told.Deliveries()
+		if err != nil {
+			return err
+		}
+		wrong, err := reportWishes(w, r, told, s.keys)
+		if err != nil {
+			return err
+		}
+		rows[i].faults = append(rows[i].faults, wrong...)
+		faults += len(wrong)
+	}
 	for _, r := range rows {
 		if r.what == "forged Authentication-Results" {
 			fmt.Fprintf(w, "\nThe forged result went in as  mx.test; x-authkey=pass\nand came out as               %s\n", r.ours)
