@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/doctor"
+	"github.com/authkey/authkey/internal/mtaconf"
+	"github.com/authkey/authkey/internal/program"
+)
+
+func newDoctor() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what keeps the milter from doing its work",
+		Long: "Look whether Postfix or Sendmail can reach the milter's socket and asks it, in the\n" +
+			"right order and with the right default action; at DNS, the clock, notify.smtp and\n" +
+			"the Authentication Servers of local_domains. Each fault comes with the commands\n" +
+			"that mend it. Nothing is changed. Run it as root, on the MTA's machine.\n\n" +
+			"Exit code 0: no fault; 1: at least one.",
+		Args: cobra.NoArgs,
+	}
+	postfixDir := addPostfixConfig(cmd)
+	sendmailCF := cmd.Flags().String("sendmail-cf", "", "look at the Sendmail of this `file` (default "+mtaconf.SendmailCF+", where there is no Postfix)")
+	asJSON := program.AddJSON(cmd)
+	cmd.MarkFlagsMutuallyExclusive("postfix-config", "sendmail-cf")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		loaded, err := loadConfig(cmd, false)
+		if err != nil {
+			return err
+		}
+		opts := doctor.Options{
+			Config: loaded.Config, ConfigFile: loaded.Path, Ours: mtaconf.Listening(cmd.Context(), loaded),
+			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized,
+		}
+		if opts.Verifier, err = verifierOptions(loaded.Config); err != nil {
+			return program.Exit(program.Config, err)
+		}
+		findMTA(cmd.Context(), &opts, *postfixDir, *sendmailCF)
+		findings := doctor.Examine(cmd.Context(), opts)
+		write := doctor.WriteText
+		if *asJSON {
+			write = doctor.WriteJSON
+		}
+		if err := write(cmd.OutOrStdout(), findings); err != nil {
+			return err
+		}
+		if doctor.AnyFault(findings) {
+			return program.Exit(program.Negative, nil)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func addPostfixConfig(cmd *cobra.Command) *string {
+	return cmd.Flags().String("postfix-config", "", "look at the Postfix of this configuration `directory` (default Postfix's own)")
+}
+
+// findMTA reads the MTA that was named, or the one that is there.
+func findMTA(ctx context.Context, opts *doctor.Options, postfixDir, sendmailCF string) {
+	if sendmailCF == "" {
+		opts.Postfix, opts.MTAErr = readPostfix(ctx, postfixDir, opts.Config, opts.Ours)
+		if opts.Postfix != nil || postfixDir != "" {
+			return
+		}
+		sendmailCF = mtaconf.SendmailCF
+	}
+	var err error
+	opts.Sendmail, err = mtaconf.ReadSendmail(sendmailCF, mtaconf.OpenDKIMConf, opts.Ours)
+	opts.MTAErr = errors.Join(opts.MTAErr, err)
+}
+
+func readPostfix(ctx context.Context, dir string, c config.Config, ours mtaconf.Ours) (*mtaconf.Postfix, error) {
+	return mtaconf.ReadPostfix(ctx, mtaconf.Options{
+		ConfigDir: dir, Daemons: c.Submission.Daemons, OpenDKIMConf: mtaconf.OpenDKIMConf, Ours: ours, Attach: len(c.Attach.Domains) > 0,
+	})
+}

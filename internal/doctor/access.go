@@ -1,0 +1,246 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialTimeout bounds the look whether the milter answers.
+const dialTimeout = 3 * time.Second
+
+// listening connects to each of our sockets.
+func (o Options) listening(ctx context.Context) []Finding {
+	unit := "authkey-milter"
+	if o.Ours.Unit != "" {
+		unit = o.Ours.Unit
+	}
+	var found []Finding
+	for _, s := range o.Ours.Sockets {
+		network := "tcp"
+		if s.Network == "unix" {
+			network = "unix"
+		}
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		var d net.Dialer
+		c, err := d.DialContext(ctx, network, s.Address)
+		cancel()
+		if err == nil {
+			_ = c.Close() // nothing was said
+			found = append(found, ok(CheckListening, "%s answers", s))
+			continue
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			found = append(found, inapplicable(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s))
+			continue
+		}
+		what := fmt.Sprintf("%s does not answer: %v", s, err)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			what = fmt.Sprintf("there is no socket %s", s.Address)
+		case errors.Is(err, syscall.ECONNREFUSED):
+			what = fmt.Sprintf("nobody listens on %s", s)
+		}
+		found = append(found, Finding{CheckListening, Fault, what, "no mail can be checked", "systemctl start " + unit + "\njournalctl -u authkey-milter -n 20"})
+	}
+	return found
+}
+
+// access looks whether folders, group and mode let the MTA's user come to our
+// socket. What a mode does not say, such as SELinux and AppArmor, is left out.
+func (o Options) access(context.Context) []Finding {
+	var found []Finding
+	seen := map[string]bool{}
+	check := func(service, name, from, path string) {
+		if seen[from+path] {
+			return
+		}
+		seen[from+path] = true
+		found = append(found, o.accessBy(service, name, from, path))
+	}
+	if p := o.Postfix; p != nil {
+		for _, s := range p.Services {
+			for _, f := range s.Milters {
+				if !f.Ours || f.Socket.Network != "unix" {
+					continue
+				}
+				from := "/"
+				if s.Chroot || !filepath.IsAbs(f.Socket.Address) {
+					from = p.QueueDir // where it has been since its start
+				}
+				check(s.Name, p.Owner, from, p.OnHost(f.Socket, s.Chroot).Address)
+			}
+		}
+	}
+	if s := o.Sendmail; s != nil {
+		for _, f := range s.Filters {
+			if f.Ours && f.Socket.Network == "unix" {
+				check("Sendmail", cmp.Or(s.RunAsUser, "root"), "/", f.Socket.Address)
+			}
+		}
+	}
+	return found
+}
+
+func (o Options) accessBy(service, name, from, path string) Finding {
+	who, err := lookup(name)
+	if err != nil {
+		return inapplicable(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
+	}
+	obstacle, err := who.reach(from, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return inapplicable(CheckAccess, "there is no socket %s", path)
+	case err != nil:
+		return inapplicable(CheckAccess, "cannot look at %s: %v; run doctor as root", path, err)
+	case obstacle == nil:
+		return ok(CheckAccess, "user %s may connect to %s", name, path)
+	}
+	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and does its default action"}
+	at := fmt.Sprintf("%s has mode %04o, owner %s and group %s", obstacle.path, obstacle.info.Mode().Perm(), obstacle.owner(), obstacle.group())
+	if obstacle.path != path {
+		f.What = fmt.Sprintf("user %s may not search the folder %s", name, at)
+		f.Mend = fmt.Sprintf("chgrp %s %s\nchmod g+x %s", who.group, obstacle.path, obstacle.path)
+		return f
+	}
+	f.What = fmt.Sprintf("user %s may not write to the socket: %s", name, at)
+	if o.Ours.Unit != "" {
+		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", o.Ours.Unit, who.group, o.Ours.Unit)
+	} else {
+		f.Mend = o.setting(fmt.Sprintf("socket: {mode: \"0660\", group: %s}", who.group))
+	}
+	return f
+}
+
+// An account is a user with its groups.
+type account struct {
+	uid    uint32
+	groups []uint32
+	group  string // the name of the primary one
+}
+
+// lookup finds a user by name or number.
+func lookup(name string) (account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return account{}, err
+		}
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return account{}, err
+	}
+	a := account{uid: uint32(uid), group: groupName(u.Gid)}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return account{}, err
+	}
+	for _, id := range ids {
+		gid, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			return account{}, err
+		}
+		a.groups = append(a.groups, uint32(gid))
+	}
+	return a, nil
+}
+
+// An obstacle is a folder or socket that a user has no permission for.
+type obstacle struct {
+	path string
+	info fs.FileInfo
+	stat *syscall.Stat_t
+}
+
+func (o *obstacle) owner() string {
+	id := strconv.Itoa(int(o.stat.Uid))
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}
+
+func (o *obstacle) group() string { return groupName(strconv.Itoa(int(o.stat.Gid))) }
+
+func groupName(id string) string {
+	if g, err := user.LookupGroupId(id); err == nil {
+		return g.Name
+	}
+	return id
+}
+
+// Permission bits, of one class.
+const (
+	mayWrite  = 2
+	maySearch = 1
+)
+
+// reach walks from a folder, in which the user is, to a socket below it, and returns
+// the first obstacle.
+func (a account) reach(from, path string) (*obstacle, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	if from, err = filepath.EvalSymlinks(from); err != nil {
+		return nil, err
+	}
+	relative, err := filepath.Rel(from, path)
+	if err != nil || !filepath.IsLocal(relative) {
+		from, relative = "/", strings.TrimPrefix(path, "/")
+	}
+	at, need := from, uint32(maySearch)
+	steps := strings.Split(relative, "/")
+	for i := 0; ; i++ {
+		if o, err := a.blocked(at, need); o != nil || err != nil {
+			return o, err
+		}
+		if i == len(steps) {
+			return nil, nil
+		}
+		at = filepath.Join(at, steps[i])
+		if i == len(steps)-1 {
+			need = mayWrite
+		}
+	}
+}
+
+// blocked looks at one folder or socket.
+func (a account) blocked(path string, need uint32) (*obstacle, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	// An access control list says more than the mode; who set one knows what for.
+	if size, err := unix.Getxattr(path, "system.posix_acl_access", nil); !ok || err == nil && size > 0 {
+		return nil, nil
+	}
+	bits := uint32(info.Mode().Perm())
+	switch {
+	case a.uid == 0:
+		return nil, nil
+	case a.uid == stat.Uid:
+		bits >>= 6
+	case slices.Contains(a.groups, stat.Gid):
+		bits >>= 3
+	}
+	if bits&need != 0 {
+		return nil, nil
+	}
+	return &obstacle{path, info, stat}, nil
+}

@@ -1,0 +1,149 @@
+// Package doctor looks for what keeps the milter from doing its work: can the MTA
+// reach its socket, is it told to ask it, in the right order and with the right
+// default action, do DNS, the clock, the place where notices are handed over, and
+// the Authentication Servers of our own domains work.
+//
+// Nothing is changed. Whoever looks at a mail system that is in use loses nothing:
+// notices' SMTP server sees an envelope without a message, an Authentication Server
+// a VERIFY about a key that is none. Every wait is bounded.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/mtaconf"
+	"github.com/authkey/authkey/verifier"
+)
+
+// A Status is what came of a check in one word.
+type Status string
+
+// The statuses.
+const (
+	OK           Status = "ok"
+	Fault        Status = "fault"
+	Inapplicable Status = "n/a" // there is nothing to check, or it cannot be told from here
+)
+
+// The checks, by the names that people and programs see.
+const (
+	CheckMTA       = "mta"            // there is a mail system, and its configuration can be read
+	CheckListening = "listening"      // the milter answers on its sockets
+	CheckListed    = "listed"         // smtpd_milters, InputMailFilters
+	CheckPath      = "socket-path"    // as the MTA sees it, which may be chrooted
+	CheckAccess    = "socket-access"  // folders, group and mode
+	CheckDefault   = "default-action" // against our mode
+	CheckOrder     = "order"          // among milters
+	CheckTimeout   = "timeout"        // of Sendmail, for our answer
+	CheckDNS       = "dns"            // every name server
+	CheckClock     = "clock"
+	CheckNotify    = "notify" // notify.smtp
+	CheckAS        = "own-as" // the AS of each of local_domains
+)
+
+// A Finding is what one check found.
+type Finding struct {
+	Check  string `json:"check"`
+	Status Status `json:"status"`
+	What   string `json:"what"`
+	Why    string `json:"why,omitempty"`  // what comes of it
+	Mend   string `json:"mend,omitempty"` // the commands that mend it
+}
+
+func ok(check, format string, args ...any) Finding {
+	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
+}
+
+func inapplicable(check, format string, args ...any) Finding {
+	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
+}
+
+// Options say what to look at.
+type Options struct {
+	Config     config.Config
+	ConfigFile string           // where to change Config
+	Verifier   verifier.Options // of Config
+	Ours       mtaconf.Ours
+
+	// At most one of these is set.
+	Postfix  *mtaconf.Postfix
+	Sendmail *mtaconf.Sendmail
+	// MTAErr says why neither is.
+	MTAErr error
+
+	Hostname string // for EHLO
+	Now      func() time.Time
+	// Synchronized tells whether the clock is kept right; see Synchronized.
+	Synchronized func() (bool, error)
+}
+
+// examineTimeout bounds everything.
+const examineTimeout = time.Minute
+
+// Examine makes all checks, side by side.
+func Examine(ctx context.Context, o Options) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	checks := []func(context.Context) []Finding{o.mta, o.listening, o.listed, o.path, o.access, o.defaultAction,
+		o.order, o.timeout, o.dns, o.clock, o.notify, o.ownServers}
+	found := make([][]Finding, len(checks))
+	var all sync.WaitGroup
+	for i, check := range checks {
+		all.Go(func() { found[i] = check(ctx) })
+	}
+	all.Wait()
+	return slices.Concat(found...)
+}
+
+// AnyFault reports whether something has to be mended.
+func AnyFault(findings []Finding) bool {
+	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
+}
+
+// WriteText writes findings for people.
+func WriteText(w io.Writer, findings []Finding) error {
+	var b strings.Builder
+	faults := 0
+	for _, f := range findings {
+		word := string(f.Status)
+		if f.Status == Fault {
+			word = "FAULT"
+			faults++
+		}
+		fmt.Fprintf(&b, "%-5s  %-14s  %s\n", word, f.Check, f.What)
+		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"mend", f.Mend}} {
+			for line := range strings.SplitSeq(more.text, "\n") {
+				if line != "" {
+					fmt.Fprintf(&b, "       %14s  %s\n", more.word, line)
+				}
+				more.word = ""
+			}
+		}
+	}
+	switch faults {
+	case 0:
+		b.WriteString("no fault found\n")
+	case 1:
+		b.WriteString("1 fault found\n")
+	default:
+		fmt.Fprintf(&b, "%d faults found\n", faults)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteJSON writes findings for programs.
+func WriteJSON(w io.Writer, findings []Finding) error {
+	return json.NewEncoder(w).Encode(struct {
+		OK       bool      `json:"ok"`
+		Findings []Finding `json:"findings"`
+	}{!AnyFault(findings), findings})
+}

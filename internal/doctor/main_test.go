@@ -1,0 +1,210 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/mtaconf"
+	"github.com/authkey/authkey/internal/testmta"
+	"github.com/authkey/authkey/verifier"
+)
+
+// sendmailPrefix is where Sendmail's files are.
+var sendmailPrefix string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	err := testmta.EnsurePostfix(ctx, say)
+	if err == nil {
+		sendmailPrefix, err = testmta.EnsureSendmail(ctx, say)
+	}
+	if err != nil {
+		say("%v", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A clinic is what all patients share: a world with DNS and an Authentication
+// Server, and a running Postfix.
+type clinic struct {
+	world   *e2e.World
+	postfix *testmta.Postfix
+	asPort  int
+}
+
+// ownDomain has an AS.
+const ownDomain = "own.test"
+
+func newClinic(t *testing.T) *clinic {
+	t.Helper()
+	w, err := e2e.NewWorld()
+	must(t, err)
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	must(t, w.AddDomain(ownDomain, "alice"))
+	port, _, err := w.ServeAS(ownDomain)
+	must(t, err)
+	must(t, w.Publish(ownDomain, e2e.ASRecord(port)))
+	// Addresses behind its back do not matter, and an empty answer is one.
+	must(t, w.Publish(probeDomain, "v=spf1 -all"))
+	p, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Listeners: []testmta.Listener{testmta.RelayListener("relay")}})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &clinic{w, p, port}
+}
+
+// A patient is a milter and a Postfix's configuration, both well, until a test
+// makes them ill.
+type patient struct {
+	*clinic
+	t         *testing.T
+	options   Options
+	yaml      string // beside listen, dns and verify
+	resolvers string
+	socket    string // of the milter
+	listener  net.Listener
+	etc       string // the configuration of a Postfix
+	openDKIM  string
+	cf        string // of Sendmail, in place of Postfix
+}
+
+func (c *clinic) patient(t *testing.T) *patient {
+	t.Helper()
+	p := &patient{clinic: c, t: t, etc: filepath.Join(t.TempDir(), "etc"), openDKIM: filepath.Join(t.TempDir(), "opendkim.conf")}
+	must(t, os.CopyFS(p.etc, os.DirFS(filepath.Join(c.postfix.Dir(), "etc"))))
+	dir, err := os.MkdirTemp(filepath.Join(c.postfix.Dir(), "queue"), "authkey-")
+	must(t, err)
+	must(t, os.Chown(dir, -1, p.group("postfix")))
+	must(t, os.Chmod(dir, 0o750))
+	p.listen(filepath.Join(dir, "milter.sock"))
+	p.postconf("-e", "smtpd_milters = "+p.entry())
+	p.yaml = fmt.Sprintf("local_domains: [%s]\nnotify: {smtp: %q}\n", ownDomain, c.postfix.Listener("relay"))
+	p.resolvers = c.world.DNS.Addr()
+	p.options = Options{Hostname: "mx.test", Now: time.Now, Synchronized: func() (bool, error) { return true, nil }}
+	return p
+}
+
+func (p *patient) group(name string) int {
+	p.t.Helper()
+	g, err := user.LookupGroup(name)
+	must(p.t, err)
+	gid, err := strconv.Atoi(g.Gid)
+	must(p.t, err)
+	return gid
+}
+
+// listen listens where the milter would.
+func (p *patient) listen(path string) {
+	p.t.Helper()
+	if p.listener != nil {
+		p.listener.Close()
+	}
+	var err error
+	p.listener, err = net.Listen("unix", path)
+	must(p.t, err)
+	p.t.Cleanup(func() { p.listener.Close() })
+	must(p.t, os.Chown(path, -1, p.group("postfix")))
+	must(p.t, os.Chmod(path, 0o660))
+	p.socket = path
+}
+
+// entry is the milter in smtpd_milters.
+func (p *patient) entry() string {
+	relative, err := filepath.Rel(filepath.Join(p.postfix.Dir(), "queue"), p.socket)
+	must(p.t, err)
+	return "unix:" + relative
+}
+
+func (p *patient) postconf(args ...string) {
+	p.t.Helper()
+	out, err := exec.Command("postconf", append([]string{"-c", p.etc}, args...)...).CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("postconf %q: %v: %s", args, err, out)
+	}
+}
+
+// examine lets the doctor look.
+func (p *patient) examine() []Finding {
+	p.t.Helper()
+	path := filepath.Join(p.t.TempDir(), "milter.yaml")
+	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 500ms}\nverify: {connect_timeout: 500ms, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
+	must(p.t, os.WriteFile(path, []byte(yaml+p.yaml), 0o644))
+	loaded, err := config.Load(path, nil)
+	must(p.t, err)
+	c := loaded.Config
+	o := p.options
+	o.Config, o.ConfigFile, o.Ours = c, path, mtaconf.Listening(p.t.Context(), loaded)
+	o.Verifier = verifier.Options{Resolvers: c.DNS.Servers, DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
+		ConnectTimeout: c.Verify.ConnectTimeout, AllowNetworks: c.Verify.AllowNetworks}
+	if p.cf != "" {
+		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, p.openDKIM, o.Ours)
+	} else {
+		p.age()
+		o.Postfix, err = mtaconf.ReadPostfix(p.t.Context(), mtaconf.Options{ConfigDir: p.etc, Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
+	}
+	must(p.t, err)
+	return Examine(p.t.Context(), o)
+}
+
+// age makes the configuration old: postconf waits before it believes a new one.
+func (p *patient) age() {
+	past := time.Now().Add(-time.Minute)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		must(p.t, os.Chtimes(filepath.Join(p.etc, name), past, past))
+	}
+}
+
+// faults are the faults among findings.
+func faults(findings []Finding) []Finding {
+	var found []Finding
+	for _, f := range findings {
+		if f.Status == Fault {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// mend runs those commands of a mend that do not need a running system.
+func (p *patient) mend(f Finding) {
+	p.t.Helper()
+	for line := range strings.Lines(f.Mend) {
+		word, _, _ := strings.Cut(line, " ")
+		if word != "postconf" && word != "chgrp" && word != "chmod" {
+			continue
+		}
+		if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
+			p.t.Errorf("%s: %v: %s", line, err, out)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/authkey/authkey/internal/mtaconf"
+	"github.com/authkey/authkey/internal/program"
+)
+
+// action is what the MTA should do while it cannot ask us.
+func (o Options) action() string { return mtaconf.DefaultAction(o.Config.Mode) }
+
+func (o Options) mta(context.Context) []Finding {
+	switch {
+	case o.Postfix != nil:
+		return []Finding{ok(CheckMTA, "Postfix, configured in %s", o.Postfix.ConfigDir)}
+	case o.Sendmail != nil:
+		return []Finding{ok(CheckMTA, "Sendmail, configured in %s", o.Sendmail.File)}
+	}
+	return []Finding{{CheckMTA, Fault, "no mail system to look at: " + program.OneLine(o.MTAErr),
+		"nobody asks the milter, and nothing about it can be checked",
+		"authkey-milter doctor --postfix-config DIR\nauthkey-milter doctor --sendmail-cf FILE"}}
+}
+
+// mendPostfix are the commands that make Postfix ask us as it should.
+func (o Options) mendPostfix(ctx context.Context) string {
+	edits, err := o.Postfix.Propose(ctx, o.Ours, o.action())
+	var unreachable *mtaconf.Unreachable
+	switch {
+	case errors.As(err, &unreachable):
+		return unreachable.Mend(o.file())
+	case err != nil:
+		return err.Error()
+	}
+	var commands []string
+	for _, e := range edits {
+		commands = append(commands, o.Postfix.EditCommand(e))
+	}
+	return strings.Join(append(commands, o.Postfix.Command("postfix", "reload")), "\n")
+}
+
+// setting says how to change milter.yaml, and to have it read.
+func (o Options) setting(line string) string {
+	return mtaconf.MendSetting(o.file(), line)
+}
+
+func (o Options) file() string {
+	if o.ConfigFile == "" {
+		return "/etc/authkey/milter.yaml"
+	}
+	return o.ConfigFile
+}
+
+// mendSendmail is what sendmail.mc should say.
+func (o Options) mendSendmail() string {
+	line, err := mtaconf.InputMailFilter(o.Ours, o.action(), o.Config.Verify.Timeout)
+	if err != nil {
+		return err.Error()
+	}
+	return "in sendmail.mc, behind filters that verify DKIM and before those that scan: " + line + "\n" + mtaconf.SendmailCommands
+}
+
+func (o Options) listed(ctx context.Context) []Finding {
+	switch {
+	case o.Postfix != nil:
+		return o.listedByPostfix(ctx)
+	case o.Sendmail == nil:
+		return nil
+	case o.Sendmail.Asks():
+		return []Finding{ok(CheckListed, "InputMailFilters has it")}
+	}
+	what := "sendmail.cf has no filter at the milter's socket"
+	if slices.ContainsFunc(o.Sendmail.Defined, func(f mtaconf.SendmailFilter) bool { return f.Ours }) {
+		what = "the milter is defined in sendmail.cf, but InputMailFilters lacks it"
+	}
+	return []Finding{{CheckListed, Fault, what, "no mail is checked, and keys are not removed", o.mendSendmail()}}
+}
+
+func (o Options) listedByPostfix(ctx context.Context) []Finding {
+	var faults []Finding
+	fault := func(what, why, mend string) {
+		faults = append(faults, Finding{CheckListed, Fault, what, why, mend})
+	}
+	const unchecked = "no mail that comes in there is checked, and keys are not removed"
+	astray := func(s mtaconf.Service) bool {
+		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.Astray || f.Former })
+	}
+	var asking []string
+	meant := false // some service asks us, or is meant to: then others need not
+	for _, s := range o.Postfix.Services {
+		if s.Border() && s.Asks() {
+			asking = append(asking, s.Name)
+		}
+		meant = meant || s.Border() && (s.Asks() || astray(s))
+	}
+	for _, s := range o.Postfix.Services {
+		switch {
+		case s.Reinjection && s.Asks():
+			fault(s.Name+" asks the milter again about mail that comes back from a content filter",
+				"its key is gone by then: it looks like mail without one", o.mendPostfix(ctx))
+		case s.Submission && !s.Asks() && len(o.Config.Attach.Domains) > 0 && !astray(s) && !s.NoMilters:
+			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", "our users' mail that comes in there gets no keys", o.mendPostfix(ctx))
+		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
+		case s.NoMilters:
+			fault(s.Name+" has no_milters in receive_override_options", unchecked,
+				o.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+o.Postfix.Command("postfix", "reload"))
+		default:
+			fault(s.Name+" does not have the milter in smtpd_milters", unchecked, o.mendPostfix(ctx))
+		}
+	}
+	if slices.ContainsFunc(o.Postfix.NonSMTPD, func(f mtaconf.Filter) bool { return f.Ours }) {
+		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", o.mendPostfix(ctx))
+	}
+	if len(faults) == 0 && len(asking) > 0 {
+		return []Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}
+	}
+	if len(faults) == 0 && !meant {
+		fault("no smtpd of master.cf asks the milter about mail from outside", "no mail is checked, and keys are not removed", o.Postfix.Command("postconf", "-M"))
+	}
+	return faults
+}
+
+// eachOurs calls f for each entry that is ours, or for a service that asks us.
+func (o Options) eachOurs(f func(service string, filter mtaconf.Filter)) {
+	if o.Postfix != nil {
+		for _, s := range o.Postfix.Services {
+			for _, filter := range s.Milters {
+				if filter.Ours && !s.NoMilters {
+					f(s.Name, filter)
+				}
+			}
+		}
+	}
+	if o.Sendmail != nil {
+		for _, filter := range o.Sendmail.Filters {
+			if filter.Ours {
+				f("Sendmail", filter.Filter)
+			}
+		}
+	}
+}
+
+func (o Options) path(ctx context.Context) []Finding {
+	if o.Postfix == nil {
+		return nil
+	}
+	var found []Finding
+	for _, s := range o.Postfix.Services {
+		for _, f := range s.Milters {
+			if f.Former {
+				found = append(found, Finding{CheckPath, Fault, fmt.Sprintf("%s is told %s, where the milter does not listen any more", s.Name, f.Text),
+					"Postfix asks there too, and does its default action", o.mendPostfix(ctx)})
+			}
+			if !f.Astray {
+				continue
+			}
+			seen := "is not chrooted"
+			if s.Chroot {
+				seen = "is chrooted in " + o.Postfix.QueueDir
+			}
+			found = append(found, Finding{CheckPath, Fault,
+				fmt.Sprintf("%s is told %s, but %s and looks at %s", s.Name, f.Text, seen, o.Postfix.OnHost(f.Socket, s.Chroot).Address),
+				"it cannot reach the milter, and does its default action", o.mendPostfix(ctx)})
+		}
+	}
+	if found != nil {
+		return found
+	}
+	o.eachOurs(func(service string, f mtaconf.Filter) {
+		found = append(found, ok(CheckPath, "%s comes to the milter by %s", service, f.Socket))
+	})
+	return found
+}
+
+func (o Options) defaultAction(ctx context.Context) []Finding {
+	var found []Finding
+	o.eachOurs(func(service string, f mtaconf.Filter) {
+		if mtaconf.Fits(f.DefaultAction, o.action()) {
+			found = append(found, ok(CheckDefault, "%s: %s while the milter cannot be asked, right for mode %s", service, f.DefaultAction, o.Config.Mode))
+			return
+		}
+		why := "while the milter is down mail goes round it, with its key in it"
+		if o.Config.Mode == "test" {
+			why = "in test mode a milter that is down should not hold up mail"
+		}
+		mend := o.mendSendmail
+		if o.Postfix != nil {
+			mend = func() string { return o.mendPostfix(ctx) }
+		}
+		found = append(found, Finding{CheckDefault, Fault,
+			fmt.Sprintf("%s does %s while the milter cannot be asked, in mode %s", service, f.DefaultAction, o.Config.Mode), why, mend()})
+	})
+	return found
+}
+
+func (o Options) order(ctx context.Context) []Finding {
+	var found []Finding
+	judge := func(service string, asks, wrong bool, m mtaconf.Misplacement, mend func() string) {
+		switch {
+		case wrong:
+			side := "after"
+			if m.Before {
+				side = "before"
+			}
+			found = append(found, Finding{CheckOrder, Fault, fmt.Sprintf("%s runs authkey %s %s", service, side, m.Filter.Text), m.Why, mend()})
+		case asks:
+			found = append(found, ok(CheckOrder, "%s runs authkey at the right place among its milters", service))
+		}
+	}
+	if p := o.Postfix; p != nil {
+		for _, s := range p.Services {
+			judge(s.Name, s.Asks(), s.Misplaced, s.Wrong, func() string { return o.mendPostfix(ctx) })
+		}
+	}
+	if s := o.Sendmail; s != nil {
+		judge("Sendmail", s.Asks(), s.Misplaced, s.Wrong, o.mendSendmail)
+	}
+	return found
+}
+
+// timeout looks at how long Sendmail waits. Postfix waits for five minutes for each
+// answer, and longer while the milter reports progress.
+func (o Options) timeout(context.Context) []Finding {
+	if o.Sendmail == nil {
+		return nil
+	}
+	var found []Finding
+	for _, f := range o.Sendmail.Filters {
+		switch {
+		case !f.Ours:
+		case f.EndTimeout < o.Config.Verify.Timeout:
+			found = append(found, Finding{CheckTimeout, Fault,
+				fmt.Sprintf("Sendmail waits for %v at the end of a message, and verify.timeout is %v", f.EndTimeout, o.Config.Verify.Timeout),
+				"where an Authentication Server is slow, Sendmail gives up and does its default action", o.mendSendmail()})
+		default:
+			found = append(found, ok(CheckTimeout, "Sendmail waits for %v at the end of a message", f.EndTimeout))
+		}
+	}
+	return found
+}

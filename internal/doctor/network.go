@@ -1,0 +1,226 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/smtp"
+	"net/textproto"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/verifier"
+)
+
+const (
+	// probeDomain is what name servers are asked about, and where mail is said to
+	// go: RFC 2606 keeps it for such uses.
+	probeDomain = "example.com"
+	// notifyTimeout bounds the conversation with notify.smtp.
+	notifyTimeout = 5 * time.Second
+	// atOnce bounds the questions that are open at a time.
+	atOnce = 8
+	// maxReply bounds what is repeated of a server's reply.
+	maxReply = 200
+)
+
+// dns asks every name server by itself: one that is dead costs a second now and
+// then, and shows nowhere else.
+func (o Options) dns(ctx context.Context) []Finding {
+	servers := verifier.NameServers(o.Verifier)
+	source := "dns.servers in " + o.file()
+	if len(o.Verifier.Resolvers) == 0 {
+		source = "/etc/resolv.conf"
+	}
+	if len(servers) == 0 {
+		return []Finding{{CheckDNS, Fault, "there is no name server", "every verification ends in temperror", "put one into " + source}}
+	}
+	found := make([]Finding, len(servers))
+	var all sync.WaitGroup
+	for i, server := range servers {
+		all.Go(func() {
+			opts := o.Verifier
+			opts.Resolvers = []string{server.String()}
+			v := verifier.New(opts)
+			defer v.Close()
+			d := v.Discover(ctx, probeDomain)
+			if d.Err == nil {
+				found[i] = ok(CheckDNS, "name server %s answers, after %.1f ms", server, float64(d.Took.Microseconds())/1000)
+				return
+			}
+			why := "lookups that ask it first are late"
+			if len(servers) == 1 {
+				why = "every verification ends in temperror"
+			}
+			found[i] = Finding{CheckDNS, Fault, fmt.Sprintf("name server %s: %v", server, d.Err), why,
+				fmt.Sprintf("mend the server, or take %s out of %s", server.Addr(), source)}
+		})
+	}
+	all.Wait()
+	return found
+}
+
+// notify says to notify.smtp what it would hear before a notice and before a DSN,
+// and no more.
+func (o Options) notify(ctx context.Context) []Finding {
+	address := o.Config.Notify.SMTP
+	recipients := []string{"postmaster@" + probeDomain} // a DSN goes to a stranger
+	if len(o.Config.LocalDomains) > 0 {
+		recipients = append(recipients, "postmaster@"+o.Config.LocalDomains[0]) // a notice stays here
+	}
+	err := o.tryEnvelopes(ctx, address, recipients)
+	if err == nil {
+		return []Finding{ok(CheckNotify, "%s takes mail from the null sender to %s", address, strings.Join(recipients, " and "))}
+	}
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		return []Finding{{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s: %v", address, err),
+			"notices and DSNs cannot be handed over: mail that needs one is deferred",
+			o.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server of yours`)}}
+	}
+	mend := o.setting(`notify: {smtp: "HOST:PORT"}   # one that relays for this host`)
+	if o.Postfix != nil {
+		mend = strings.Join([]string{
+			o.Postfix.Command("postconf", "-M", "127.0.0.1:10026/inet=127.0.0.1:10026 inet n - n - - smtpd"),
+			o.Postfix.Command("postconf", "-P", "127.0.0.1:10026/inet/smtpd_milters=", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8"),
+			o.Postfix.Command("postfix", "reload"), o.setting(`notify: {smtp: "127.0.0.1:10026"}`)}, "\n")
+	}
+	return []Finding{{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s does not relay for us: %v", address, err),
+		"DSNs and notices are refused: mail that needs one is deferred on each retry", mend}}
+}
+
+// A refusal is a reply to one of our commands.
+type refusal struct {
+	command string
+	reply   *textproto.Error
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s: %d %q", r.command, r.reply.Code, r.reply.Msg[:min(len(r.reply.Msg), maxReply)])
+}
+
+// tryEnvelopes begins a transaction with the null sender for each recipient, and
+// resets it.
+func (o Options) tryEnvelopes(ctx context.Context, address string, recipients []string) error {
+	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	c, err := smtp.NewClient(conn, "")
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("no SMTP greeting: %w", err)
+	}
+	defer c.Close()
+	if err := c.Hello(o.Hostname); err != nil {
+		return explain("EHLO", err)
+	}
+	for _, to := range recipients {
+		if err := c.Mail(""); err != nil {
+			return explain("MAIL FROM:<>", err)
+		}
+		if err := c.Rcpt(to); err != nil {
+			return explain("RCPT TO:<"+to+">", err)
+		}
+		if err := c.Reset(); err != nil {
+			return explain("RSET", err)
+		}
+	}
+	_ = c.Quit() // whatever it answers to that
+	return nil
+}
+
+func explain(command string, err error) error {
+	var reply *textproto.Error
+	if errors.As(err, &reply) {
+		return &refusal{command, reply}
+	}
+	return fmt.Errorf("%s: %w", command, err)
+}
+
+// probeKey is nobody's AuthKey.
+const probeKey = "authkey-doctor-asks-whether-you-are-there"
+
+// ownServers asks every AS of our own domains about a key that is none. Who asks us
+// from outside gets no better answer.
+func (o Options) ownServers(ctx context.Context) []Finding {
+	if len(o.Config.LocalDomains) == 0 {
+		return []Finding{inapplicable(CheckAS, "local_domains is empty")}
+	}
+	found := make([][]Finding, len(o.Config.LocalDomains))
+	v := verifier.New(o.Verifier)
+	defer v.Close()
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, domain := range o.Config.LocalDomains {
+		group.Go(func() error {
+			found[i] = o.ownServer(ctx, v, domain)
+			return nil
+		})
+	}
+	_ = group.Wait() // nobody fails
+	var all []Finding
+	for _, f := range found {
+		all = append(all, f...)
+	}
+	return all
+}
+
+func (o Options) ownServer(ctx context.Context, v *verifier.Verifier, domain string) []Finding {
+	const cannot = "others cannot verify our users' mail: it is deferred, or taken for forged where the domain says req=yes"
+	look := "authkey-milter lookup " + domain
+	d := v.Discover(ctx, domain)
+	switch {
+	case d.Err != nil:
+		return []Finding{inapplicable(CheckAS, "%s: %v", domain, d.Err)} // that is dns's fault
+	case !d.Published:
+		return []Finding{inapplicable(CheckAS, "%s publishes no Authentication Server", domain)}
+	case len(d.Used) == 0:
+		return []Finding{{CheckAS, Fault, fmt.Sprintf("%s publishes AS records, and none can be used: %v", domain, d.Refused[0].Why), cannot, look}}
+	}
+	address, err := wire.ParseAddress("postmaster@" + domain)
+	if err != nil {
+		return []Finding{inapplicable(CheckAS, "%s: %v", domain, err)}
+	}
+	key, err := wire.ParseKey(probeKey)
+	if err != nil {
+		return []Finding{inapplicable(CheckAS, "%v", err)}
+	}
+	var found []Finding
+	for _, record := range d.Used {
+		r := v.Ask(ctx, record.Server, verifier.Query{Address: address, Key: key})
+		if r.Reason == verifier.ReasonInvalidKey {
+			found = append(found, ok(CheckAS, "%s: %s answers, after %.1f ms", domain, record.Server, float64(r.ASTime.Microseconds())/1000))
+			continue
+		}
+		found = append(found, Finding{CheckAS, Fault, fmt.Sprintf("%s: Authentication Server %s: %s", domain, record.Server, reason(r)), cannot, mendAS(o, r, look)})
+	}
+	return found
+}
+
+func reason(r verifier.Result) string {
+	if r.Reason == "" {
+		return string(r.Status) + " for a key that is none"
+	}
+	return string(r.Status) + ", " + string(r.Reason)
+}
+
+// mendAS says where to look for what a question to an AS came to.
+func mendAS(o Options, r verifier.Result, look string) string {
+	switch r.Reason {
+	case verifier.ReasonASForbidden:
+		return o.setting("verify: {allow_networks: [...], allow_ports: [...]}   # if it is meant for this network only")
+	case verifier.ReasonASNotServed:
+		return "on the Authentication Server, add the domain to server.yaml: domains\n" + look
+	}
+	return "on the Authentication Server: systemctl status authkey-server\n" + look
+}

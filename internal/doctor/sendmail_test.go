@@ -1,0 +1,76 @@
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/authkey/authkey/internal/mtaconf"
+)
+
+// sendmailCF has Sendmail's own m4 make a sendmail.cf with these filters.
+func (p *patient) sendmailCF(filters ...string) {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	mc := filepath.Join(dir, "sendmail.mc")
+	must(p.t, os.WriteFile(mc, []byte("OSTYPE(`linux')dnl\n"+strings.Join(filters, "\n")+"\nMAILER(`smtp')dnl\n"), 0o644))
+	cf := filepath.Join(sendmailPrefix, "usr/share/sendmail/cf") + "/"
+	out, err := exec.Command("m4", "-D_CF_DIR_="+cf, cf+"m4/cf.m4", mc).Output()
+	must(p.t, err)
+	p.cf = filepath.Join(dir, "sendmail.cf")
+	must(p.t, os.WriteFile(p.cf, out, 0o644))
+}
+
+// TestPlantedFaultsOfSendmail is TestPlantedFaults for what Sendmail says otherwise.
+func TestPlantedFaultsOfSendmail(t *testing.T) {
+	c := newClinic(t)
+	for _, tc := range []struct {
+		name  string
+		plant func(p *patient, ours string) // ours is the line that setup prints
+		check string
+		what  string
+	}{
+		{"nothing", func(p *patient, ours string) { p.sendmailCF(ours) }, "", ""},
+		{"behind a verifier", func(p *patient, ours string) {
+			p.sendmailCF("INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
+		}, "", ""},
+		{"not listed", func(p *patient, _ string) { p.sendmailCF() }, CheckListed, "no filter at the milter's socket"},
+		{"defined only", func(p *patient, ours string) {
+			p.sendmailCF(strings.Replace(ours, "INPUT_MAIL_FILTER", "MAIL_FILTER", 1))
+		}, CheckListed, "InputMailFilters lacks it"},
+		{"no F=T while enforcing", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, ", F=T", "", 1)) },
+			CheckDefault, "Sendmail does accept"},
+		{"F=T in test mode", func(p *patient, ours string) { p.sendmailCF(ours); p.yaml += "mode: test\n" },
+			CheckDefault, "Sendmail does tempfail"},
+		{"before a verifier", func(p *patient, ours string) {
+			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
+		}, CheckOrder, "Sendmail runs authkey before inet:8891@localhost"},
+		{"impatient", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, "E:60s", "E:2s", 1)) },
+			CheckTimeout, "waits for 2s at the end of a message, and verify.timeout is 3s"},
+		{"socket mode", func(p *patient, ours string) {
+			p.sendmailCF("define(`confRUN_AS_USER', `postfix:postfix')", ours)
+			must(p.t, os.Chmod(p.socket, 0o600))
+		}, CheckAccess, "user postfix may not write to the socket"},
+		{"socket mode, for root", func(p *patient, ours string) {
+			p.sendmailCF(ours)
+			must(p.t, os.Chmod(p.socket, 0o600))
+		}, "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := c.patient(t)
+			ours, err := mtaconf.InputMailFilter(mtaconf.Ours{Sockets: []mtaconf.Socket{{Network: "unix", Address: p.socket}}}, "tempfail", 3*time.Second)
+			must(t, err)
+			tc.plant(p, ours)
+			found := p.examine()
+			mend := ""
+			if tc.check != "" && tc.check != CheckAccess {
+				mend = fmt.Sprintf("INPUT_MAIL_FILTER(`authkey', `S=unix:%s", p.socket)
+			}
+			checkFaults(t, found, tc.check, tc.what, mend)
+		})
+	}
+}

@@ -1,0 +1,214 @@
+package mtaconf
+
+import (
+	"net"
+	"os"
+	"slices"
+	"strings"
+)
+
+// A Filter is an entry of a list of milters.
+type Filter struct {
+	Text   string // as it is written
+	Socket Socket // zero where Text cannot be read
+	// DefaultAction is what the MTA does while the filter cannot be asked: accept,
+	// tempfail, reject … In lists it is the entry's own, empty where it has none.
+	DefaultAction string
+	// Ours: it is authkey.
+	Ours bool
+	// Astray: it names authkey's socket as others see it, but the MTA's process, which
+	// is or is not chrooted, looks for it elsewhere.
+	Astray bool
+	// Former: Apply put it there, for a socket on which the milter listened then.
+	Former bool
+}
+
+// stale reports whether the filter is an entry of authkey's that leads nowhere.
+func (f Filter) stale() bool { return f.Astray || f.Former }
+
+// parseList reads a value of smtpd_milters: sockets, or { socket, name=value … },
+// with blanks or commas between.
+func parseList(value string) []Filter {
+	var filters []Filter
+	for _, text := range splitList(value) {
+		f := Filter{Text: text}
+		socket := text
+		if inner, ok := strings.CutPrefix(text, "{"); ok {
+			parts := splitList(strings.TrimSuffix(inner, "}"))
+			socket = ""
+			if len(parts) > 0 {
+				socket = parts[0]
+				f.DefaultAction = attribute(parts[1:], "default_action")
+			}
+		}
+		f.Socket, _ = parsePostfix(socket) // zero where it cannot be read
+		filters = append(filters, f)
+	}
+	return filters
+}
+
+// attribute finds name=value, or {name = value}.
+func attribute(parts []string, name string) string {
+	for _, part := range parts {
+		key, value, _ := strings.Cut(strings.Trim(part, "{}"), "=")
+		if strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// splitList splits at blanks and commas outside of braces.
+func splitList(s string) []string {
+	var parts []string
+	depth, start := 0, -1
+	for i, c := range s {
+		blank := strings.ContainsRune(", \t\r\n", c)
+		switch {
+		case c == '{':
+			depth++
+		case c == '}' && depth > 0:
+			depth--
+		}
+		if start < 0 && !blank {
+			start = i
+		}
+		if start >= 0 && blank && depth == 0 {
+			parts = append(parts, s[start:i])
+			start = -1
+		}
+	}
+	if start >= 0 {
+		parts = append(parts, s[start:])
+	}
+	return parts
+}
+
+// hasOurs reports whether one of them is authkey.
+func hasOurs(filters []Filter) bool {
+	return slices.ContainsFunc(filters, func(f Filter) bool { return f.Ours })
+}
+
+// A Misplacement is a filter on the wrong side of authkey.
+type Misplacement struct {
+	Filter Filter
+	Why    string
+	Before bool // authkey runs before it, and should run after it
+}
+
+// OpenDKIMConf is where OpenDKIM says whether it signs or verifies.
+const OpenDKIMConf = "/etc/opendkim.conf"
+
+// maxOpenDKIMConf bounds what is read of it.
+const maxOpenDKIMConf = 1 << 20
+
+// OpenDKIMMode reads Mode of an opendkim.conf(5): letters of "sv", which is also its
+// default, and what counts where the file cannot be read.
+func OpenDKIMMode(path string) string {
+	b, err := os.ReadFile(path)
+	mode := "sv"
+	if err != nil || len(b) > maxOpenDKIMConf {
+		return mode
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) >= 2 && strings.EqualFold(f[0], "Mode") {
+			mode = strings.ToLower(f[1])
+		}
+	}
+	return mode
+}
+
+// A role is what a filter does, as far as its place beside authkey depends on it.
+type role int
+
+const (
+	unknown  role = iota
+	dkim          // signs, verifies, or both
+	verifier      // SPF or DMARC
+	sealer        // ARC
+	scanner       // for spam or viruses, or it signs after having changed mail
+)
+
+// wellKnown are parts of sockets' names, and ports of packages' defaults.
+var wellKnown = []struct {
+	part, port string
+	role       role
+}{
+	{"dmarc", "8893", verifier},
+	{"spf", "", verifier},
+	{"openarc", "8894", sealer},
+	{"dkim", "8891", dkim},
+	{"rspamd", "11332", scanner},
+	{"spamass", "", scanner},
+	{"clam", "", scanner},
+	{"amavis", "", scanner},
+	{"mimedefang", "", scanner},
+}
+
+func (f Filter) role() role {
+	address := strings.ToLower(f.Socket.Address)
+	port := ""
+	if f.Socket.Network == "inet" {
+		_, port, _ = net.SplitHostPort(address)
+	}
+	for _, known := range wellKnown {
+		if strings.Contains(address, known.part) || port != "" && port == known.port {
+			return known.role
+		}
+	}
+	return unknown
+}
+
+// place says on which side of authkey a filter belongs: -1 before it, 1 after it, 0
+// on either; and why.
+func (f Filter) place(submission bool, dkimMode string) (side int, why string) {
+	const changed = "what it signs or judges is changed by authkey afterwards"
+	switch f.role() {
+	case sealer, scanner:
+		return 1, changed
+	case dkim:
+		if strings.Contains(dkimMode, "s") && (submission || !strings.Contains(dkimMode, "v")) {
+			return 1, "a DKIM signer must see the header as authkey leaves it"
+		}
+		if !submission {
+			return -1, "authkey reads the results of DKIM verification"
+		}
+	case verifier:
+		if !submission {
+			return -1, "authkey reads the results of SPF and DMARC"
+		}
+	}
+	return 0, ""
+}
+
+// misplaced finds the first filter on the wrong side of authkey.
+func misplaced(filters []Filter, submission bool, dkimMode string) (Misplacement, bool) {
+	at := slices.IndexFunc(filters, func(f Filter) bool { return f.Ours })
+	if at < 0 {
+		return Misplacement{}, false
+	}
+	for i, f := range filters {
+		side, why := f.place(submission, dkimMode)
+		if !f.Ours && (side > 0 && i < at || side < 0 && i > at) {
+			return Misplacement{Filter: f, Why: why, Before: i > at}, true
+		}
+	}
+	return Misplacement{}, false
+}
+
+// insert puts ours where it belongs: behind the last filter that must run before it,
+// else before the first that must run after it, else at the end.
+func insert(filters []Filter, ours Filter, submission bool, dkimMode string) []Filter {
+	at := len(filters)
+	for i := len(filters) - 1; i >= 0; i-- {
+		side, _ := filters[i].place(submission, dkimMode)
+		if side < 0 {
+			at = i + 1
+			break
+		}
+		if side > 0 {
+			at = i
+		}
+	}
+	return slices.Insert(slices.Clone(filters), at, ours)
+}

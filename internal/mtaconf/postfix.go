@@ -1,0 +1,286 @@
+package mtaconf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrNoPostfix says that there is no postconf(1).
+var ErrNoPostfix = errors.New("no Postfix on this machine")
+
+// postconfTimeout bounds each run of postconf.
+const postconfTimeout = 10 * time.Second
+
+// A Postfix is what a Postfix's configuration says about milters.
+type Postfix struct {
+	ConfigDir string
+	QueueDir  string
+	Owner     string // the user that talks to milters
+	// NonSMTPD are the milters for mail that does not come by SMTP.
+	NonSMTPD []Filter
+	// Services are the SMTP servers of master.cf, in its order.
+	Services []Service
+
+	explicit bool // the directory was named: commands name it too
+	postconf string
+	main     map[string]string // references expanded
+	dkimMode string
+	attach   bool
+}
+
+// A Service is an SMTP server of master.cf.
+type Service struct {
+	Name   string // as postconf has it: smtp/inet
+	Chroot bool
+	// Milters are those that it asks, each with the DefaultAction that holds for it.
+	Milters []Filter
+	// NoMilters: receive_override_options keeps it from asking any. OtherOverrides
+	// are the options beside that one.
+	NoMilters      bool
+	OtherOverrides string
+	// Submission: our own users hand mail in here.
+	Submission bool
+	// Reinjection: a content filter hands back here what was filtered before.
+	Reinjection bool
+	// Wrong is a filter on the wrong side of authkey, if Misplaced.
+	Wrong     Misplacement
+	Misplaced bool
+
+	own           map[string]string // parameters of its own
+	defaultAction string
+}
+
+// Options say which Postfix to read, and whose.
+type Options struct {
+	ConfigDir    string   // empty: Postfix's own
+	Daemons      []string // milter_macro_daemon_name of submissions
+	OpenDKIMConf string
+	Ours         Ours
+	// Attach: the milter puts keys on our users' mail, so submission has to ask it
+	// too.
+	Attach bool
+}
+
+// parameters are those that are read of main.cf.
+var parameters = []string{"config_directory", "queue_directory", "mail_owner", "compatibility_level",
+	"smtpd_milters", "non_smtpd_milters", "milter_default_action", "content_filter",
+	"milter_macro_daemon_name", "receive_override_options"}
+
+// ReadPostfix reads the configuration of a Postfix. The error wraps ErrNoPostfix
+// where there is none.
+func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
+	command, err := postconfCommand()
+	if err != nil {
+		return nil, err
+	}
+	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkimMode: OpenDKIMMode(o.OpenDKIMConf), attach: o.Attach}
+	out, err := p.run(ctx, append([]string{"-x"}, parameters...)...)
+	if err != nil {
+		return nil, err
+	}
+	p.main = settings(out)
+	p.QueueDir, p.Owner = p.main["queue_directory"], p.main["mail_owner"]
+	if !p.explicit {
+		p.ConfigDir = p.main["config_directory"]
+	}
+	if err := p.readServices(ctx, o.Daemons); err != nil {
+		return nil, err
+	}
+	p.findOurs(o.Ours.Sockets)
+	return p, nil
+}
+
+func postconfCommand() (string, error) {
+	for _, name := range []string{"postconf", "/usr/sbin/postconf", "/usr/local/sbin/postconf"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", ErrNoPostfix
+}
+
+// run runs postconf on the configuration.
+func (p *Postfix) run(ctx context.Context, args ...string) (string, error) {
+	if p.explicit {
+		args = append([]string{"-c", p.ConfigDir}, args...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.postconf, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("postconf: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.String(), nil
+}
+
+// settings reads "name = value", one a line.
+func settings(out string) map[string]string {
+	m := map[string]string{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(line, "=")
+		m[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return m
+}
+
+func (p *Postfix) readServices(ctx context.Context, daemons []string) error {
+	out, err := p.run(ctx, "-F", "*/*/chroot", "*/*/command")
+	if err != nil {
+		return err
+	}
+	own, err := p.run(ctx, "-Px")
+	if err != nil {
+		return err
+	}
+	overrides := settings(own)
+	chroot := map[string]string{}
+	for line := range strings.Lines(out) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " = ")
+		if name, ok := strings.CutSuffix(key, "/chroot"); ok {
+			chroot[name] = value
+			continue
+		}
+		name, ok := strings.CutSuffix(key, "/command")
+		command := strings.Fields(value)
+		if !ok || len(command) == 0 || filepath.Base(command[0]) != "smtpd" {
+			continue
+		}
+		s := Service{Name: name, own: map[string]string{}}
+		for key, value := range overrides {
+			if parameter, ok := strings.CutPrefix(key, name+"/"); ok {
+				s.own[parameter] = value
+			}
+		}
+		p.Services = append(p.Services, p.complete(s, chroot[name], daemons))
+	}
+	if p.contentFiltered() {
+		for i := range p.Services {
+			filter, ok := p.Services[i].own["content_filter"]
+			p.Services[i].Reinjection = ok && filter == ""
+		}
+	}
+	return nil
+}
+
+// complete fills in what a service's parameters say.
+func (p *Postfix) complete(s Service, chroot string, daemons []string) Service {
+	value := func(name string) string {
+		if v, ok := s.own[name]; ok {
+			return v
+		}
+		return p.main[name]
+	}
+	s.Chroot = chroot == "y" || chroot == "-" && p.chrootByDefault()
+	options := splitList(value("receive_override_options"))
+	others := slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "no_milters" })
+	s.NoMilters, s.OtherOverrides = len(others) < len(options), strings.Join(others, ",")
+	s.defaultAction = value("milter_default_action")
+	name, kind, _ := strings.Cut(s.Name, "/")
+	port := name[strings.LastIndexByte(name, ':')+1:]
+	s.Submission = kind == "inet" && slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port) ||
+		slices.ContainsFunc(daemons, func(d string) bool { return strings.EqualFold(d, value("milter_macro_daemon_name")) })
+	s.Milters = parseList(value("smtpd_milters"))
+	return s
+}
+
+// chrootByDefault is what "-" means in master.cf's column.
+func (p *Postfix) chrootByDefault() bool {
+	major, _, _ := strings.Cut(p.main["compatibility_level"], ".")
+	level, err := strconv.Atoi(major)
+	return err == nil && level < 1
+}
+
+// contentFiltered reports whether mail goes through a content filter and comes back.
+func (p *Postfix) contentFiltered() bool {
+	return p.main["content_filter"] != "" ||
+		slices.ContainsFunc(p.Services, func(s Service) bool { return s.own["content_filter"] != "" })
+}
+
+// findOurs marks the filters that are authkey, and looks at their places.
+func (p *Postfix) findOurs(ours []Socket) {
+	former := p.former()
+	mark := func(filters []Filter, chroot bool) {
+		for i := range filters {
+			f := &filters[i]
+			f.Ours = slices.ContainsFunc(ours, p.OnHost(f.Socket, chroot).same)
+			f.Former = !f.Ours && slices.Contains(former, compact(f.Text))
+			f.Astray = !f.Ours && !f.Former && slices.ContainsFunc(ours, p.OnHost(f.Socket, !chroot).same)
+		}
+	}
+	p.NonSMTPD = parseList(p.main["non_smtpd_milters"])
+	mark(p.NonSMTPD, false)
+	for i := range p.Services {
+		s := &p.Services[i]
+		mark(s.Milters, s.Chroot)
+		for k := range s.Milters {
+			if f := &s.Milters[k]; f.DefaultAction == "" {
+				f.DefaultAction = s.defaultAction
+			}
+		}
+		s.Wrong, s.Misplaced = misplaced(s.Milters, s.Submission, p.dkimMode)
+	}
+}
+
+// OnHost is the socket to which a process of Postfix connects, as the host names
+// it: a relative path begins at the queue directory, and to a chrooted process an
+// absolute one does as well.
+func (p *Postfix) OnHost(s Socket, chroot bool) Socket {
+	if s.Network == "unix" && (chroot || !filepath.IsAbs(s.Address)) {
+		s.Address = filepath.Join(p.QueueDir, s.Address)
+	}
+	return s
+}
+
+// Asks reports whether the service asks authkey.
+func (s Service) Asks() bool { return !s.NoMilters && hasOurs(s.Milters) }
+
+// OptsOut reports whether the service itself, not main.cf, says that it asks others
+// or nobody.
+func (s Service) OptsOut() bool {
+	_, list := s.own["smtpd_milters"]
+	return list && !hasOurs(s.Milters) || s.NoMilters && s.own["receive_override_options"] != ""
+}
+
+// Border reports whether mail of strangers comes in at the service.
+func (s Service) Border() bool { return !s.Submission && !s.Reinjection }
+
+// Stock reports whether it is port 25 itself, by the name that it usually has.
+func (s Service) Stock() bool {
+	name, _, _ := strings.Cut(s.Name, "/")
+	port := name[strings.LastIndexByte(name, ':')+1:]
+	return s.Name == "smtpd/pass" || port == "smtp" || port == "25"
+}
+
+// Command is a shell command line of one of Postfix's programs for this
+// configuration.
+func (p *Postfix) Command(program string, args ...string) string {
+	words := []string{program}
+	if p.explicit {
+		words = append(words, "-c", quote(p.ConfigDir))
+	}
+	for _, arg := range args {
+		words = append(words, quote(arg))
+	}
+	return strings.Join(words, " ")
+}
+
+// quote makes a word for the shell.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,@%+", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

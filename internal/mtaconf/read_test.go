@@ -1,0 +1,201 @@
+package mtaconf
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/authkey/authkey/internal/config"
+)
+
+func TestReadPostfix(t *testing.T) {
+	s := newSite(t, "smtpd_milters = unix:/authkey/milter.sock, unix:authkey/milter.sock\nnon_smtpd_milters = inet:[::1]:1\n",
+		"smtp inet n - y - - smtpd\n2500 inet n - - - - smtpd\n"+
+			"submissions inet n - n - - smtpd -o { receive_override_options = no_address_mappings, no_milters }\ncleanup unix n - y - 0 cleanup\n")
+	p := s.read(t)
+	if p.QueueDir != s.queue || p.Owner != "postfix" || p.ConfigDir != s.dir || len(p.NonSMTPD) != 1 || p.NonSMTPD[0].Ours {
+		t.Errorf("%+v", p)
+	}
+	type view struct {
+		Name                              string
+		Chroot, NoMilters, Submission     bool
+		First, Second, Asks, Border, Port bool
+	}
+	var got []view
+	for _, v := range p.Services {
+		got = append(got, view{v.Name, v.Chroot, v.NoMilters, v.Submission, v.Milters[0].Ours, v.Milters[1].Ours, v.Asks(), v.Border(), v.Stock()})
+		if v.Milters[0].DefaultAction != "tempfail" {
+			t.Errorf("%s: default action %q", v.Name, v.Milters[0].DefaultAction)
+		}
+	}
+	want := []view{
+		{"smtp/inet", true, false, false, true, true, true, true, true},
+		{"2500/inet", false, false, false, false, true, true, true, false},
+		{"submissions/inet", false, true, true, false, true, false, false, false},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	s.write(t, "main.cf", "compatibility_level = 0\nqueue_directory = "+s.queue+"\n")
+	if p := s.read(t); !p.Services[1].Chroot {
+		t.Error("compatibility_level 0 does not chroot by default")
+	}
+	if _, err := ReadPostfix(t.Context(), Options{ConfigDir: s.dir + "/none"}); err == nil || errors.Is(err, ErrNoPostfix) {
+		t.Errorf("no main.cf: %v", err)
+	}
+	t.Setenv("PATH", "")
+	if _, err := os.Stat("/usr/sbin/postconf"); err == nil {
+		s.read(t) // found outside of PATH
+	}
+}
+
+func TestParseList(t *testing.T) {
+	got := parseList("inet:localhost:8891,unix:/a  { unix:b, default_action = accept, command_timeout={ 3s } } {inet:x:1 {default_action = reject}}, nonsense {} $ref")
+	want := []Filter{
+		{Text: "inet:localhost:8891", Socket: Socket{"inet", "localhost:8891"}},
+		{Text: "unix:/a", Socket: Socket{"unix", "/a"}},
+		{Text: "{ unix:b, default_action = accept, command_timeout={ 3s } }", Socket: Socket{"unix", "b"}},
+		{Text: "{inet:x:1 {default_action = reject}}", Socket: Socket{"inet", "x:1"}, DefaultAction: "reject"},
+		{Text: "nonsense"}, {Text: "{}"}, {Text: "$ref"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSame(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "run"), 0o755))
+	must(t, os.Symlink("run", filepath.Join(dir, "link")))
+	for _, tc := range []struct {
+		theirs, ours string
+		want         bool
+	}{
+		{"unix:" + dir + "/link/s", "unix:" + dir + "/run/s", true},
+		{"unix:/a/../b", "unix:/b", true},
+		{"unix:/a", "inet:a:1", false},
+		{"inet:localhost:8", "inet:127.0.0.1:8", true},
+		{"inet:localhost:8", "inet:[::]:8", true},
+		{"inet:192.0.2.1:8", "inet::8", true},
+		{"inet:192.0.2.1:8", "inet:127.0.0.1:8", false},
+		{"inet:127.0.0.1:8", "inet:127.0.0.1:9", false},
+	} {
+		theirs, err := parsePostfix(tc.theirs)
+		must(t, err)
+		ours, err := parsePostfix(tc.ours)
+		must(t, err)
+		if got := theirs.same(ours); got != tc.want {
+			t.Errorf("%s, %s: %v", tc.theirs, tc.ours, got)
+		}
+	}
+	for _, bad := range []string{"", "unix:", "inet:8", "tcp:a:1", "inet:a:"} {
+		if s, err := parsePostfix(bad); err == nil {
+			t.Errorf("%q is %v", bad, s)
+		}
+	}
+}
+
+func TestReadSendmail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sendmail.cf")
+	must(t, os.WriteFile(path, []byte(`# X comment
+O InputMailFilters=dkim-filter, authkey
+O RunAsUser=smmsp:smmsp
+Xauthkey, S=local:/run/authkey/milter.sock, F=T,
+	T=S:30s;R:30s;E:2m
+Xdkim-filter, S=inet:8891@localhost
+Xunused, S=inet6:1@::1, F=R, T=E:90
+`), 0o644))
+	ours := Ours{Sockets: []Socket{{"unix", "/run/authkey/milter.sock"}}}
+	got, err := ReadSendmail(path, path+".none", ours)
+	must(t, err)
+	authkey := SendmailFilter{"authkey", Filter{"local:/run/authkey/milter.sock", Socket{"unix", "/run/authkey/milter.sock"}, "tempfail", true, false, false}, 2 * time.Minute}
+	dkim := SendmailFilter{"dkim-filter", Filter{Text: "inet:8891@localhost", Socket: Socket{"inet", "localhost:8891"}, DefaultAction: "accept"}, 5 * time.Minute}
+	unused := SendmailFilter{"unused", Filter{Text: "inet6:1@::1", Socket: Socket{"inet", "[::1]:1"}, DefaultAction: "reject"}, 90 * time.Second}
+	want := &Sendmail{File: path, RunAsUser: "smmsp", Filters: []SendmailFilter{dkim, authkey}, Defined: []SendmailFilter{authkey, dkim, unused}}
+	if diff := cmp.Diff(want, got); diff != "" || !got.Asks() {
+		t.Error(diff)
+	}
+	if _, err := ReadSendmail(path+".none", "", ours); !errors.Is(err, ErrNoSendmail) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestInputMailFilter(t *testing.T) {
+	for _, tc := range []struct {
+		socket Socket
+		action string
+		verify time.Duration
+		want   string
+	}{
+		{Socket{"unix", "/run/authkey/milter.sock"}, "tempfail", 10 * time.Second, "INPUT_MAIL_FILTER(`authkey', `S=unix:/run/authkey/milter.sock, F=T, T=S:30s;R:30s;E:60s')dnl"},
+		{Socket{"inet", ":8890"}, "accept", time.Minute, "INPUT_MAIL_FILTER(`authkey', `S=inet:8890@127.0.0.1, T=S:30s;R:30s;E:130s')dnl"},
+		{Socket{"inet", "[::1]:8890"}, "accept", 0, "INPUT_MAIL_FILTER(`authkey', `S=inet6:8890@::1, T=S:30s;R:30s;E:60s')dnl"},
+	} {
+		got, err := InputMailFilter(Ours{Sockets: []Socket{tc.socket}}, tc.action, tc.verify)
+		if err != nil || got != tc.want {
+			t.Errorf("%s, %v\nwant %s", got, err, tc.want)
+		}
+		// It is what we read.
+		read := parseX(got[len("INPUT_MAIL_FILTER(`"):][:len("authkey")] + ", " + got[len("INPUT_MAIL_FILTER(`authkey', `"):len(got)-len("')dnl")])
+		if read.Name != "authkey" || read.DefaultAction != tc.action || !read.Socket.same(tc.socket) {
+			t.Errorf("read as %+v", read)
+		}
+	}
+	if _, err := InputMailFilter(Ours{}, "accept", 0); err == nil {
+		t.Error("a filter without socket")
+	}
+}
+
+// TestListening asks systemd only where the configuration does not say.
+func TestListening(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	systemctl := func(script string) {
+		must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+script), 0o755))
+	}
+	load := func(yaml string) *config.Loaded {
+		path := filepath.Join(t.TempDir(), "milter.yaml")
+		must(t, os.WriteFile(path, []byte(yaml), 0o644))
+		loaded, err := config.Load(path, nil)
+		must(t, err)
+		return loaded
+	}
+	byUnit := Ours{[]Socket{{"unix", "/var/spool/postfix/authkey/milter.sock"}, {"inet", "127.0.0.1:8890"}}, SocketUnit}
+	byDefault := Ours{Sockets: []Socket{{"unix", "/run/authkey/milter.sock"}}}
+	const listens = "echo '/var/spool/postfix/authkey/milter.sock (Stream)\n/x (Datagram)\n127.0.0.1:8890 (Stream)\nodd (Stream)'\n"
+	for _, tc := range []struct {
+		name, script, yaml string
+		want               Ours
+	}{
+		{"no systemd", "", "", byDefault},
+		{"no unit", "echo\n", "", byDefault},
+		{"systemd does not run", listens + "exit 1\n", "", byDefault},
+		{"unit", listens, "", byUnit},
+		{"set", listens, "listen: ['unix:/a', 'inet:1@127.0.0.1']\n", Ours{Sockets: []Socket{{"unix", "/a"}, {"inet", "127.0.0.1:1"}}}},
+	} {
+		if tc.script != "" {
+			systemctl(tc.script)
+		}
+		if diff := cmp.Diff(tc.want, Listening(t.Context(), load(tc.yaml))); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}
+
+func FuzzLists(f *testing.F) {
+	f.Add("inet:a:1, { unix:b, default_action = accept } $c")
+	f.Add("{{}} }{ ,")
+	f.Fuzz(func(t *testing.T, s string) {
+		filters := parseList(s)
+		if again := parseList(render(filters)); render(again) != render(filters) {
+			t.Errorf("%q: %q, then %q", s, render(filters), render(again))
+		}
+		compact(s)
+		parseSendmailCF(s)
+		parseX(s)
+	})
+}
