@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,7 @@ func newServe() *cobra.Command {
 func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	life := program.NewService()
 	defer life.Close()
-	program.TuneCollector()
+	defer runtime.KeepAlive(program.TuneCollector())
 	d := &service{loaded: loaded}
 	var flush func()
 	d.log, d.level, flush = program.NewLogger(errOut, loaded.Config.Log)

@@ -95,6 +95,7 @@ func (p Program) root(commands []*cobra.Command) *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().String("config", "", "configuration `file` (default "+p.DefaultConfig+")")
 	root.AddCommand(commands...)
+	root.AddCommand(newManual())
 	root.AddCommand(&cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit and Go version",

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/authkey/authkey/internal/authserver"
+	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// A world is what the filters under measurement live in: DNS and Authentication
+// Servers of this process, and a folder.
+type world struct {
+	*e2e.World
+	closers []func() error
+}
+
+func newWorld() (*world, error) {
+	w, err := e2e.NewWorld()
+	if err != nil {
+		return nil, err
+	}
+	return &world{World: w}, nil
+}
+
+// close ends everything, last started first.
+func (w *world) close() error {
+	var errs []error
+	for i := len(w.closers) - 1; i >= 0; i-- {
+		errs = append(errs, w.closers[i]())
+	}
+	return errors.Join(append(errs, w.World.Close())...)
+}
+
+// inWorld runs f in a world of its own.
+func inWorld(f func(*world) error) error {
+	w, err := newWorld()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(w), w.close())
+}
+
+// A domain has an Authentication Server of its own, for which every address is
+// one. All addresses that begin with "user" and a "+" have the same key.
+type domain struct {
+	name   string
+	key    string
+	server *authserver.Server
+}
+
+// benchDomain is the domain of the world that most scenarios need.
+const benchDomain = "bench.test"
+
+// addDomain makes a domain, its server and its record. The server answers as many
+// questions as come: one client alone asks them all.
+func (w *world) addDomain(name string) (*domain, error) {
+	dir := filepath.Join(w.Dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	secret := filepath.Join(dir, "secret")
+	if _, err := keyring.CreateSecret(secret); err != nil {
+		return nil, err
+	}
+	keys, err := keyring.Open(keyring.Config{
+		Form:       keyring.Form{Domain: name, Subaddress: "+"},
+		SecretFile: secret, Addresses: "any",
+		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL,
+	})
+	if err != nil {
+		return nil, err
+	}
+	address, err := wire.ParseAddress("user@" + name)
+	if err != nil {
+		return nil, err
+	}
+	issued, err := keys.KeyAt(address, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	limits := authserver.DefaultLimits()
+	limits.PerClient = authserver.Rate{}
+	d := &domain{name: name, key: issued.Key.Reveal()}
+	d.server = authserver.New(authserver.Options{Domains: []*keyring.Domain{keys}, Limits: limits, Logger: slog.New(slog.DiscardHandler)})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.server.Serve(ln) }()
+	w.closers = append(w.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return errors.Join(d.server.Shutdown(ctx), <-done)
+	})
+	return d, w.Publish(name, e2e.ASRecord(ln.Addr().(*net.TCPAddr).Port))
+}
+
+// asked returns how many questions about valid keys the domain's server has answered.
+func (d *domain) asked() int { return int(d.server.Stats().Valid) }
+
+// message is one whose copies all come from the same address.
+func (d *domain) message() *message { return &message{sender: "user@" + d.name, key: d.key} }
+
+// messages is one whose copies come from addresses of their own.
+func (d *domain) messages() *message {
+	return &message{sender: "user+" + numberMark + "@" + d.name, key: d.key}
+}
+
+// addSilent makes a domain whose server takes connections and never answers.
+func (w *world) addSilent(name string) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var open []net.Conn
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				break
+			}
+			open = append(open, c)
+		}
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	w.closers = append(w.closers, func() error {
+		err := ln.Close()
+		<-done
+		return err
+	})
+	return w.Publish(name, e2e.ASRecord(ln.Addr().(*net.TCPAddr).Port))
+}
+
+// addRefusing makes a domain whose server is not there.
+func (w *world) addRefusing(name string) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	return errors.Join(ln.Close(), w.Publish(name, e2e.ASRecord(port)))
+}
+
+// milterConfig is what a milter of this world is told: everything as it comes, but
+// for DNS and for loopback, which it would not dial and not verify.
+func (w *world) milterConfig(listen string) string {
+	return fmt.Sprintf(`listen: [%q]
+socket: {mode: "0666"}
+authserv_id: mx.test
+dns: {servers: [%q]}
+verify: {allow_networks: ["127.0.0.0/8"]}
+submission: {networks: []}
+`, listen, w.DNS.Addr())
+}
