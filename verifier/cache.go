@@ -72,18 +72,17 @@ func (c *Cache) digest(address wire.Address, key wire.Key) (d digest) {
 // pass reports whether the pair that d stands for is known to be valid, and for
 // how much longer.
 func (c *Cache) pass(address wire.Address, d digest) (ttl time.Duration, ok bool) {
-	now := time.Now()
-	known, ends, ok := c.valid.get(address.String(), now)
+	known, ttl, ok := c.valid.get(address.String(), time.Now())
 	if !ok || !hmac.Equal(known[:], d[:]) {
 		return 0, false
 	}
-	return ends.Sub(now), true
+	return ttl, true
 }
 
 // knows reports whether some key of the address is known to be valid.
 func (c *Cache) knows(address wire.Address) bool {
 	n := c.valid.find(address.String())
-	return n != nil && n.ends > time.Now().UnixNano()
+	return n != nil && n.ends.left(time.Now()) > 0
 }
 
 // found takes note of a VALIDKEY. A ttl of 0 means that the AS wants to be asked

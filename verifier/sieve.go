@@ -31,9 +31,26 @@ type sieve[V any] struct {
 type node[V any] struct {
 	key          string
 	newer, older *node[V]
-	ends         int64 // Unix nanoseconds
+	ends         deadline
 	value        V
 	visited      atomic.Bool
+}
+
+// A deadline has passed when either clock says so: the calendar's may be set back,
+// and the other stands still while the machine sleeps.
+type deadline struct {
+	calendar int64         // Unix nanoseconds
+	running  time.Duration // since started
+}
+
+// started is where the clock that nobody sets is counted from.
+var started = time.Now()
+
+func deadlineAt(t time.Time) deadline { return deadline{t.UnixNano(), t.Sub(started)} }
+
+// left is how much time remains; it has passed if that is not above 0.
+func (d deadline) left(now time.Time) time.Duration {
+	return min(time.Duration(d.calendar-now.UnixNano()), d.running-now.Sub(started))
 }
 
 // newSieve makes a sieve for max entries; 0 keeps nothing.
@@ -49,14 +66,18 @@ func (s *sieve[V]) find(key string) *node[V] {
 	return item.(*node[V])
 }
 
-// get returns the value of key and when it ends, and remembers that it was asked for.
-func (s *sieve[V]) get(key string, now time.Time) (value V, ends time.Time, ok bool) {
+// get returns the value of key and for how much longer it holds, and remembers that it
+// was asked for.
+func (s *sieve[V]) get(key string, now time.Time) (value V, left time.Duration, ok bool) {
 	n := s.find(key)
-	if n == nil || n.ends <= now.UnixNano() {
-		return value, ends, false
+	if n == nil {
+		return value, 0, false
+	}
+	if left = n.ends.left(now); left <= 0 {
+		return value, 0, false
 	}
 	n.visit()
-	return n.value, time.Unix(0, n.ends), true
+	return n.value, left, true
 }
 
 // visit sets the bit. Looking first spares the cache line of a hot entry a write.
@@ -71,7 +92,7 @@ func (s *sieve[V]) put(key string, value V, now, ends time.Time) {
 	if s.max <= 0 {
 		return
 	}
-	n := &node[V]{value: value, ends: ends.UnixNano()}
+	n := &node[V]{value: value, ends: deadlineAt(ends)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.find(key); old != nil {
@@ -79,7 +100,7 @@ func (s *sieve[V]) put(key string, value V, now, ends time.Time) {
 		return
 	}
 	if s.n >= s.max {
-		s.evict(now.UnixNano())
+		s.evict(now)
 	}
 	n.key = strings.Clone(key) // not the longer string that it may be a part of
 	if n.older = s.head; n.older != nil {
@@ -114,13 +135,13 @@ func (s *sieve[V]) replace(old, n *node[V]) {
 
 // evict removes one entry: the first from the hand on which has expired or was
 // not asked for since the hand last passed. s.n is above 0.
-func (s *sieve[V]) evict(now int64) {
+func (s *sieve[V]) evict(now time.Time) {
 	n := s.hand
 	for {
 		if n == nil {
 			n = s.tail
 		}
-		if n.ends <= now || !n.visited.Load() {
+		if n.ends.left(now) <= 0 || !n.visited.Load() {
 			break
 		}
 		n.visited.Store(false)

@@ -45,6 +45,23 @@ func TestSieveOrder(t *testing.T) {
 	}
 }
 
+// TestSieveDeadline: a calendar that is set back gives no more time, nor does a machine
+// that slept.
+func TestSieveDeadline(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct{ calendar, running, want time.Duration }{
+		{time.Minute, time.Minute, time.Minute},
+		{24 * time.Hour, time.Minute, time.Minute}, // set back by a day, nearly
+		{24 * time.Hour, -1, -1},
+		{-time.Hour, time.Minute, -time.Hour}, // slept, or set forward
+	} {
+		d := deadline{now.Add(tt.calendar).UnixNano(), now.Add(tt.running).Sub(started)}
+		if got := d.left(now); got != tt.want {
+			t.Errorf("calendar %v, running %v: %v left, want %v", tt.calendar, tt.running, got, tt.want)
+		}
+	}
+}
+
 func TestSieveReplaceRemoveExpire(t *testing.T) {
 	now := time.Now()
 	s := newSieve[int](3)
@@ -52,8 +69,8 @@ func TestSieveReplaceRemoveExpire(t *testing.T) {
 		s.put(k, i, now, now.Add(time.Hour))
 	}
 	s.put("b", 9, now, now.Add(time.Minute))
-	if v, ends, ok := s.get("b", now); !ok || v != 9 || ends.Sub(now) != time.Minute || s.len() != 3 {
-		t.Errorf("replaced: %v %v %v, %d entries", v, ends, ok, s.len())
+	if v, left, ok := s.get("b", now); !ok || v != 9 || left != time.Minute || s.len() != 3 {
+		t.Errorf("replaced: %v %v %v, %d entries", v, left, ok, s.len())
 	}
 	if _, _, ok := s.get("b", now.Add(time.Minute)); ok {
 		t.Error("found after its end")
