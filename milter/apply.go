@@ -127,7 +127,7 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 	if err := o.attachment.apply(m); err != nil {
 		return err
 	}
-	if err := o.applyRecipients(m); err != nil {
+	if err := o.applyRecipients(msg, m); err != nil {
 		return err
 	}
 	if o.plan.Hold {
@@ -146,13 +146,20 @@ func (o outcome) authRes(msg *message) string {
 }
 
 // applyRecipients takes recipients off the envelope and puts others on it.
-func (o outcome) applyRecipients(m gomilter.Modifier) error {
+func (o outcome) applyRecipients(msg *message, m gomilter.Modifier) error {
 	for _, r := range o.plan.Recipients {
 		if r.Disposition == policy.Keep {
 			continue
 		}
 		if err := m.DeleteRecipient(r.Address); err != nil {
 			return fmt.Errorf("delete recipient: %w", err)
+		}
+		// Postfix knows some recipients by their plain form alone. What an MTA does not
+		// know it ignores.
+		if plain, ok := msg.plain[r.Address]; ok {
+			if err := m.DeleteRecipient(plain); err != nil {
+				return fmt.Errorf("delete recipient: %w", err)
+			}
 		}
 	}
 	for _, added := range o.plan.Added {

@@ -142,6 +142,7 @@ func (c *conn) nextFrame() error {
 		return err
 	}
 	c.ready = frameHeader + length
+	forgetBadAddress(c.in[c.start+frameHeader : c.start+c.ready])
 	return nil
 }
 

@@ -36,7 +36,7 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		return out.refuse(policy.TooManyFields)
 	}
 	out.results = j.investigate(ctx, msg)
-	if msg.broken || ctx.Err() != nil && out.envelope.Status == verifier.TempError {
+	if msg.broken || ctx.Err() != nil && (out.envelope.Status == verifier.TempError || out.from.Status == verifier.TempError) {
 		return out.refuse(policy.FilterError) // our fault, not that of the sender's AS
 	}
 	if msg.class != inbound {
@@ -50,7 +50,14 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		}
 		return out
 	}
-	msg.lookUpPreferences(ctx, &out)
+	if msg.engine.Preferences != nil && !msg.separate { // else RCPT asked already
+		j.work(msg, "preferences", func() {
+			out.prefsFailed, out.prefsErr = msg.engine.Preferences.Fill(ctx, msg.recipients)
+		})
+		if msg.broken {
+			return out.refuse(policy.FilterError)
+		}
+	}
 	out.env = policy.Envelope{
 		Sender: wire.Fold(msg.sender), Recipients: msg.recipients, Abilities: j.abilities,
 		From: out.from.Result, DSNAllowed: true,
@@ -60,8 +67,10 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 	if msg.deletions(out.plan.Mark) > maxDeletions {
 		return out.refuse(policy.TooManyFields)
 	}
-	if err := msg.notify(ctx, &out); err != nil {
-		out.err = err
+	if len(out.plan.Recipients) > 0 {
+		j.work(msg, "notify", func() { out.err = msg.notify(ctx, &out) })
+	}
+	if out.err != nil || msg.broken {
 		return out.refuse(policy.FilterError)
 	}
 	return out
@@ -78,19 +87,25 @@ func (j judge) investigate(ctx context.Context, msg *message) results {
 	if r, ok := msg.known(); ok {
 		return r
 	}
-	answer := make(chan results, 1)
+	var r results
+	j.work(msg, "verify", func() { r = msg.ask(ctx) })
+	return r
+}
+
+// work does what may take its time, and meanwhile keeps the MTA waiting.
+func (j judge) work(msg *message, what string, do func()) {
+	done := make(chan struct{})
 	go func() {
-		var r results
-		defer func() { answer <- r }()
-		defer j.guard(msg, "verify")
-		r = msg.ask(ctx)
+		defer close(done)
+		defer j.guard(msg, what)
+		do()
 	}()
 	progress := time.NewTicker(progressEvery)
 	defer progress.Stop()
 	for {
 		select {
-		case r := <-answer:
-			return r
+		case <-done:
+			return
 		case <-progress.C:
 			if j.working != nil {
 				j.working()
@@ -142,16 +157,6 @@ func (m *message) ask(ctx context.Context) results {
 	defer cancel()
 	r.from = m.checkFrom(ctx, r.envelope)
 	return r
-}
-
-// lookUpPreferences asks what the recipients want, unless RCPT did already.
-func (m *message) lookUpPreferences(ctx context.Context, out *outcome) {
-	if m.engine.Preferences == nil || m.separate {
-		return
-	}
-	if failed, err := m.engine.Preferences.Fill(ctx, m.recipients); failed > 0 {
-		out.prefsFailed, out.prefsErr = failed, err
-	}
 }
 
 // allowDSN asks whether the sender may be told of recipients who refused, where

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 )
 
 // Sizes of frames. libmilter sends chunks of at most 64 KiB; with SMFIP_MDS_1M an
@@ -40,6 +41,30 @@ func frameLength(b []byte) (int, error) {
 		return 0, &frameError{problem: fmt.Sprintf("length %d, more than %d", n, maxFrame)}
 	}
 	return int(n), nil
+}
+
+// noAddress is the IPv6 address of a client whose address is not known.
+const noAddress = "::"
+
+// forgetBadAddress gives a CONNECT whose address is none the one that means none,
+// in place. Postfix says family 4 and "unknown" where a proxy told it no more; the
+// library would close the connection, and all such mail would be deferred for ever.
+// frame is a checked one.
+func forgetBadAddress(frame []byte) {
+	const familyAndPort = 1 + 2
+	if frame[0] != 'C' {
+		return
+	}
+	rest := frame[1+bytes.IndexByte(frame[1:], 0)+1:]
+	if family := rest[0]; family != '4' && family != '6' || len(rest) < familyAndPort+len(noAddress)+1 {
+		return
+	}
+	address, _, _ := bytes.Cut(rest[familyAndPort:], []byte{0})
+	address = bytes.Trim(bytes.TrimPrefix(address, []byte("IPv6:")), "[]")
+	if ip := net.ParseIP(string(address)); ip == nil || rest[0] == '4' && ip.To4() == nil {
+		rest[0] = '6'
+		copy(rest[familyAndPort:], noAddress+"\x00")
+	}
 }
 
 // checkFrame refuses what go-milter would panic on or misread: an unknown

@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/mail"
+	"slices"
 	"strings"
 
 	"github.com/authkey/authkey/internal/wire"
@@ -62,7 +63,7 @@ func (m *message) checkFrom(ctx context.Context, envelope verifier.Result) fromR
 	}
 	addresses, ok := m.fromAddresses()
 	if !ok {
-		return fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
+		return m.checkBadFrom(ctx)
 	}
 	var worst fromResult
 	for i, a := range addresses {
@@ -72,6 +73,45 @@ func (m *message) checkFrom(ctx context.Context, envelope verifier.Result) fromR
 		}
 	}
 	return worst
+}
+
+// checkBadFrom finds the result of From fields that cannot be read, or name too
+// many. Programs which show mail read them all the same, so that whatever looks
+// like an address counts where that makes it worse: otherwise a blank in the wrong
+// place would be the way round req=yes. The key is shown to nobody for it.
+func (m *message) checkBadFrom(ctx context.Context) fromResult {
+	worst := fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
+	for _, a := range addressesIn(m.from) {
+		if m.addrErr == nil && a == m.address {
+			continue // verified as such
+		}
+		got := fromResult{m.engine.Verifier.Verify(ctx, verifier.Query{Address: a}), a}
+		if badness(got.Status) > badness(worst.Status) {
+			worst = got
+		}
+	}
+	return worst
+}
+
+// addressesIn returns the first things in fields that look like addresses.
+func addressesIn(fields []string) (found []wire.Address) {
+	for _, field := range fields[:min(len(fields), maxFromFields)] {
+		words := strings.FieldsFunc(field[:min(len(field), maxFromField)], func(r rune) bool {
+			return r <= ' ' || r == 0x7F || strings.ContainsRune(`<>()[]:;,"\`, r)
+		})
+		for _, word := range words {
+			if len(found) == maxFromAddresses {
+				return found
+			}
+			if !strings.Contains(word, "@") {
+				continue
+			}
+			if a, err := wire.ParseAddress(word); err == nil && !slices.Contains(found, a) {
+				found = append(found, a)
+			}
+		}
+	}
+	return found
 }
 
 func (m *message) checkFromAddress(ctx context.Context, envelope verifier.Result, a fromAddress) fromResult {
@@ -162,7 +202,7 @@ func fromAddresses(fields []string) (addresses []fromAddress, ok bool) {
 		}
 		parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
 		list, err := parser.ParseList(withoutBreaks.Replace(field))
-		if err != nil || len(list) == 0 {
+		if err != nil || len(list) == 0 || len(list) > maxFromAddresses {
 			return nil, false
 		}
 		for _, entry := range list {

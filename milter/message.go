@@ -41,9 +41,10 @@ type message struct {
 	authIDs []string // under which outsiders may not
 
 	recipients []policy.Recipient
-	rcptArgs   []string // their ESMTP parameters; shorter where the last ones have none
-	overflow   bool     // more recipients than limits.recipients
-	separate   bool     // recipients are answered at RCPT, preferences looked up there
+	plain      map[string]string // the plain form of recipients written in another one
+	rcptArgs   []string          // their ESMTP parameters; shorter where the last ones have none
+	overflow   bool              // more recipients than limits.recipients
+	separate   bool              // recipients are answered at RCPT, preferences looked up there
 	profile    policy.Profile
 
 	key        wire.Key
@@ -88,6 +89,12 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 	if len(m.recipients) >= m.engine.Limits.Recipients {
 		m.overflow = true
 		return
+	}
+	if plain := wire.DropSourceRoute(understood); plain != rcpt {
+		if m.plain == nil {
+			m.plain = make(map[string]string)
+		}
+		m.plain[rcpt] = plain
 	}
 	if args != "" {
 		for len(m.rcptArgs) < len(m.recipients) {

@@ -34,9 +34,10 @@ func asMTA(written, understood string) string {
 	return understood
 }
 
-// sameMailbox is equality but for control characters, of which MTAs show blanks.
+// sameMailbox is equality but for what MTAs change in their macros: Postfix folds
+// the case of local parts too, and of control characters they show blanks.
 func sameMailbox(a, b wire.Address) bool {
-	return a == b || a.Domain() == b.Domain() && blankControls(a.Local()) == blankControls(b.Local())
+	return a == b || a.Domain() == b.Domain() && strings.EqualFold(blankControls(a.Local()), blankControls(b.Local()))
 }
 
 func blankControls(s string) string {

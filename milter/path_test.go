@@ -9,6 +9,7 @@ func TestAsMTA(t *testing.T) {
 		{`"alice"@a.test`, "alice@a.test", `"alice"@a.test`},
 		{"@r.test:alice@a.test", "alice@a.test", "@r.test:alice@a.test"},
 		{"\"a\rb\"@a.test", "a b@a.test", "\"a\rb\"@a.test"},
+		{"SRS0=Ab=cD=b.test=x@A.test", "srs0=ab=cd=b.test=x@a.test", "SRS0=Ab=cD=b.test=x@A.test"}, // Postfix folds case
 		{"alice", "alice@mx.test", "alice"},
 		{"alice@a.test", "", "alice@a.test"},
 		{"", "MAILER-DAEMON", ""},

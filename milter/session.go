@@ -71,18 +71,24 @@ func (s *session) NewConnection(gomilter.Modifier) error {
 	return nil
 }
 
+// unknownHost is what MTAs call a client of which they know nothing: a proxy did
+// not say, or it was gone before it could be asked.
+const unknownHost = "unknown"
+
 // Connect learns who the SMTP client is.
-func (s *session) Connect(_ string, family string, _ uint16, addr string, _ gomilter.Modifier) (*gomilter.Response, error) {
+func (s *session) Connect(host, family string, _ uint16, addr string, _ gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("connect")
 	s.origin, s.client = origin{}, addr
 	switch family {
 	case "tcp4", "tcp6":
 		client, err := netip.ParseAddr(addr)
-		if err == nil {
+		if err == nil && !client.IsUnspecified() {
 			s.origin.client = client.Unmap().WithZone("")
 		}
-	default:
+	case "unix":
 		s.origin.local = true
+	default: // injected on this machine, if the MTA knows at least that much
+		s.origin.local = host != unknownHost
 	}
 	return gomilter.RespContinue, nil
 }

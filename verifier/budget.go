@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"sync"
 
@@ -15,8 +16,11 @@ import (
 const (
 	dialRate, dialBurst         = 40, 10
 	strangerRate, strangerBurst = 32, 8
+	// One network gets no more than this: somebody whose servers answer once and
+	// hang up, each on one of sixty thousand ports, would take all there is.
+	networkRate, networkBurst = 8, 8
 
-	// maxPeers bounds the memory of who answered before.
+	// maxPeers bounds the memory of who answered before, and of networks.
 	maxPeers = 4096
 )
 
@@ -24,9 +28,10 @@ const (
 type budget struct {
 	all, strangers *rate.Limiter
 
-	mu    sync.Mutex
-	peers map[netip.AddrPort]struct{} // have answered a question
-	gates map[netip.AddrPort]*gate    // strangers being dialled
+	mu       sync.Mutex
+	networks map[netip.Prefix]*rate.Limiter // those dialled lately
+	peers    map[netip.AddrPort]struct{}    // have answered a question
+	gates    map[netip.AddrPort]*gate       // strangers being dialled
 }
 
 // A gate lets one dial at a time through.
@@ -39,6 +44,7 @@ func newBudget() *budget {
 	return &budget{
 		all:       rate.NewLimiter(dialRate, dialBurst),
 		strangers: rate.NewLimiter(strangerRate, strangerBurst),
+		networks:  make(map[netip.Prefix]*rate.Limiter),
 		peers:     make(map[netip.AddrPort]struct{}),
 		gates:     make(map[netip.AddrPort]*gate),
 	}
@@ -64,11 +70,36 @@ func (b *budget) admit(ctx context.Context, peer netip.AddrPort) (release func()
 			return nil, failuref(ReasonDialBudget, "too many dials to new servers: %w", err)
 		}
 	}
+	if err := b.network(peer.Addr()).Wait(ctx); err != nil {
+		release()
+		return nil, failuref(ReasonDialBudget, "too many dials to the network of %v: %w", peer, err)
+	}
 	if err := b.all.Wait(ctx); err != nil {
 		release()
 		return nil, failuref(ReasonDialBudget, "too many dials: %w", err)
 	}
 	return release, nil
+}
+
+// network returns the bucket of an address's network, of the size that one owner
+// usually has. It forgets those that are full again, whose memory makes no difference.
+func (b *budget) network(addr netip.Addr) *rate.Limiter {
+	bits := 24
+	if addr.Is6() {
+		bits = 48
+	}
+	prefix, _ := addr.Prefix(bits) // dialled addresses are valid and have no zone
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.networks[prefix]
+	if l == nil {
+		if len(b.networks) >= maxPeers {
+			maps.DeleteFunc(b.networks, func(_ netip.Prefix, l *rate.Limiter) bool { return l.Tokens() >= networkBurst })
+		}
+		l = rate.NewLimiter(networkRate, networkBurst)
+		b.networks[prefix] = l
+	}
+	return l
 }
 
 // gate returns the gate of a peer which never answered, nil for any other.

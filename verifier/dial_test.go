@@ -211,7 +211,7 @@ func TestDialBudget(t *testing.T) {
 		b := &book{hosts: map[string][]string{"known.test": {"9.9.9.9"}}}
 		n := &network{script: map[string]func(net.Conn){"9.9.9.9": func(c net.Conn) { c.Read(make([]byte, 1)) }}}
 		for i := range strangers {
-			addr := fmt.Sprintf("8.8.%d.%d", i/250, i%250+1)
+			addr := fmt.Sprintf("8.%d.%d.1", i/250, i%250+1)
 			b.hosts[fmt.Sprintf("as%d.test", i)] = []string{addr}
 			n.script[addr] = nil
 		}
@@ -298,5 +298,35 @@ func TestOneDialToStranger(t *testing.T) {
 		if len(b.peers) > maxPeers {
 			t.Errorf("%d peers", len(b.peers))
 		}
+	})
+}
+
+// TestDialBudgetIsShared: whoever has many servers that answer, all in one
+// network, does not keep us from another server that answers.
+func TestDialBudgetIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for port := range uint16(300) {
+			peer := netip.AddrPortFrom(netip.MustParseAddr("8.8.8.8"), 2000+port)
+			b.answered(peer)
+			wg.Go(func() {
+				if release, err := b.admit(ctx, peer); err == nil {
+					release()
+				}
+			})
+		}
+		synctest.Wait()
+		good := netip.MustParseAddrPort("9.9.9.9:7425")
+		b.answered(good)
+		began := time.Now()
+		release, err := b.admit(ctx, good)
+		if err != nil || time.Since(began) > 100*time.Millisecond {
+			t.Fatalf("the other server: %v after %v", err, time.Since(began))
+		}
+		release()
+		wg.Wait()
 	})
 }

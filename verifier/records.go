@@ -125,7 +125,8 @@ func (r *Records) remember(domain string, s *domainState, now time.Time) {
 // for all who want to know. The error wraps ErrDNSTimeout or ErrDNSFailure.
 func (v *Verifier) discover(ctx context.Context, domain string) (standing, error) {
 	now := time.Now()
-	if s, _, ok := v.records.domains.get(domain, now); ok {
+	s, _, ok := v.records.domains.get(domain, now)
+	if ok {
 		if st, ok, err := s.usable(now); ok {
 			v.stats.recordHits.Add(1)
 			v.countStale(st)
@@ -138,8 +139,19 @@ func (v *Verifier) discover(ctx context.Context, domain string) (standing, error
 		v.countStale(st)
 		return st, r.Err
 	case <-ctx.Done():
-		return standing{}, fmt.Errorf("%s: %w: %w", domain, ErrDNSTimeout, ctx.Err())
+		// DNS fails for this question, whatever it may still say to others.
+		now := time.Now()
+		st, err := s.withFailure(fmt.Errorf("%s: %w: %w", domain, ErrDNSTimeout, ctx.Err()), now).failed(now)
+		v.countStale(st)
+		return st, err
 	}
+}
+
+// requires reports whether a domain is remembered to say req=yes, for questions
+// that do not get as far as to DNS.
+func (v *Verifier) requires(domain string) bool {
+	s, _, ok := v.records.domains.get(domain, time.Now())
+	return ok && s.set.Required
 }
 
 func (v *Verifier) countStale(st standing) {

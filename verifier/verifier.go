@@ -294,7 +294,7 @@ func (v *Verifier) fly(q Query, d digest) Result {
 		defer func() { <-v.underway }()
 	default:
 		v.stats.overloads.Add(1)
-		return Result{Status: TempError, Reason: ReasonOverload}
+		return Result{Status: TempError, Reason: ReasonOverload, Required: v.requires(q.Address.Domain())}
 	}
 	v.stats.flights.Add(1)
 	ctx, cancel := context.WithTimeout(v.life.ctx, v.timeout)

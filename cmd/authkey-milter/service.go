@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -36,6 +37,7 @@ type service struct {
 	records  *verifier.Records
 	ledger   *notify.Ledger
 	verifier *sharedVerifier
+	roots    *x509.CertPool   // its
 	closing  sync.WaitGroup   // what nobody asks any more and still finishes
 	attacher *attach.Attacher // nil: our own mail gets no keys
 	watching func()           // ends the watch of the files in force
@@ -125,13 +127,15 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 // cache of keys and the records of domains.
 func (d *service) verify(c config.Config, opts verifier.Options) {
 	old := d.loaded.Config
-	if d.verifier == nil || !reflect.DeepEqual(old.DNS, c.DNS) || !reflect.DeepEqual(old.Verify, c.Verify) || old.Cache != c.Cache {
+	if d.verifier == nil || !reflect.DeepEqual(old.DNS, c.DNS) || !reflect.DeepEqual(old.Verify, c.Verify) ||
+		old.Cache != c.Cache || !d.roots.Equal(opts.Roots) { // the file may be another one under the same name
 		if d.cache == nil || old.Cache.Entries != c.Cache.Entries {
 			d.cache = verifier.NewCache(c.Cache.Entries)
 		}
 		if d.records == nil {
 			d.records = verifier.NewRecords()
 		}
+		d.roots = opts.Roots
 		opts.Cache, opts.Records, opts.Logger = d.cache, d.records, d.log
 		d.verifier = &sharedVerifier{Verifier: verifier.New(opts), closing: &d.closing}
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,6 +27,10 @@ func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 func runTests(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
+	// Programs with the race detector wait a second before they end, unless told not to.
+	if err := os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	dir, err := os.MkdirTemp("", "authkey-build-")
 	if err != nil {
@@ -159,7 +164,9 @@ func newSubject() string { return fmt.Sprintf("message %d", messages.Add(1)) }
 type mail struct {
 	from     string
 	mailArgs string
+	author   string // the From field; "" for alice@pass.test
 	rcpts    []string
+	rcptArgs []string
 	fields   string // further fields, on top of the rest, with CRLF
 	subject  string // "" for a new one
 	tail     string // further fields below the rest
@@ -169,16 +176,19 @@ func (m *mail) data() []byte {
 	if m.subject == "" {
 		m.subject = newSubject()
 	}
-	return []byte(m.fields + "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\nFrom: alice@pass.test\r\nTo: bob@rcpt.test\r\n" +
-		"Message-ID: <1@pass.test>\r\nSubject: " + m.subject + "\r\n" + m.tail + "\r\nHello Bob.\r\n..\r\nX-Auth-Key: body text stays\r\n")
+	return []byte(m.fields + "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\nFrom: " + cmp.Or(m.author, "alice@pass.test") + "\r\nTo: bob@rcpt.test\r\n" +
+		"Message-ID: " + m.id() + "\r\nSubject: " + m.subject + "\r\n" + m.tail + "\r\nHello Bob.\r\n..\r\nX-Auth-Key: body text stays\r\n")
 }
+
+// id is its Message-ID, which no other message has.
+func (m *mail) id() string { return "<" + strings.ReplaceAll(m.subject, " ", ".") + "@pass.test>" }
 
 func (m *mail) transaction() testmta.Transaction {
 	rcpts := m.rcpts
 	if len(rcpts) == 0 {
 		rcpts = []string{"bob@rcpt.test"}
 	}
-	return testmta.Transaction{MailFrom: m.from, MailArgs: m.mailArgs, Rcpts: rcpts, Data: m.data()}
+	return testmta.Transaction{MailFrom: m.from, MailArgs: m.mailArgs, Rcpts: rcpts, RcptArgs: m.rcptArgs, Data: m.data()}
 }
 
 // sendMail sends m and fails the test where the connection breaks.

@@ -57,6 +57,63 @@ func TestAddressesAsTheMTAReadsThem(t *testing.T) {
 	}
 }
 
+// TestEveryFormOfARecipientIsTakenOff: a recipient who wants such mail discarded
+// does not get it in any spelling.
+func TestEveryFormOfARecipientIsTakenOff(t *testing.T) {
+	forms := []string{
+		"<carol@rcpt.test>", "<carol@rcpt.test >", "<(x)carol@rcpt.test>", "<<carol@rcpt.test>>", "<Carol@RCPT.test.>", "<\"carol\"@rcpt.test>",
+		"<@a.test:carol@rcpt.test>", "<@a.test,@b.test:Carol@rcpt.test>", "<carol%rcpt.test>", "<rcpt.test!carol>", "<c\\arol@rcpt.test>",
+		"<carol@rcpt.test;>", "<Carol <carol@rcpt.test>>", "<carol@rcpt.test, >",
+	}
+	for _, mta := range mtas {
+		t.Run(mta.name, func(t *testing.T) {
+			m := startMilter(t, newWorld(t), "policy:\n  fail: accept\n  rules:\n  - {recipient: carol@rcpt.test, fail: discard}\n")
+			srv := startMTA(t, mta.start, m.Socket)
+			c := dialSMTP(t, srv)
+			command(t, c, "EHLO client.test")
+			for _, form := range forms {
+				command(t, c, "MAIL FROM:<alice@req.test>")
+				command(t, c, "RCPT TO:<bob@rcpt.test>")
+				if command(t, c, "RCPT TO:"+form) != 250 {
+					command(t, c, "RSET")
+					continue // the MTA's own word
+				}
+				msg := mail{}
+				command(t, c, "DATA")
+				if code := command(t, c, strings.TrimSuffix(string(msg.data()), "\r\n")+"\r\n."); code != 250 {
+					t.Fatalf("RCPT TO:%q: %d", form, code)
+				}
+				delivered(t, srv, &msg)
+				must(t, srv.WaitIdle(t.Context()))
+				all, err := srv.Deliveries()
+				must(t, err)
+				for _, d := range all {
+					if d.Get("Subject") == msg.subject && !strings.HasPrefix(d.Recipient, "bob@") {
+						t.Errorf("RCPT TO:%q is delivered to %s", form, d.Recipient)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestLocalPartKeepsItsCase: only the AS knows whether it matters, and in the hashes
+// of SRS and BATV it does.
+func TestLocalPartKeepsItsCase(t *testing.T) {
+	for _, mta := range mtas {
+		t.Run(mta.name, func(t *testing.T) {
+			m := startMilter(t, newWorld(t), "")
+			srv := startMTA(t, mta.start, m.Socket)
+			c := dialSMTP(t, srv)
+			msg := mail{from: "SRS0=Ab=cD=far.test=x@Pass.test"}
+			sendMail(t, c, &msg)
+			if got := authRes(delivered(t, srv, &msg)); !strings.HasSuffix(got, "smtp.mailfrom=SRS0=Ab=cD=far.test=x@pass.test") {
+				t.Errorf("verified: %s", got)
+			}
+		})
+	}
+}
+
 func command(t *testing.T, c *testmta.Client, line string) int {
 	t.Helper()
 	code, _, err := c.Cmd(line)

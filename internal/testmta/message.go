@@ -118,16 +118,17 @@ func parseFields(raw []byte) []Field {
 // parseDelivered reads a message as virtual(8) stores it.
 func parseDelivered(file string, raw []byte) Message {
 	m := Message{Raw: raw, File: file, Fields: parseFields(raw)}
-	for i, want := range []string{"Return-Path", "X-Original-To", "Delivered-To"} {
-		if i >= len(m.Fields) || m.Fields[i].Name != want {
-			break
+	for _, want := range []string{"Return-Path", "X-Original-To", "Delivered-To"} {
+		if m.ownTrace >= len(m.Fields) || m.Fields[m.ownTrace].Name != want {
+			continue // X-Original-To is not there with enable_original_recipient=no
 		}
+		value := m.Fields[m.ownTrace].Value
 		m.ownTrace++
 		switch want {
 		case "Return-Path":
-			m.Sender = unbracket(m.Fields[i].Value)
+			m.Sender = unbracket(value)
 		case "Delivered-To":
-			m.Recipient = m.Fields[i].Value
+			m.Recipient = value
 		}
 	}
 	return m

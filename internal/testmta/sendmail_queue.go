@@ -2,6 +2,7 @@ package testmta
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,6 +58,15 @@ func (s *Sendmail) Queue() ([]QueueEntry, error) {
 
 // Held is the quarantined mail.
 func (s *Sendmail) Held() ([]QueueEntry, error) { return held(s.Queue()) }
+
+// Release takes a message out of quarantine, for the next queue run to deliver.
+func (s *Sendmail) Release(queueID string) error {
+	out, err := s.command(context.Background(), "-qQ", "-Q", "-qI"+queueID).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("release %s: %w: %s", queueID, err, out)
+	}
+	return nil
+}
 
 // Cat is the content of a queued message, header and body, with LF.
 func (s *Sendmail) Cat(queueID string) ([]byte, error) {

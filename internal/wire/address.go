@@ -48,7 +48,7 @@ func ParseAddress(mailbox string) (Address, error) {
 	if len(mailbox) > maxMailbox {
 		return Address{}, ErrAddressSize
 	}
-	mailbox = dropSourceRoute(mailbox)
+	mailbox = DropSourceRoute(mailbox)
 	at := lastUnquotedAt(mailbox)
 	if at < 0 || at == len(mailbox)-1 {
 		return Address{}, ErrNoDomain
@@ -107,10 +107,10 @@ func (a Address) Local() string {
 	return unquoteLocal(local)
 }
 
-// dropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says
+// DropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says
 // that it SHOULD be ignored. A colon inside a domain literal is no end of it.
-func dropSourceRoute(s string) string {
-	if s[0] != '@' {
+func DropSourceRoute(s string) string {
+	if s == "" || s[0] != '@' {
 		return s
 	}
 	literal := false

@@ -1,0 +1,39 @@
+package verifier
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// requiringRecords remember that req.test says req=yes, for some time already.
+func requiringRecords(age time.Duration) *Records {
+	then := time.Now().Add(-age)
+	r := NewRecords()
+	r.remember("req.test", newDomainState(dnsAnswer{texts: []string{"AS=127.0.0.1:1; req=yes"}, ttl: time.Minute}, then), then)
+	return r
+}
+
+// TestRequiredWhenTimeIsShort: a domain's req=yes is not forgotten where the
+// verification's time ends before DNS's.
+func TestRequiredWhenTimeIsShort(t *testing.T) {
+	o := options(startNameServer(t, silence).addr)
+	o.Records, o.Timeout, o.DNSTimeout = requiringRecords(2*time.Hour), 200*time.Millisecond, 2*time.Second
+	v := startVerifier(t, o)
+	for _, key := range []string{"", "bad key", "good"} {
+		if r := v.Verify(context.Background(), query(t, "alice@req.test", key)); !r.Required {
+			t.Errorf("key %q: %s/%s, and not required", key, r.Status, r.Reason)
+		}
+	}
+}
+
+// TestRequiredUnderOverload: nor where there is no room to ask.
+func TestRequiredUnderOverload(t *testing.T) {
+	o := options("127.0.0.1:1")
+	o.Records = requiringRecords(0)
+	v := startVerifier(t, o)
+	v.underway = make(chan struct{})
+	if r := check(t, v, query(t, "alice@req.test", "good"), TempError, ReasonOverload); !r.Required {
+		t.Error("not required")
+	}
+}
