@@ -34,7 +34,7 @@ func newAttacher(c config.Attach, old *attach.Attacher) (*attach.Attacher, error
 		opts.Domains = append(opts.Domains, attach.Domain{
 			Config: keyring.Config{
 				Form:       keyring.Form{Domain: d.Domain, CaseSensitive: d.CaseSensitive, Subaddress: d.Subaddress},
-				SecretFile: strings.TrimPrefix(d.Source, "secret:"), Addresses: d.Addresses, AVT: d.AVT,
+				SecretFile: keyring.Credential(strings.TrimPrefix(d.Source, "secret:")), Addresses: d.Addresses, AVT: d.AVT,
 			},
 			To: d.To,
 		})

@@ -18,7 +18,7 @@ import (
 func ringConfig(d config.ServerDomain) keyring.Config {
 	return keyring.Config{
 		Form:       keyring.Form{Domain: d.Name, CaseSensitive: d.CaseSensitive, Subaddress: d.Subaddress},
-		SecretFile: d.SecretFile,
+		SecretFile: keyring.Credential(d.SecretFile),
 		Addresses:  d.Addresses,
 		AVT:        d.AVT,
 		Grace:      d.Grace,
@@ -67,14 +67,14 @@ func openDomains(loaded *config.LoadedServer, open func(keyring.Config) (*keyrin
 // package keyring.
 func domainFault(loaded *config.LoadedServer, i int, err error) config.Fault {
 	key := fmt.Sprintf("domains[%d]", i)
-	d := loaded.Config.Domains[i]
+	file := keyring.Credential(loaded.Config.Domains[i].SecretFile)
 	var mode *keyring.ModeError
 	var line *keyring.LineError
 	var path *fs.PathError
 	switch secret := key + ".secret_file"; {
 	case errors.As(err, &mode):
 		key = secret
-	case errors.As(err, &line) && line.Path != d.SecretFile, errors.As(err, &path) && path.Path != d.SecretFile:
+	case errors.As(err, &line) && line.Path != file, errors.As(err, &path) && path.Path != file:
 		key += ".addresses"
 	case errors.As(err, &line), errors.As(err, &path):
 		key = secret

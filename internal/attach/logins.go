@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/keyring"
@@ -35,7 +36,7 @@ type grant struct {
 // has reports whether the folded login is one of the grant's.
 func (g grant) has(login string) bool {
 	for l := range strings.SplitSeq(g.logins, ",") {
-		if l == login && l != "" {
+		if l == login {
 			return true
 		}
 	}
@@ -156,6 +157,9 @@ func (p *mapParser) take(line string) error {
 		return errors.New("is not UTF-8")
 	}
 	key, value := cutKey(line)
+	if strings.ContainsFunc(key, unicode.IsControl) {
+		return fmt.Errorf("%.60q has a control character", key)
+	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
 	if len(logins) == 0 {
 		return fmt.Errorf("%.60q has no login after it", key)

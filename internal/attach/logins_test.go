@@ -12,8 +12,8 @@ import (
 	"github.com/authkey/authkey/internal/keyring"
 )
 
-// Of each of these files, postmap -s texthash: of Postfix 3.7 shows the same keys and
-// values.
+// postmap -s texthash: of Postfix 3.7 shows the same keys and logins, except that it
+// completes no IDN, knows no byte order mark, and always ignores case.
 func TestParseLogins(t *testing.T) {
 	a := start(t, options(t))
 	tests := []struct {
@@ -67,6 +67,7 @@ func TestParseLoginsRefuses(t *testing.T) {
 		{"\"bob@x.example bob\n", `f: line 1: "\"bob@x.example bob " has no login after it`},
 		{" bob@x.example bob\n", "f: line 1: continues no line: it begins with a blank"},
 		{"a@x.example a\nb@x.example b\n\n c\nA@x.example c\n", `f: line 5: "A@x.example" is there twice, first in line 1`},
+		{"\"a\rb\"@x.example b\n", `f: line 1: "\"a\rb\"@x.example" has a control character`},
 		{"a@x.example \xff\n", "f: line 1: is not UTF-8"},
 		{"a@x.example " + strings.Repeat("b", maxMapLine) + "\n", "f: line 1: longer than 65536 octets"},
 		{"a@x.example\n" + strings.Repeat(" "+strings.Repeat("b", 1000)+"\n", 70), "f: line 1: longer than 65536 octets"},
@@ -97,9 +98,9 @@ func TestMapLimits(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for path, want := range map[string]string{
-		dir:                                  "not a regular file",
-		filepath.Join(dir, "none"):           "no such file",
-		"/dev/zero":                          "not a regular file",
+		dir:                        "not a regular file",
+		filepath.Join(dir, "none"): "no such file",
+		"/dev/zero":                "not a regular file",
 		write(t, filepath.Join(dir, "x"), "bob\n"): "line 1",
 	} {
 		if _, err := a.loadLogins(path); err == nil || !strings.Contains(err.Error(), want) {

@@ -51,7 +51,8 @@ func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (bool
 			return a.same(line.address, addr, now)
 		}
 	}
-	return a.logins[addr.Domain()].has(login), nil
+	line, ok := a.logins[addr.Domain()]
+	return ok && line.has(login), nil
 }
 
 // names returns the names under which rights to an address may have been given: in
@@ -83,16 +84,26 @@ func (a *Attacher) same(given, addr wire.Address, now time.Time) (bool, error) {
 	if d == nil || given == addr {
 		return true, nil
 	}
-	want, err := d.keys.KeyAt(addr, now)
+	for {
+		want, err := d.keys.KeyAt(addr, now)
+		if err != nil {
+			return errors.Is(err, keyring.ErrUnknownAddress), unlessUnknown(err)
+		}
+		got, err := d.keys.KeyAt(given, now)
+		if err != nil || got.Key.Equal(want.Key) {
+			return err == nil, unlessUnknown(err)
+		}
+		if again, err := d.keys.KeyAt(addr, now); err != nil || again.Key.Equal(want.Key) {
+			return false, unlessUnknown(err)
+		}
+		// The list has changed in between.
+	}
+}
+
+// unlessUnknown is err, if that is more than that an address has no key.
+func unlessUnknown(err error) error {
 	if errors.Is(err, keyring.ErrUnknownAddress) {
-		return true, nil
+		return nil
 	}
-	if err != nil {
-		return false, err
-	}
-	got, err := d.keys.KeyAt(given, now)
-	if errors.Is(err, keyring.ErrUnknownAddress) {
-		return false, nil
-	}
-	return err == nil && got.Key.Equal(want.Key), err
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -210,6 +211,23 @@ func TestNameIsNotEnough(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
 	}
+	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "logins"), "prvs@example.com x\nbob@example.com x\n")
+	a = start(t, o)
+	story{login: "x", sender: "prvs=0123ab=carol@example.com", from: from("bob@example.com"), reason: SenderNotAllowed}.tell(t, o, a)
+	story{login: "x", sender: "prvs@example.com", from: from("Bob@example.com"), key: "prvs@example.com"}.tell(t, o, a)
+}
+
+// A From address needs no key of its own, and so no list.
+func TestFromWithoutList(t *testing.T) {
+	o := options(t)
+	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "logins"), "bob@example.com x\nbob@example.org x\n")
+	o.Domains[1].Addresses += ".none"
+	a, err := New(o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Reload(func(*keyring.Domain, error) {})
+	story{login: "x", sender: "bob@example.com", from: from("bob@example.org"), key: "bob@example.com"}.tell(t, o, a)
 }
 
 func BenchmarkAttach(b *testing.B) {

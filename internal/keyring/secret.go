@@ -102,6 +102,22 @@ func loadRing(path string) (*ring, fs.FileInfo, error) {
 	return r, info, err
 }
 
+// Credential returns the path under which a service that systemd started finds a
+// file of path: with LoadCredential=authkey:FOLDER systemd passes copies of the files
+// in a folder to a service that cannot read them itself. Where there is no copy it is
+// path. A copy is as old as the service.
+func Credential(path string) string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return path
+	}
+	passed := filepath.Join(dir, "authkey_"+filepath.Base(path))
+	if _, err := os.Stat(passed); err != nil {
+		return path
+	}
+	return passed
+}
+
 // ownerOnly reports whether nobody but the owner can get at a secret file. One
 // in systemd's credentials directory may be readable by its group: systemd lets
 // the service's user in with an ACL, whose mask shows as group bits.

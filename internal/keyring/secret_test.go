@@ -159,6 +159,24 @@ func TestCreateSecret(t *testing.T) {
 }
 
 // Nothing that a caller could print by accident shows a secret or a key.
+func TestCredential(t *testing.T) {
+	dir := t.TempDir()
+	passed := filepath.Join(dir, "authkey_example.com.secret")
+	if err := os.WriteFile(passed, nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ dir, path, want string }{
+		{dir, "/etc/authkey/credentials/example.com.secret", passed},
+		{dir, "/etc/authkey/credentials/example.net.secret", "/etc/authkey/credentials/example.net.secret"},
+		{"", "/etc/authkey/credentials/example.com.secret", "/etc/authkey/credentials/example.com.secret"},
+	} {
+		t.Setenv("CREDENTIALS_DIRECTORY", tt.dir)
+		if got := Credential(tt.path); got != tt.want {
+			t.Errorf("%s with credentials in %q: %s, want %s", tt.path, tt.dir, got, tt.want)
+		}
+	}
+}
+
 func TestNothingPrintsSecrets(t *testing.T) {
 	d := open(t, secretA, "bob\n", nil)
 	issued, err := d.KeyAt(address(t, "bob@example.com"), midday)
