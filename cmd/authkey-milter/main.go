@@ -25,7 +25,7 @@ func this() program.Program {
 }
 
 func commands() []*cobra.Command {
-	return []*cobra.Command{newServe(), newCheck(), newConfig(), newLookup(), newVerify(), newExplain(), newSetup(), newDoctor(), newReport()}
+	return []*cobra.Command{newServe(), newCheck(), newConfig(), newLookup(), newVerify(), newExplain(), newSetup(), newDoctor(), newReport(), newSelftest()}
 }
 
 // loadConfig reads milter.yaml; see program.LoadConfig.
