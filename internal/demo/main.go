@@ -75,7 +75,11 @@ func run(ctx context.Context, binary string, builtin bool) (err error) {
 	defer func() { err = errors.Join(err, front.stop()) }()
 
 	say("DNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,", world.DNS.Addr(), scene.asPort, scene.milter.Socket)
-	say("%s at %s, everything in %s.\n", front.name(), front.addr(), world.Dir)
+	say("%s at %s, everything in %s.", front.name(), front.addr(), world.Dir)
+	if builtin {
+		say("It leaves out SMTP, queues and mailboxes: what is delivered or held lies nowhere, and its bytes are those\nthat the milter's changes make.")
+	}
+	say("")
 	rows, err := scene.play(ctx, front)
 	if err != nil {
 		return err

@@ -58,7 +58,7 @@ func report(w io.Writer, rows []row, s *scene) error {
 	if faults > 0 {
 		return fmt.Errorf("%d things are not as they should be", faults)
 	}
-	fmt.Fprintf(w, "\nAll %d messages as they should be, and no key survived: not in a delivered or held message, not in the log.\n", len(rows))
+	fmt.Fprintf(w, "\nAll %d messages as they should be, and no key survived: not in a delivered or held message, a notice or DSN, or the log.\n", len(rows))
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,13 +17,21 @@ import (
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
-// A Milter is a running authkey-milter serve.
+// A Milter is an authkey-milter serve.
 type Milter struct {
 	Socket string // as smtpd_milters has it
 	Config string // path of its configuration
 
+	world   *World
+	binary  string
+	listen  string // as the configuration has it
+	network string // to dial it
+	address string
+	log     string   // where standard error goes
+	wrapper []string // a command that runs the milter; none if empty
+	environ []string // beside this program's own
+
 	cmd  *exec.Cmd
-	log  string
 	done chan struct{}
 	err  error // of its end; valid once done is closed
 }
@@ -46,6 +55,21 @@ notify:
 // StartMilter runs a built authkey-milter with MilterConfig and more YAML behind
 // it, on network "unix" or "inet", and returns when it listens.
 func (w *World) StartMilter(ctx context.Context, binary, network, more string) (*Milter, error) {
+	m, err := w.newMilter(binary, network)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.configure(more); err != nil {
+		return nil, err
+	}
+	if err := m.startListening(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// newMilter chooses where a milter will be. It neither configures nor starts it.
+func (w *World) newMilter(binary, network string) (*Milter, error) {
 	dir, err := os.MkdirTemp(w.Dir, "milter-")
 	if err != nil {
 		return nil, err
@@ -53,46 +77,64 @@ func (w *World) StartMilter(ctx context.Context, binary, network, more string) (
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(dir, "milter.sock")
-	listen := "unix:" + socket
-	m := &Milter{Socket: listen, Config: filepath.Join(dir, "milter.yaml"), log: filepath.Join(dir, "milter.log"), done: make(chan struct{})}
-	dial := func() (net.Conn, error) { return net.Dial("unix", socket) }
+	m := &Milter{
+		Config: filepath.Join(dir, "milter.yaml"), log: filepath.Join(dir, "milter.log"),
+		world: w, binary: binary, network: "unix", address: filepath.Join(dir, "milter.sock"),
+	}
+	m.listen = "unix:" + m.address
+	m.Socket = m.listen
 	if network == "inet" {
 		port, err := testdaemon.FreePort()
 		if err != nil {
 			return nil, err
 		}
-		listen = fmt.Sprintf("inet:%d@127.0.0.1", port)
-		m.Socket = fmt.Sprintf("inet:127.0.0.1:%d", port)
-		dial = func() (net.Conn, error) { return net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)) }
-	}
-	if err := os.WriteFile(m.Config, []byte(w.MilterConfig(listen)+more), 0o644); err != nil {
-		return nil, err
-	}
-	if err := m.start(binary); err != nil {
-		return nil, err
+		m.network, m.address = "tcp", fmt.Sprintf("127.0.0.1:%d", port)
+		m.listen = fmt.Sprintf("inet:%d@127.0.0.1", port)
+		m.Socket = "inet:" + m.address
 	}
 	w.onClose(func() error {
-		if m.Ended() {
+		if m.cmd == nil || m.Ended() {
 			return nil // somebody wanted that
 		}
 		return m.Stop(15 * time.Second)
 	})
-	err = testdaemon.Poll(ctx, func() (bool, error) {
+	return m, nil
+}
+
+// configure puts MilterConfig and more YAML behind it in place of the configuration
+// there was, in one step. A running milter is not told.
+func (m *Milter) configure(more string) error {
+	next := m.Config + ".new"
+	if err := os.WriteFile(next, []byte(m.world.MilterConfig(m.listen)+more), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, m.Config)
+}
+
+// startListening starts the process, for the first time or after its end, and
+// returns when it listens.
+func (m *Milter) startListening(ctx context.Context) error {
+	m.done = make(chan struct{})
+	if err := m.start(m.binary); err != nil {
+		return err
+	}
+	err := testdaemon.Poll(ctx, func() (bool, error) {
 		if m.Ended() {
 			return false, fmt.Errorf("authkey-milter ended: %v\n%s", m.err, m.Log())
 		}
-		c, err := dial()
+		c, err := m.dial()
 		if err != nil {
 			return false, nil
 		}
 		return true, c.Close()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("authkey-milter does not listen: %w", err)
+		return fmt.Errorf("authkey-milter does not listen: %w", err)
 	}
-	return m, nil
+	return nil
 }
+
+func (m *Milter) dial() (net.Conn, error) { return net.Dial(m.network, m.address) }
 
 func (m *Milter) start(binary string) error {
 	out, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -100,19 +142,24 @@ func (m *Milter) start(binary string) error {
 		return err
 	}
 	defer out.Close()
-	m.cmd = exec.Command(binary, "serve", "--config", m.Config)
+	argv := append(slices.Clone(m.wrapper), binary, "serve", "--config", m.Config)
+	m.cmd = exec.Command(argv[0], argv[1:]...)
+	m.cmd.Env = append(os.Environ(), m.environ...)
 	m.cmd.Stdout, m.cmd.Stderr = out, out
 	// Should this program be killed, the kernel ends the milter.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
 		return err
 	}
-	go func() {
-		m.err = m.cmd.Wait()
-		close(m.done)
-	}()
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		m.err = cmd.Wait()
+		close(done)
+	}(m.cmd, m.done)
 	return nil
 }
+
+// Pid is the process id.
+func (m *Milter) Pid() int { return m.cmd.Process.Pid }
 
 // Log is everything that the milter has written.
 func (m *Milter) Log() string {
