@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -27,6 +28,7 @@ const (
 // A budget says when an address may be dialled.
 type budget struct {
 	all, strangers *rate.Limiter
+	own            []netip.Prefix // the administrator's, whom no stranger can use up
 
 	mu       sync.Mutex
 	networks map[netip.Prefix]*rate.Limiter // those dialled lately
@@ -40,8 +42,10 @@ type gate struct {
 	users int           // guarded by budget.mu
 }
 
-func newBudget() *budget {
+// newBudget makes the budget of a verifier which may dial the networks own.
+func newBudget(own ...netip.Prefix) *budget {
 	return &budget{
+		own:       own,
 		all:       rate.NewLimiter(dialRate, dialBurst),
 		strangers: rate.NewLimiter(strangerRate, strangerBurst),
 		networks:  make(map[netip.Prefix]*rate.Limiter),
@@ -70,9 +74,11 @@ func (b *budget) admit(ctx context.Context, peer netip.AddrPort) (release func()
 			return nil, failuref(ReasonDialBudget, "too many dials to new servers: %w", err)
 		}
 	}
-	if err := b.network(peer.Addr()).Wait(ctx); err != nil {
-		release()
-		return nil, failuref(ReasonDialBudget, "too many dials to the network of %v: %w", peer, err)
+	if l := b.network(peer.Addr()); l != nil {
+		if err := l.Wait(ctx); err != nil {
+			release()
+			return nil, failuref(ReasonDialBudget, "too many dials to the network of %v: %w", peer, err)
+		}
 	}
 	if err := b.all.Wait(ctx); err != nil {
 		release()
@@ -82,8 +88,12 @@ func (b *budget) admit(ctx context.Context, peer netip.AddrPort) (release func()
 }
 
 // network returns the bucket of an address's network, of the size that one owner
-// usually has. It forgets those that are full again, whose memory makes no difference.
+// usually has; nil for the administrator's own. It forgets those that are full again,
+// whose memory makes no difference.
 func (b *budget) network(addr netip.Addr) *rate.Limiter {
+	if slices.ContainsFunc(b.own, func(n netip.Prefix) bool { return n.Contains(addr) }) {
+		return nil
+	}
 	bits := 24
 	if addr.Is6() {
 		bits = 48

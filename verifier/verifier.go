@@ -119,7 +119,7 @@ func New(o Options) *Verifier {
 		dialer: &dialer{
 			rules:   rules{networks: o.AllowNetworks, ports: o.AllowPorts, requireTLS: o.RequireTLS},
 			dns:     v.dns,
-			budget:  newBudget(),
+			budget:  newBudget(o.AllowNetworks...),
 			roots:   o.Roots,
 			timeout: or(o.ConnectTimeout, DefaultConnectTimeout),
 			connect: dialTCP,
