@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -333,4 +335,20 @@ func TestLogLimit(t *testing.T) {
 			t.Errorf("after a minute: %d suppressed, %v; want 5, true", n, ok)
 		}
 	})
+}
+
+// TestServeAfterShutdown: it was told to stop before it had begun.
+func TestServeAfterShutdown(t *testing.T) {
+	srv := New(slog.New(slog.DiscardHandler), &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{})})
+	srv.Shutdown(t.Context())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Serve(ln); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the socket stays open: %v", err)
+	}
 }

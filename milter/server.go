@@ -170,8 +170,13 @@ func (e *Engine) releaseIfDone() {
 // Serve answers MTAs on ln until Shutdown. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
+	stopped := s.stopping.Load() // and Shutdown may have been through the list already
 	s.listeners = append(s.listeners, ln)
 	s.mu.Unlock()
+	if stopped {
+		_ = ln.Close()
+		return nil
+	}
 	l := &listener{Listener: ln, srv: s}
 	for {
 		c, err := l.accept()

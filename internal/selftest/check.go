@@ -200,6 +200,21 @@ func (c *checker) verdict(plan policy.Plan, why string) {
 	c.must("the message", string(c.seen.Verdict), string(verdict))
 	c.must("the reply", c.seen.Reply, reply)
 	c.must("the reason why it is held", c.seen.Reason, reason)
+	if !slices.Contains(meanings[plan.Action], c.seen.Verdict) {
+		c.fault("%s is no way to %s it", c.seen.Verdict, plan.Action)
+	}
+}
+
+// meanings are what each action can come to, whatever a policy makes of it.
+var meanings = map[policy.Action][]front.Verdict{
+	policy.Accept:        {front.Delivered},
+	policy.Mark:          {front.Delivered},
+	policy.Quarantine:    {front.Held, front.Delivered}, // to a mailbox for it
+	policy.TempFail:      {front.Deferred},
+	policy.Discard:       {front.Discarded},
+	policy.DiscardNotify: {front.Discarded},
+	policy.Reject:        {front.Refused},
+	policy.RejectNotify:  {front.Refused},
 }
 
 // delivered checks header, body and envelope of what is delivered or held.
