@@ -88,9 +88,7 @@ func (o *office) crash(t *testing.T) {
 	t.Helper()
 	must(t, o.milter.cmd.Process.Kill())
 	<-o.milter.done
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	must(t, o.milter.startListening(ctx))
+	o.start(t)
 }
 
 // forgedSenders: whoever's address was forged hears nothing of it, by default.

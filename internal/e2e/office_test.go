@@ -78,10 +78,34 @@ func newOffice(t *testing.T, w *World, start startOffice) *office {
 	}, milter.Socket)
 	t.Cleanup(func() { o.lookForKeys(t) })
 	o.write(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	must(t, milter.startListening(ctx))
+	o.start(t)
 	return o
+}
+
+// inForce is what the milter logs when it has a configuration: at its start
+// somewhat after it listens.
+const inForce = "configuration in force"
+
+// start starts the milter.
+func (o *office) start(t *testing.T) {
+	t.Helper()
+	before := o.milter.Log()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	must(t, o.milter.startListening(ctx))
+	must(t, o.waitInForce(ctx, before))
+}
+
+// waitInForce waits until the milter has said so once more than it had in a log.
+func (o *office) waitInForce(ctx context.Context, before string) error {
+	return testdaemon.Poll(ctx, func() (bool, error) {
+		log := o.milter.Log()
+		const refused = "the new configuration is refused"
+		if strings.Count(log, refused) > strings.Count(before, refused) {
+			return false, fmt.Errorf("refused:\n%s", log)
+		}
+		return strings.Count(log, inForce) > strings.Count(before, inForce), nil
+	})
 }
 
 // write puts a configuration in place. more goes behind MilterConfig.
@@ -108,17 +132,11 @@ func (o *office) configure(t *testing.T, more string) {
 
 func (o *office) reload(t *testing.T) {
 	t.Helper()
-	before := len(o.milter.Log())
+	before := o.milter.Log()
 	must(t, o.milter.Signal(syscall.SIGHUP))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	must(t, testdaemon.Poll(ctx, func() (bool, error) {
-		log := o.milter.Log()[before:]
-		if strings.Contains(log, "the new configuration is refused") {
-			return false, fmt.Errorf("refused:\n%s", log)
-		}
-		return strings.Contains(log, "configuration in force"), nil
-	}))
+	must(t, o.waitInForce(ctx, before))
 }
 
 // prefer writes the file that PREFERENCES stands for.

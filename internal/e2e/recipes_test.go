@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -116,9 +115,7 @@ func (o *office) cook(t *testing.T, text string) {
 	if out, code := runMilter(t, "", "check", "--config", o.milter.Config); code != 0 || out != "" {
 		t.Fatalf("check: exit %d\n%s", code, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	must(t, o.milter.startListening(ctx))
+	o.start(t)
 	defer func() { must(t, o.milter.Stop(15*time.Second)) }()
 	for _, row := range rows {
 		o.tryRow(t, row)
