@@ -49,7 +49,7 @@ func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 		msg.addRecipient(rcpt, rcpt, "")
 	}
 	for _, f := range s.Header {
-		msg.addField(f.Name, f.Value)
+		msg.takeField([]byte(f.Name), []byte(f.Value))
 	}
 	out := judge{
 		abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true},

@@ -47,14 +47,13 @@ type message struct {
 	separate   bool              // recipients are answered at RCPT, preferences looked up there
 	profile    policy.Profile
 
-	key        wire.Key
-	from       []string // values of From fields, at most maxFromFields and one
-	author     author   // what they say
-	authRes    []int    // indexes, among the fields of that name, of those which claim our method
-	counts     fieldCounts
-	header     []Field // for DSNs and notices
-	headerSize int
-	truncated  bool // there was more header than is kept
+	key       wire.Key
+	from      []string // values of From fields, at most maxFromFields and one
+	author    author   // what they say
+	authRes   []int    // indexes, among the fields of that name, of those which claim our method
+	counts    fieldCounts
+	kept      []byte // the header, for DSNs and notices; see keepField
+	truncated bool   // there was more header than is kept
 
 	attached  bool // it gets a key of ours in place of what it has
 	broken    bool // a callback panicked: nothing may be concluded from the rest
@@ -152,7 +151,15 @@ func (m *message) addField(name, value string) {
 	case isField(name, m.engine.Settings.MarkHeader):
 		m.counts.mark++
 	}
+}
+
+// takeField takes one header field. Most are of no use to anybody, and not worth an
+// allocation.
+func (m *message) takeField(name, value []byte) {
 	m.keepField(name, value)
+	if m.needsField(name) {
+		m.addField(string(name), string(value))
+	}
 }
 
 // needsFrom reports whether anybody looks at the From field.
@@ -165,9 +172,6 @@ func (m *message) needsFrom() bool {
 
 // needsField reports whether addField has any use for a field of that name.
 func (m *message) needsField(name []byte) bool {
-	if m.keepsHeader() {
-		return true
-	}
 	for _, known := range [...]string{keyField, newKeyField, quarantineField, fromField, authResField, m.engine.Settings.MarkHeader} {
 		if isField(string(name), known) {
 			return true

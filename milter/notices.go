@@ -54,25 +54,37 @@ type Notice struct {
 // keepsHeader reports whether there may be DSNs or notices about the message.
 func (m *message) keepsHeader() bool { return m.engine.Notifier != nil && m.class == inbound }
 
-// keepField keeps a field for DSNs and notices, where there may be any. A key is
-// not kept anywhere.
-func (m *message) keepField(name, value string) {
-	if !m.keepsHeader() || strings.EqualFold(name, keyField) || strings.EqualFold(name, newKeyField) {
+// keepField keeps a field for DSNs and notices, where there may be any: as bytes, one
+// after the other, since most messages need none. A key is not kept anywhere.
+func (m *message) keepField(name, value []byte) {
+	if !m.keepsHeader() || isField(string(name), keyField) || isField(string(name), newKeyField) {
 		return
 	}
-	m.headerSize += len(name) + len(value)
-	if m.headerSize > maxKeptHeader {
+	if len(m.kept)+len(name)+len(value)+2 > maxKeptHeader {
 		m.truncated = true
 		return
 	}
-	m.header = append(m.header, Field{name, value})
+	m.kept = append(append(m.kept, name...), 0)
+	m.kept = append(append(m.kept, value...), 0)
+}
+
+// header is what was kept. Neither names nor values hold a NUL.
+func (m *message) header() []Field {
+	var fields []Field
+	for rest := string(m.kept); rest != ""; {
+		var f Field
+		f.Name, rest, _ = strings.Cut(rest, "\x00")
+		f.Value, rest, _ = strings.Cut(rest, "\x00")
+		fields = append(fields, f)
+	}
+	return fields
 }
 
 // original is the message for a Notifier.
 func (m *message) original(out *outcome) Original {
 	o := Original{
 		QueueID: m.queueID, Sender: m.sender, MailArgs: m.mailArgs, Client: m.client, Arrived: m.arrived,
-		Header: m.header, Truncated: m.truncated,
+		Header: m.header(), Truncated: m.truncated,
 		SenderAuthenticated: out.envelope.Status == verifier.Pass || m.vouched(),
 		Checked:             m.sender, Result: out.envelope,
 	}
@@ -88,7 +100,7 @@ func (m *message) vouched() bool {
 	if m.addrErr != nil {
 		return false
 	}
-	for _, f := range m.header {
+	for _, f := range m.header() {
 		if isField(f.Name, authResField) && vouches(f.Value, m.engine.Settings.NotifyTrust, m.address.Domain()) {
 			return true
 		}

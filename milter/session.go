@@ -23,6 +23,7 @@ type session struct {
 	abilities policy.Abilities
 	origin    origin      // of the SMTP client the MTA is serving
 	client    string      // its address for the log
+	kept      []byte      // room for the next message's header
 	msg       *message    // between MAIL FROM and the end, nil otherwise
 	attrs     []slog.Attr // room for those of the next log line
 }
@@ -127,17 +128,16 @@ func (s *session) RcptTo(to, args string, m gomilter.Modifier) (*gomilter.Respon
 func (s *session) Header(name, value string, _ gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("header")
 	if s.msg != nil {
-		s.msg.addField(name, value)
+		s.msg.takeField([]byte(name), []byte(value))
 	}
 	return gomilter.RespContinue, nil
 }
 
-// field is Header from under the library. Most fields are of no use to anybody,
-// and not worth an allocation.
+// field is Header from under the library.
 func (s *session) field(name, value []byte) {
 	defer s.guard("header")
-	if s.msg != nil && s.msg.needsField(name) {
-		s.msg.addField(string(name), string(value))
+	if s.msg != nil {
+		s.msg.takeField(name, value)
 	}
 }
 
@@ -214,6 +214,7 @@ func (s *session) Cleanup(m gomilter.Modifier) {
 // is not waited for, and will hear 451.
 func (s *session) begin(msg *message) {
 	s.msg = msg
+	msg.kept = s.kept[:0]
 	msg.uncounted = s.srv.stopping.Load()
 	if !msg.uncounted {
 		s.srv.inFlight.Add(1)
@@ -225,6 +226,7 @@ func (s *session) end(msg *message) {
 	if !msg.uncounted {
 		s.srv.inFlight.Add(-1)
 	}
+	s.kept = msg.kept
 	s.srv.release(msg.engine)
 	s.msg = nil
 }
