@@ -1,0 +1,15 @@
+#!/bin/sh
+set -e
+
+if [ "$1" = remove ]; then
+	if [ -z "${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload >/dev/null || true
+	fi
+	deb-systemd-helper mask authkey-server.service >/dev/null || true
+fi
+
+if [ "$1" = purge ]; then
+	deb-systemd-helper purge authkey-server.service >/dev/null || true
+	deb-systemd-helper unmask authkey-server.service >/dev/null || true
+	rm -f /etc/apparmor.d/local/usr.sbin.authkey-server /etc/apparmor.d/disable/usr.sbin.authkey-server
+fi
