@@ -45,6 +45,7 @@ var products = []product{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	syscall.Umask(0o022) // packages take over the modes of files
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		os.Exit(1)
@@ -182,10 +183,6 @@ func (b *build) makePackages(ctx context.Context, p product, arch string) error 
 	if err := b.compile(ctx, p, program, arch); err != nil {
 		return err
 	}
-	// The linker leaves the mode to the umask.
-	if err := os.Chmod(program, 0o755); err != nil {
-		return err
-	}
 	if err := b.makeLicences(ctx, program, made); err != nil {
 		return err
 	}
@@ -234,8 +231,8 @@ func (b *build) keep(from string) error {
 	return nil
 }
 
-// copyFolder copies the files of a folder, with modes that do not depend on umask or
-// checkout: packages take them over.
+// copyFolder copies the files of a folder, with modes that do not depend on the
+// checkout.
 func copyFolder(from, to string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
@@ -249,11 +246,7 @@ func copyFolder(from, to string) error {
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(to, e.Name())
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			return err
-		}
-		if err := os.Chmod(file, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(to, e.Name()), content, 0o644); err != nil {
 			return err
 		}
 	}
