@@ -7,7 +7,7 @@ STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 30s
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 
-.PHONY: all build demo test setup lint unit fuzz bench soak clean
+.PHONY: all build demo test setup lint unit fuzz bench soak packages release clean
 
 all: build
 
@@ -53,6 +53,14 @@ bench: build
 # A million messages, half of them with a fault: about five minutes.
 soak: build
 	$(GO) run ./internal/bench soak
+
+# deb and rpm of both programs for this machine, in dist: packaging/README.md.
+packages:
+	$(GO) run ./packaging/build -version '$(VERSION)' -out dist
+
+# For amd64 and arm64, with checksums and bills of materials.
+release:
+	$(GO) run ./packaging/build -version '$(VERSION)' -out dist -arch amd64,arm64 -release
 
 clean:
 	rm -rf bin dist
