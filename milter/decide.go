@@ -51,9 +51,7 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		return out
 	}
 	if msg.engine.Preferences != nil && !msg.separate { // else RCPT asked already
-		j.work(msg, "preferences", func() {
-			out.prefsFailed, out.prefsErr = msg.engine.Preferences.Fill(ctx, msg.recipients)
-		})
+		out.prefsFailed, out.prefsErr = j.preferences(ctx, msg)
 		if msg.broken {
 			return out.refuse(policy.FilterError)
 		}
@@ -64,11 +62,11 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 	}
 	out.plan = msg.engine.Policy.Decide(out.env, out.envelope)
 	msg.allowDSN(&out)
-	if msg.deletions(out.plan.Mark) > maxDeletions {
+	if out.plan.Mark && msg.deletions(true) > maxDeletions {
 		return out.refuse(policy.TooManyFields)
 	}
 	if len(out.plan.Recipients) > 0 {
-		j.work(msg, "notify", func() { out.err = msg.notify(ctx, &out) })
+		out.err = j.notify(ctx, msg, out)
 	}
 	if out.err != nil || msg.broken {
 		return out.refuse(policy.FilterError)
@@ -90,6 +88,22 @@ func (j judge) investigate(ctx context.Context, msg *message) results {
 	var r results
 	j.work(msg, "verify", func() { r = msg.ask(ctx) })
 	return r
+}
+
+// preferences looks up the recipients' preferences, at once if nobody needs to be
+// asked. It returns how many look-ups failed, and why the first of them did.
+func (j judge) preferences(ctx context.Context, msg *message) (failed int, err error) {
+	if msg.engine.Preferences.Known(msg.recipients) {
+		return 0, nil
+	}
+	j.work(msg, "preferences", func() { failed, err = msg.engine.Preferences.Fill(ctx, msg.recipients) })
+	return failed, err
+}
+
+// notify hands over what has to be told.
+func (j judge) notify(ctx context.Context, msg *message, out outcome) (err error) {
+	j.work(msg, "notify", func() { err = msg.notify(ctx, &out) })
+	return err
 }
 
 // work does what may take its time, and meanwhile keeps the MTA waiting.

@@ -31,6 +31,9 @@ type Verifier interface {
 
 // Preferences knows what recipients want. *prefs.Directory is the real one.
 type Preferences interface {
+	// Known does the same as Fill if nobody has to be waited for, and reports
+	// whether it could.
+	Known([]policy.Recipient) bool
 	// Fill sets the preference of each recipient, or that it could not be looked up;
 	// it returns how many could not, and why the first.
 	Fill(context.Context, []policy.Recipient) (failed int, err error)
@@ -70,6 +73,7 @@ type Engine struct {
 	Release func()
 
 	authIDs  []string // all ids that count as ours, but for the MTA's {j}
+	lengths  lengths  // of the names of fields that matter
 	messages int      // begun and not ended; under Server.mu
 	retired  bool     // likewise
 }
@@ -143,6 +147,11 @@ func (e *Engine) prepare() {
 		own = e.Settings.HostName
 	}
 	e.authIDs = append([]string{own}, e.Settings.TrustedIDs...)
+	var l lengths
+	for _, name := range e.Settings.fields() {
+		l.add(len(name))
+	}
+	e.lengths = l
 }
 
 // acquire binds a message that begins to the Engine in force.

@@ -105,6 +105,8 @@ func (f *fakeNotifier) Deliver(_ context.Context, o Original, failures []Failure
 // fakePreferences knows recipients by address, and can fail.
 type fakePreferences map[string]policy.Preference
 
+func (f fakePreferences) Known([]policy.Recipient) bool { return false }
+
 func (f fakePreferences) Fill(_ context.Context, recipients []policy.Recipient) (failed int, err error) {
 	for i := range recipients {
 		r := &recipients[i]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"regexp"
 	"slices"
@@ -49,20 +50,50 @@ func (e *LineError) Error() string {
 
 func (e *LineError) Unwrap() error { return e.Err }
 
-// A table is a file in memory. It does not change once it is built.
+// A table is a file in memory. It does not change once it is built. There are no
+// pointers in it for the garbage collector to follow.
 type table struct {
-	entries map[string]entry // by folded recipient
+	seed    maphash.Seed
+	first   map[uint64]uint32 // the last entry of each hash, 1-based
+	entries []entry
+	text    []byte // the folded recipients
 	choices []policy.Preference
 }
 
 // An entry is small, since there are many of them, and few different preferences.
 type entry struct {
+	at     uint32 // in table.text
+	length uint16 // there
 	choice uint32 // index in table.choices
 	line   uint32
+	next   uint32 // with the same hash; 0 for the last one
+}
+
+func newTable() *table {
+	return &table{seed: maphash.MakeSeed(), first: make(map[uint64]uint32)}
+}
+
+func (t *table) find(recipient string) (entry, bool) {
+	for i := t.first[maphash.String(t.seed, recipient)]; i > 0; i = t.entries[i-1].next {
+		if e := t.entries[i-1]; string(t.recipient(e)) == recipient {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+func (t *table) recipient(e entry) []byte { return t.text[e.at : e.at+uint32(e.length)] }
+
+// add adds a recipient that is not there yet.
+func (t *table) add(recipient string, choice, line uint32) {
+	hash := maphash.String(t.seed, recipient)
+	t.entries = append(t.entries, entry{uint32(len(t.text)), uint16(len(recipient)), choice, line, t.first[hash]})
+	t.text = append(t.text, recipient...)
+	t.first[hash] = uint32(len(t.entries))
 }
 
 func (t *table) lookup(recipient string) (policy.Preference, bool) {
-	e, ok := t.entries[recipient]
+	e, ok := t.find(recipient)
 	if !ok {
 		return policy.Preference{}, false
 	}
@@ -82,7 +113,7 @@ type parser struct {
 // parse reads a YAML list of preferences.
 func parse(path string, data []byte, fold func(string) string) (*table, error) {
 	p := &parser{path: path, fold: fold, known: make(map[policy.Preference]uint32),
-		table: &table{entries: make(map[string]entry)}}
+		table: newTable()}
 	for len(data) > 0 && len(p.faults) < maxFaults {
 		chunk := data[:endOfChunk(data)]
 		p.chunk(chunk)
@@ -253,7 +284,7 @@ func checkLanguage(s string) error {
 // put adds an entry to the table.
 func (p *parser) put(line int, recipient string, chosen policy.Preference) {
 	folded := p.fold(recipient)
-	if first, twice := p.table.entries[folded]; twice {
+	if first, twice := p.table.find(folded); twice {
 		p.fault(line, "recipient %s is there twice, first in line %d", shown(recipient), first.line)
 		return
 	}
@@ -267,7 +298,7 @@ func (p *parser) put(line int, recipient string, chosen policy.Preference) {
 		p.known[chosen] = choice
 		p.table.choices = append(p.table.choices, chosen)
 	}
-	p.table.entries[folded] = entry{choice, uint32(line + p.before)}
+	p.table.add(folded, choice, uint32(line+p.before))
 }
 
 // shown quotes and cuts what somebody wrote.

@@ -40,7 +40,8 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := map[string]policy.Preference{}
-			for recipient := range tab.entries {
+			for _, e := range tab.entries {
+				recipient := string(tab.recipient(e))
 				got[recipient], _ = tab.lookup(recipient)
 			}
 			if len(tt.want) == 0 {
@@ -117,7 +118,8 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		lines := strings.Count(string(data), "\n") + strings.Count(string(data), "\r") + 1
-		for recipient, e := range tab.entries {
+		for _, e := range tab.entries {
+			recipient := string(tab.recipient(e))
 			if e.line < 1 || !strings.Contains(recipient, "@") && recipient != "" || len(tab.choices) <= int(e.choice) {
 				t.Errorf("entry %q: %+v of %d lines", recipient, e, lines)
 			}

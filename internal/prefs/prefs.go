@@ -52,11 +52,13 @@ type Directory struct {
 	timeout time.Duration
 	late    error  // the cause where the time is over
 	cache   *cache // nil: nothing is remembered
+	memory  bool   // source answers without waiting
 }
 
 // New returns a Directory of source.
 func New(source Source, opts Options) *Directory {
 	d := &Directory{source: source, timeout: opts.Timeout, late: fmt.Errorf("no answer within %s", opts.Timeout)}
+	_, d.memory = source.(*File)
 	if opts.TTL > 0 {
 		entries := opts.Entries
 		if entries == 0 {
@@ -65,6 +67,25 @@ func New(source Source, opts Options) *Directory {
 		d.cache = newCache(opts.TTL, entries)
 	}
 	return d
+}
+
+// Known does what Fill does if that can be had without waiting, and reports whether
+// it could. Otherwise Fill has to be asked.
+func (d *Directory) Known(recipients []policy.Recipient) bool {
+	if d.memory {
+		failed, _ := d.Fill(context.Background(), recipients)
+		return failed == 0
+	}
+	for i := range recipients {
+		r := &recipients[i]
+		mailbox := r.Mailbox()
+		known, ok := d.cache.get(mailbox)
+		if !ok && len(mailbox) <= MaxRecipient {
+			return false
+		}
+		r.Preference, r.PreferenceFailed = known, false
+	}
+	return true
 }
 
 // Fill sets Preference and PreferenceFailed of each recipient, who is looked up

@@ -87,6 +87,45 @@ func TestFillTellsNoneFoundAndFailedApart(t *testing.T) {
 	}
 }
 
+// TestKnown: what is in memory is known at once, of the rest what is remembered.
+func TestKnown(t *testing.T) {
+	src := &fakeSource{entries: map[string]policy.Preference{"bob@x.test": fails(policy.Reject)}}
+	long := strings.Repeat("a", MaxRecipient) + "@x.test"
+	for _, opts := range []Options{{}, {TTL: time.Hour}} {
+		d := New(src, opts)
+		rcpts := recipients("bob@x.test", "nobody@x.test", long)
+		if d.Known(rcpts) {
+			t.Errorf("%+v: known before anybody was asked", opts)
+		}
+		if failed, err := d.Fill(t.Context(), rcpts); failed > 0 || err != nil {
+			t.Fatal(failed, err)
+		}
+		src.askedSince()
+		rcpts = recipients("bob@x.test", "nobody@x.test", long)
+		rcpts[1].Preference, rcpts[1].PreferenceFailed = fails(policy.Mark), true // of another time
+		if known := d.Known(rcpts); known != (opts.TTL > 0) {
+			t.Errorf("%+v: known %v", opts, known)
+		} else if known && (rcpts[0].Preference != fails(policy.Reject) || rcpts[1].Preference != (policy.Preference{}) || rcpts[1].PreferenceFailed) {
+			t.Errorf("%+v: %+v", opts, rcpts)
+		}
+		if asked := src.askedSince(); len(asked) > 0 {
+			t.Errorf("%+v: asked %q", opts, asked)
+		}
+	}
+	file, _ := newFile(t, bobRejects)
+	d := New(file, Options{})
+	rcpts := recipients("bob@x.test")
+	if d.Known(rcpts) {
+		t.Error("known of a file that has not been read")
+	}
+	if err := file.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if !d.Known(rcpts) || rcpts[0].Preference != fails(policy.Reject) || rcpts[0].PreferenceFailed {
+		t.Errorf("of a file: %+v", rcpts)
+	}
+}
+
 func TestFillLooksUpSubaddresses(t *testing.T) {
 	down := errors.New("down")
 	src := &fakeSource{
