@@ -125,22 +125,22 @@ func (q *question) tracePreference(t *tracer, r *Recipient) (deferred bool) {
 func (q *question) traceRules(t *tracer, r *Recipient) {
 	say := func(layer Layer, numbers []int32) {
 		for _, n := range numbers {
-			t.say(layer, int(n), q.opts.Rules[n].at(q.slot))
+			t.say(layer, int(n), q.rules.wishes[n].at(q.slot))
 		}
 	}
 	c := q.rules
 	for _, id := range c.recipients.find(splitMailbox(r.Mailbox()), nil) {
-		node := &c.byRcpt[id]
-		numbers := slices.Clone(node.anySender.all)
-		for _, sender := range q.senders {
-			if pair := node.senders[sender]; pair != nil {
-				numbers = append(numbers, pair.all...)
+		node := &c.byRecipient[id]
+		numbers := c.appendNumbers(nil, node.table)
+		if node.paired {
+			for _, sender := range q.senders {
+				numbers = c.appendNumbers(numbers, c.pairs[pair{id, sender}])
 			}
 		}
 		slices.Sort(numbers)
 		say(c.recipientLayer(id), numbers)
 	}
 	for _, id := range q.senders {
-		say(BySenderRule, c.bySender[id].all)
+		say(BySenderRule, c.appendNumbers(nil, c.bySender[id]))
 	}
 }

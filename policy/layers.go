@@ -56,7 +56,7 @@ func (p *Policy) ruling(r *Recipient, senders []int32, s slot, required bool) ru
 		}
 		notes = NotePreferenceNotAllowed
 	}
-	if len(p.opts.Rules) > 0 {
+	if len(p.rules.wishes) > 0 {
 		if c, layer := p.rules.choose(splitMailbox(r.Mailbox()), senders, s); c.action != Unset {
 			return p.raise(ruling{c.action, layer, c.rule, notes}, s)
 		}

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"slices"
-
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -53,10 +51,11 @@ type Policy struct {
 
 // New returns the Policy of opts.
 func New(opts Options) *Policy {
-	opts.Rules = slices.Clone(opts.Rules)
+	compiled := compile(opts.Rules)
+	opts.Rules = nil
 	p := &Policy{
 		opts:      opts,
-		rules:     compile(opts.Rules),
+		rules:     compiled,
 		defaults:  opts.Defaults.bySlot(),
 		floor:     opts.Floor.bySlot(),
 		from:      opts.From.bySlot(),

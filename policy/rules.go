@@ -11,25 +11,32 @@ type Rule struct {
 }
 
 // rules are compiled so that a question costs a few look-ups, however many rules
-// there are.
+// there are. Apart from the patterns they hold no pointers: with ten thousand rules
+// the garbage collector would have to follow them each time.
 type rules struct {
-	recipients Matcher
-	senders    Matcher
-	byRcpt     []rcptRules // by id in recipients
-	bySender   []table     // rules without recipient, by id in senders
+	recipients  Matcher
+	senders     Matcher
+	byRecipient []recipientTable // by id in recipients
+	bySender    []table          // rules without recipient, by id in senders
+	pairs       map[pair]table
+	next        []int32  // by rule: the next one of the same table, 1-based; 0 ends
+	wishes      []Wishes // by rule
 }
 
-// rcptRules are the rules with one recipient pattern. They are equals: the first
-// in the administrator's list wins.
-type rcptRules struct {
-	anySender table
-	senders   map[int32]*table // by id in rules.senders
+// A recipientTable has the rules with one recipient pattern and any sender. They are
+// equals of those in pairs with it: the first in the administrator's list wins.
+type recipientTable struct {
+	table
+	paired bool // there are some in pairs
 }
+
+// A pair is a recipient pattern and a sender pattern, by their ids.
+type pair struct{ recipient, sender int32 }
 
 // A table is what the rules with the same patterns come to.
 type table struct {
-	first [slots]choice // for each result the first rule that says something
-	all   []int32       // their numbers, for Explain
+	first       [slots]choice // for each result the first rule that says something
+	begin, last int32         // of the rules in it, for Explain; 1-based in rules.next
 }
 
 // A choice is an action and the number of the rule that says it.
@@ -39,19 +46,33 @@ type choice struct {
 }
 
 func compile(list []Rule) *rules {
-	c := new(rules)
+	c := &rules{next: make([]int32, len(list)), wishes: make([]Wishes, len(list))}
 	for i := range list {
 		r := &list[i]
+		wishes := r.bySlot()
+		c.wishes[i] = r.Wishes
 		switch {
 		case r.Recipient == "" && r.Sender == "":
 		case r.Recipient == "":
 			id := c.senders.add(r.Sender)
 			c.bySender = grow(c.bySender, id)
-			c.bySender[id].add(int32(i), r.bySlot())
+			c.add(&c.bySender[id], int32(i), wishes)
 		default:
 			id := c.recipients.add(r.Recipient)
-			c.byRcpt = grow(c.byRcpt, id)
-			c.byRcpt[id].tableFor(c, r.Sender).add(int32(i), r.bySlot())
+			c.byRecipient = grow(c.byRecipient, id)
+			node := &c.byRecipient[id]
+			if r.Sender == "" {
+				c.add(&node.table, int32(i), wishes)
+				continue
+			}
+			node.paired = true
+			key := pair{id, c.senders.add(r.Sender)}
+			t := c.pairs[key]
+			c.add(&t, int32(i), wishes)
+			if c.pairs == nil {
+				c.pairs = make(map[pair]table)
+			}
+			c.pairs[key] = t
 		}
 	}
 	c.bySender = grow(c.bySender, int32(len(c.senders.isAddress))-1) // ids of pairs too
@@ -67,24 +88,14 @@ func grow[T any](list []T, id int32) []T {
 	return list
 }
 
-func (r *rcptRules) tableFor(c *rules, sender string) *table {
-	if sender == "" {
-		return &r.anySender
+// add adds a rule to a table.
+func (c *rules) add(t *table, rule int32, wishes [slots]Action) {
+	if t.begin == 0 {
+		t.begin = rule + 1
+	} else {
+		c.next[t.last-1] = rule + 1
 	}
-	id := c.senders.add(sender)
-	if r.senders == nil {
-		r.senders = make(map[int32]*table)
-	}
-	t := r.senders[id]
-	if t == nil {
-		t = new(table)
-		r.senders[id] = t
-	}
-	return t
-}
-
-func (t *table) add(rule int32, wishes [slots]Action) {
-	t.all = append(t.all, rule)
+	t.last = rule + 1
 	for s, a := range wishes {
 		if t.first[s].action == Unset {
 			t.first[s] = choice{a, rule}
@@ -92,18 +103,25 @@ func (t *table) add(rule int32, wishes [slots]Action) {
 	}
 }
 
+// appendNumbers appends the numbers of the rules in a table, counted from 0.
+func (c *rules) appendNumbers(list []int32, t table) []int32 {
+	for i := t.begin; i > 0; i = c.next[i-1] {
+		list = append(list, i-1)
+	}
+	return list
+}
+
 // pick returns the first choice in the administrator's order among the rules of
 // one recipient pattern which the sender fits too.
-func (r *rcptRules) pick(s slot, senders []int32) choice {
-	best := r.anySender.first[s]
-	if r.senders == nil {
+func (c *rules) pick(recipient int32, s slot, senders []int32) choice {
+	node := &c.byRecipient[recipient]
+	best := node.first[s]
+	if !node.paired {
 		return best
 	}
 	for _, id := range senders {
-		if t := r.senders[id]; t != nil {
-			if c := t.first[s]; c.action != Unset && (best.action == Unset || c.rule < best.rule) {
-				best = c
-			}
+		if got := c.pairs[pair{recipient, id}].first[s]; got.action != Unset && (best.action == Unset || got.rule < best.rule) {
+			best = got
 		}
 	}
 	return best
@@ -111,10 +129,10 @@ func (r *rcptRules) pick(s slot, senders []int32) choice {
 
 // choose asks the rules, the most specific first.
 func (c *rules) choose(box mailbox, senders []int32, s slot) (choice, Layer) {
-	if len(c.byRcpt) > 0 {
+	if len(c.byRecipient) > 0 {
 		var buf [maxIDs]int32
 		for _, id := range c.recipients.find(box, buf[:0]) {
-			if got := c.byRcpt[id].pick(s, senders); got.action != Unset {
+			if got := c.pick(id, s, senders); got.action != Unset {
 				return got, c.recipientLayer(id)
 			}
 		}

@@ -98,9 +98,9 @@ func runSelftest(ctx context.Context, c config.Config, recipients []string) (rep
 		return nil, broken(err)
 	}
 	defer func() { err = errors.Join(err, broken(world.Close())) }()
-	d := &service{loaded: &config.Loaded{Config: within(world, c)}, level: new(slog.LevelVar)}
+	d := &service{level: new(slog.LevelVar)}
 	d.log = slog.New(slog.NewJSONHandler(world.Log(), &slog.HandlerOptions{Level: d.level}))
-	engine, err := d.engine(d.loaded.Config)
+	engine, err := d.engine(within(world, c))
 	if err != nil {
 		return nil, program.Exit(program.Config, err)
 	}

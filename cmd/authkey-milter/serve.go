@@ -38,7 +38,7 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	life := program.NewService()
 	defer life.Close()
 	defer runtime.KeepAlive(program.TuneCollector())
-	d := &service{loaded: loaded}
+	d := new(service)
 	var flush func()
 	d.log, d.level, flush = program.NewLogger(errOut, loaded.Config.Log)
 	defer flush()
@@ -51,7 +51,7 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	if err != nil {
 		return program.Exit(program.Temp, err)
 	}
-	d.announce()
+	d.put(loaded)
 	d.server = milter.New(d.log, engine)
 
 	failed := make(chan error, len(listeners))

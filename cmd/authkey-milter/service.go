@@ -32,7 +32,8 @@ const filePoll = 5 * time.Second
 type service struct {
 	log      *slog.Logger
 	level    *slog.LevelVar
-	loaded   *config.Loaded
+	path     string        // of the configuration file; empty: there is none
+	config   config.Config // in force, but for what it is too large to keep: put
 	cache    *verifier.Cache
 	records  *verifier.Records
 	ledger   *notify.Ledger
@@ -126,7 +127,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 // kept, with its connections and with what it knows; another one takes over the
 // cache of keys and the records of domains.
 func (d *service) verify(c config.Config, opts verifier.Options) {
-	old := d.loaded.Config
+	old := d.config
 	if d.verifier == nil || !reflect.DeepEqual(old.DNS, c.DNS) || !reflect.DeepEqual(old.Verify, c.Verify) ||
 		old.Cache != c.Cache || !d.roots.Equal(opts.Roots) { // the file may be another one under the same name
 		if d.cache == nil || old.Cache.Entries != c.Cache.Entries {
@@ -188,7 +189,7 @@ func (d *service) reportList(domain *keyring.Domain, err error) {
 
 // reload reads the configuration again. A bad one is logged and changes nothing.
 func (d *service) reload() {
-	loaded, err := config.Load(d.loaded.Path, os.Environ())
+	loaded, err := config.Load(d.path, os.Environ())
 	if err == nil {
 		var engine *milter.Engine
 		if engine, err = d.engine(loaded.Config); err == nil {
@@ -199,19 +200,22 @@ func (d *service) reload() {
 		d.log.Error("the new configuration is refused, the old one stays", "error", program.OneLine(err))
 		return
 	}
-	old, now := d.loaded.Config, loaded.Config
-	d.loaded = loaded
+	old, now := d.config, loaded.Config
 	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Socket != now.Socket || old.Log.Format != now.Log.Format ||
 		stateDir(old.Notify) != stateDir(now.Notify) {
 		d.log.Warn("listen, socket, log.format and notify.state_dir take effect at the next start")
 	}
-	d.announce()
+	d.put(loaded)
 }
 
-// announce says what configuration is in force, and what of it is not acted on.
-func (d *service) announce() {
-	d.log.Info("configuration in force", "version", version, "file", d.loaded.Path, "mode", d.loaded.Config.Mode)
-	for _, key := range d.loaded.NotActedOn() {
+// put notes the configuration that is in force now, and says so, and what of it is
+// not acted on. Its rules are in the engine: kept a second time, and as they were
+// written, they would be thousands of objects for every run of the garbage collector.
+func (d *service) put(loaded *config.Loaded) {
+	d.path, d.config = loaded.Path, loaded.Config
+	d.config.Policy.Rules = nil
+	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
+	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}
 }
