@@ -17,6 +17,9 @@ const (
 // 5322; a longer address is left out, the result stands without it.
 const maxPropValue = 900
 
+// usualAuthRes has room for the field of most messages.
+const usualAuthRes = 256
+
 // authResult is one x-authkey result for an Authentication-Results field.
 type authResult struct {
 	verifier.Result
@@ -27,24 +30,25 @@ type authResult struct {
 // formatAuthRes writes the value of our Authentication-Results field, or "" where
 // every result was skipped. Line breaks are the "\n\t" that a milter hands over.
 func formatAuthRes(id string, results ...authResult) string {
-	var b strings.Builder
+	b := append(make([]byte, 0, usualAuthRes), authID(id)...)
+	none := len(b)
 	for _, r := range results {
 		word, reason := methodResult(r.Result)
 		if word == "" {
 			continue
 		}
-		b.WriteString(";\n\t" + authMethod + "=" + word)
+		b = append(append(b, ";\n\t"+authMethod+"="...), word...)
 		if reason != "" {
-			b.WriteString(" reason=" + quoteString(reason))
+			b = append(append(b, " reason="...), quoteString(reason)...)
 		}
 		if value := propValue(r.address); value != "" {
-			b.WriteString(" " + r.property + "=" + value)
+			b = append(append(append(append(b, ' '), r.property...), '='), value...)
 		}
 	}
-	if b.Len() == 0 {
+	if len(b) == none {
 		return ""
 	}
-	return authID(id) + b.String()
+	return string(b)
 }
 
 // methodResult maps a result to the words that RFC 8601 readers know.
@@ -73,10 +77,20 @@ func propValue(address string) string {
 		return ""
 	}
 	domain := address[strings.LastIndexByte(address, '@')+1:]
-	if domain != "" && strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789-.") == "" && len(domain) < len(address) {
+	if domain != "" && isHostName(domain) && len(domain) < len(address) {
 		return address
 	}
 	return quoteString(address)
+}
+
+// isHostName reports whether a canonical domain has only the characters of one.
+func isHostName(domain string) bool {
+	for i := 0; i < len(domain); i++ {
+		if c := domain[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
 }
 
 // quoteString writes an RFC 5322 quoted-string; what cannot stand in one becomes "?".

@@ -171,11 +171,27 @@ func (a fromAddress) isDaemon() bool {
 
 // fromAddresses reads the mailboxes of the message's From fields, once.
 func (m *message) fromAddresses() (addresses []fromAddress, ok bool) {
-	if !m.author.read {
-		m.author.addresses, m.author.ok = fromAddresses(m.from)
-		m.author.read = true
+	a := &m.author
+	if !a.read {
+		if m.isFromSender() {
+			local, _ := cutAddress(m.sender)
+			a.addresses, a.ok = []fromAddress{{local, m.address, m.addrErr}}, true
+		} else {
+			a.addresses, a.ok = fromAddresses(m.from)
+		}
+		a.read = true
 	}
-	return m.author.addresses, m.author.ok
+	return a.addresses, a.ok
+}
+
+// isFromSender reports whether From names the envelope sender, to the letter and in
+// the form of nearly all mail. That one has been parsed.
+func (m *message) isFromSender() bool {
+	if len(m.from) != 1 || len(m.from[0]) > maxFromField {
+		return false
+	}
+	address, ok := plainMailbox(m.from[0])
+	return ok && address == m.sender
 }
 
 // An author is what the From fields say, once they have been read.

@@ -141,8 +141,8 @@ func (s *session) writeLine(now time.Time, attrs []slog.Attr) {
 		return
 	}
 	record := slog.NewRecord(now, slog.LevelInfo, "message", 0)
-	record.AddAttrs(attrs...)
-	_ = handler.Handle(context.Background(), record) // nobody is left to be told
+	record.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)}) // inline, and not copied
+	_ = handler.Handle(context.Background(), record)             // nobody is left to be told
 }
 
 func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {

@@ -156,8 +156,11 @@ func (m *message) addField(name, value string) {
 // takeField takes one header field. Most are of no use to anybody, and not worth an
 // allocation.
 func (m *message) takeField(name, value []byte) {
-	m.keepField(name, value)
-	if m.needsField(name) {
+	known := m.engine.lengths.has(len(name))
+	if m.keepsHeader() && !(known && carriesKey(name)) {
+		m.keepField(name, value)
+	}
+	if known && m.needsField(name) {
 		m.addField(string(name), string(value))
 	}
 }
@@ -172,13 +175,32 @@ func (m *message) needsFrom() bool {
 
 // needsField reports whether addField has any use for a field of that name.
 func (m *message) needsField(name []byte) bool {
-	for _, known := range [...]string{keyField, newKeyField, quarantineField, fromField, authResField, m.engine.Settings.MarkHeader} {
+	for _, known := range m.engine.Settings.fields() {
 		if isField(string(name), known) {
 			return true
 		}
 	}
 	return false
 }
+
+// fields are the names of the fields that matter to a session.
+func (s *Settings) fields() [6]string {
+	return [...]string{keyField, newKeyField, quarantineField, fromField, authResField, s.MarkHeader}
+}
+
+// carriesKey reports whether the field of that name holds an AuthKey.
+func carriesKey(name []byte) bool {
+	return isField(string(name), keyField) || isField(string(name), newKeyField)
+}
+
+// lengths is a set of the lengths of names, by which nearly all fields that matter
+// to nobody are told from those that do.
+type lengths uint64
+
+const longest = 63 // and all beyond
+
+func (l *lengths) add(n int)     { *l |= 1 << min(n, longest) }
+func (l lengths) has(n int) bool { return l>>min(n, longest)&1 != 0 }
 
 // isField reports whether name is the name of a field that we know. MTAs fold
 // ASCII alone: a name with a long s or a Kelvin sign is another one to them, and

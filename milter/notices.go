@@ -54,12 +54,9 @@ type Notice struct {
 // keepsHeader reports whether there may be DSNs or notices about the message.
 func (m *message) keepsHeader() bool { return m.engine.Notifier != nil && m.class == inbound }
 
-// keepField keeps a field for DSNs and notices, where there may be any: as bytes, one
-// after the other, since most messages need none. A key is not kept anywhere.
+// keepField keeps a field for DSNs and notices: as bytes, one after the other, since
+// most messages need none. It must not be one that holds a key.
 func (m *message) keepField(name, value []byte) {
-	if !m.keepsHeader() || isField(string(name), keyField) || isField(string(name), newKeyField) {
-		return
-	}
 	if len(m.kept)+len(name)+len(value)+2 > maxKeptHeader {
 		m.truncated = true
 		return

@@ -6,7 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -20,8 +23,29 @@ type textHandler struct {
 	group  string // before the keys, with its dot
 }
 
-// timeFormat is RFC 3339 to the millisecond.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+// A second is the text of all times within one: their beginning, and what follows the
+// milliseconds. Formatting a time in full is a good part of a line's cost.
+type second struct {
+	unix       int64
+	zone       *time.Location
+	head, tail string
+}
+
+// lastSecond is the one of the last line.
+var lastSecond atomic.Pointer[second]
+
+// appendTime appends t as RFC 3339 has it, to the millisecond.
+func appendTime(b []byte, t time.Time) []byte {
+	s := lastSecond.Load()
+	if s == nil || s.unix != t.Unix() || s.zone != t.Location() {
+		s = &second{t.Unix(), t.Location(), t.Format("2006-01-02T15:04:05."), t.Format("Z07:00")}
+		lastSecond.Store(s)
+	}
+	ms := t.Nanosecond() / int(time.Millisecond)
+	b = append(b, s.head...)
+	b = append(b, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
+	return append(b, s.tail...)
+}
 
 // lines are buffers of lines that have been written.
 var lines = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
@@ -48,7 +72,7 @@ func (h *textHandler) WithGroup(name string) slog.Handler {
 func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	line := lines.Get().(*[]byte)
 	b := append((*line)[:0], "time="...)
-	b = r.Time.Round(0).AppendFormat(b, timeFormat)
+	b = appendTime(b, r.Time)
 	b = append(b, " level="...)
 	b = append(b, r.Level.String()...)
 	b = append(b, " msg="...)
@@ -98,7 +122,7 @@ func appendAttr(b []byte, group string, a slog.Attr) []byte {
 	case slog.KindBool:
 		return strconv.AppendBool(b, v.Bool())
 	case slog.KindTime:
-		return v.Time().AppendFormat(b, timeFormat)
+		return appendTime(b, v.Time())
 	case slog.KindAny:
 		if m, ok := v.Any().(encoding.TextMarshaler); ok {
 			if text, err := m.MarshalText(); err == nil {
@@ -118,10 +142,17 @@ func appendText(b []byte, s string) []byte {
 }
 
 func needsQuotes(s string) bool {
-	for _, r := range s {
-		if r <= ' ' || r == '"' || r == '=' || r == utf8.RuneError || !unicode.IsPrint(r) {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			return strings.ContainsFunc(s[i:], func(r rune) bool { return isMisread(r) || r == utf8.RuneError || !unicode.IsPrint(r) })
+		case isMisread(rune(c)):
 			return true
 		}
 	}
 	return false
 }
+
+// isMisread reports whether a character makes quotes necessary whatever stands
+// around it; beyond ASCII more do.
+func isMisread(r rune) bool { return r <= ' ' || r == '"' || r == '=' || r == 0x7F }
