@@ -32,6 +32,7 @@ type message struct {
 
 	queueID  string
 	client   string       // address of the SMTP client for people
+	mta      string       // the MTA's own name, "" where it did not say
 	sender   string       // MAIL FROM as the MTA gave it
 	mailArgs string       // its ESMTP parameters
 	address  wire.Address // its canonical form, zero where addrErr says why not
@@ -63,7 +64,7 @@ type message struct {
 // newMessage begins a message from sender, for an MTA whose own name is mta.
 func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) *message {
 	now := time.Now()
-	m := &message{engine: engine, began: now, arrived: now, origin: o, client: client, sender: sender, mailArgs: mailArgs}
+	m := &message{engine: engine, began: now, arrived: now, origin: o, client: client, mta: mta, sender: sender, mailArgs: mailArgs}
 	m.class = engine.Settings.classify(o)
 	m.address, m.addrErr = wire.ParseAddress(sender)
 	m.authIDs = engine.authIDs

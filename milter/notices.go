@@ -28,6 +28,7 @@ type Original struct {
 	QueueID             string
 	Sender, MailArgs    string
 	Client              string
+	MTA                 string // its name, "" where it did not say
 	Arrived             time.Time
 	Header              []Field // without AuthKeys
 	Truncated           bool    // there was more of it than is kept
@@ -80,7 +81,7 @@ func (m *message) header() []Field {
 // original is the message for a Notifier.
 func (m *message) original(out *outcome) Original {
 	o := Original{
-		QueueID: m.queueID, Sender: m.sender, MailArgs: m.mailArgs, Client: m.client, Arrived: m.arrived,
+		QueueID: m.queueID, Sender: m.sender, MailArgs: m.mailArgs, Client: m.client, MTA: m.mta, Arrived: m.arrived,
 		Header: m.header(), Truncated: m.truncated,
 		SenderAuthenticated: out.envelope.Status == verifier.Pass || m.vouched(),
 		Checked:             m.sender, Result: out.envelope,

@@ -68,6 +68,9 @@ func TestSixWishes(t *testing.T) {
 		if text := fmt.Sprintf("%+v", o); strings.Contains(text, "wrong") {
 			t.Errorf("the notifier was shown the key: %s", text)
 		}
+		if o.MTA != "mx.test" || o.QueueID != "QID1" {
+			t.Errorf("told about message %s of MTA %q", o.QueueID, o.MTA)
+		}
 	}
 	for _, want := range []string{"actions=", "discard@rcpt.test=discard", "by=pref"} {
 		if !strings.Contains(r.log.String(), want) {

@@ -40,7 +40,7 @@ func original(o milter.Original) *notify.Original {
 		header[i] = notify.Field(f)
 	}
 	return &notify.Original{
-		QueueID: o.QueueID, Sender: o.Sender, MailArgs: o.MailArgs, Client: o.Client, Arrived: o.Arrived,
+		QueueID: o.QueueID, Sender: o.Sender, MailArgs: o.MailArgs, Client: o.Client, MTA: o.MTA, Arrived: o.Arrived,
 		Header: header, Truncated: o.Truncated, SenderAuthenticated: o.SenderAuthenticated,
 		Checked: o.Checked, Result: string(o.Result.Status), Reason: string(o.Result.Reason),
 	}

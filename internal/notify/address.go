@@ -108,6 +108,15 @@ func dropRoute(path string) string {
 }
 
 // domainOf is the domain of an address, or all of it if it has none.
+// hostName returns a host's name as it stands in mail addresses.
+func hostName(name string) (string, error) {
+	host, err := mailbox("postmaster@" + name)
+	if err != nil || !isASCII(host) {
+		return "", errMailbox
+	}
+	return domainOf(host), nil
+}
+
 func domainOf(addr string) string { return addr[strings.LastIndexByte(addr, '@')+1:] }
 
 // Address types of RFC 3461 and RFC 6533.

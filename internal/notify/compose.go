@@ -30,6 +30,15 @@ type composer struct {
 	id   digest // of what is sent: the same mail, sent again, has the same Message-ID
 }
 
+// host is whose mail it is: that of the MTA which the message came to, and of this
+// machine where its name is not known or is none.
+func (c composer) host() string {
+	if name, err := hostName(c.o.MTA); err == nil {
+		return name
+	}
+	return c.n.opts.Hostname
+}
+
 // header writes the fields that all our mail has, without the empty line.
 func (c composer) header(b *bytes.Buffer, subject string) {
 	from, auto := "MAILER-DAEMON", "auto-replied"
@@ -37,10 +46,10 @@ func (c composer) header(b *bytes.Buffer, subject string) {
 		from, auto = "postmaster", "auto-generated"
 	}
 	fmt.Fprintf(b, "Date: %s\r\n", c.n.now().Format(time.RFC1123Z))
-	fmt.Fprintf(b, "From: %s <%s@%s>\r\n", formatName(c.n.opts.FromName), from, c.n.opts.Hostname)
+	fmt.Fprintf(b, "From: %s <%s@%s>\r\n", formatName(c.n.opts.FromName), from, c.host())
 	fmt.Fprintf(b, "To: <%s>\r\n", c.to)
 	b.WriteString(formatField("Subject", subject))
-	fmt.Fprintf(b, "Message-ID: <authkey-%s.%s@%s>\r\n", c.kind, hex.EncodeToString(c.id[:]), c.n.opts.Hostname)
+	fmt.Fprintf(b, "Message-ID: <authkey-%s.%s@%s>\r\n", c.kind, hex.EncodeToString(c.id[:]), c.host())
 	if id := c.o.messageID(); id != "" {
 		fmt.Fprintf(b, "In-Reply-To: %s\r\nReferences: %s\r\n", id, id)
 	}
@@ -56,7 +65,7 @@ func (c composer) notice(notice Notice) []byte {
 		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
 		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
 		Checked: oneLine(o.checked(), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
-		Refused: notice.Refused, Host: c.n.opts.Hostname,
+		Refused: notice.Refused, Host: c.host(),
 	})
 	var b bytes.Buffer
 	c.header(&b, t.subject)
@@ -102,7 +111,7 @@ func (c composer) dsnFields(failures []Failure) DSNFields {
 	fields := DSNFields{
 		Sender: oneLine(o.Sender, maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
 		Checked: oneLine(o.checked(), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
-		Reply: replyLine(failures[0]), Host: c.n.opts.Hostname,
+		Reply: replyLine(failures[0]), Host: c.host(),
 		More: max(0, len(failures)-maxListed),
 	}
 	for _, f := range failures[:len(failures)-fields.More] {
@@ -114,7 +123,7 @@ func (c composer) dsnFields(failures []Failure) DSNFields {
 // status writes the fields of RFC 3464 sections 2.2 and 2.3.
 func (c composer) status(failures []Failure, wide bool) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.n.opts.Hostname)
+	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
 	if id := envelopeID(c.o.MailArgs); id != "" {
 		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", id)
 	}

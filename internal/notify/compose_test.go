@@ -189,6 +189,22 @@ var (
 	wideTypes  = []string{"text/plain", "message/global-delivery-status", "message/global-headers"}
 )
 
+// TestHost: our mail speaks for the MTA that it is about, where that has a name.
+func TestHost(t *testing.T) {
+	n := newNotifier(t, "", memoryLedger(t))
+	for mta, want := range map[string]string{
+		"": "mx.example.com", "mail.other.example": "mail.other.example",
+		"two words": "mx.example.com", "m\u00fc.example": "xn--m-eha.example", "a@b.example": "mx.example.com", "x\r\nBcc: eve@x.test": "mx.example.com",
+	} {
+		mail := string(composer{n: n, o: &Original{MTA: mta}, kind: kindDSN, to: "alice@sender.example"}.dsn([]Failure{{Recipient: "bob@rcpt.example"}}))
+		for _, line := range []string{"Reporting-MTA: dns; " + want + "\r\n", "<MAILER-DAEMON@" + want + ">\r\n"} {
+			if !strings.Contains(mail, line) {
+				t.Errorf("MTA %q: no %q in\n%s", mta, line, mail)
+			}
+		}
+	}
+}
+
 // TestDeliveryStatus reads the report as a bounce processor would.
 func TestDeliveryStatus(t *testing.T) {
 	o := nasty()

@@ -16,7 +16,7 @@ type Options struct {
 	FromName    string // display name of our mail; empty: Mail Delivery System
 	TemplateDir string // of templates over the built-in ones; empty: none
 	Rates       Rates
-	Hostname    string // this mail system's: in our mail's addresses, as Reporting-MTA and in EHLO
+	Hostname    string // this machine's: in EHLO, and for messages whose MTA did not name itself
 }
 
 // maxQueueID bounds a queue id in our log.
@@ -52,11 +52,11 @@ func New(opts Options, ledger *Ledger, log *slog.Logger) (*Notifier, error) {
 			return nil, fmt.Errorf("notify: rate %d/%v allows nothing", r.Count, r.Per)
 		}
 	}
-	host, err := mailbox("postmaster@" + opts.Hostname)
-	if err != nil || !isASCII(host) {
+	host, err := hostName(opts.Hostname)
+	if err != nil {
 		return nil, fmt.Errorf("notify: %q is no host name", opts.Hostname)
 	}
-	opts.Hostname = domainOf(host)
+	opts.Hostname = host
 	if opts.FromName = oneLine(opts.FromName, maxValue); opts.FromName == "" {
 		opts.FromName = defaultName
 	}

@@ -21,6 +21,7 @@ type Original struct {
 	Sender   string // MAIL FROM without angle brackets; empty: the null sender
 	MailArgs string // the ESMTP parameters of MAIL, separated by blanks
 	Client   string // address of the SMTP client; may be empty
+	MTA      string // the name under which the MTA received it: Reporting-MTA; may be empty
 	Arrived  time.Time
 
 	// Header holds the fields in their order, those with AuthKeys or not.
