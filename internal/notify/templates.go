@@ -95,7 +95,11 @@ func loadTemplates(dir string) (*templates, error) {
 func readTemplates(files fs.FS, where string, into map[string]*template.Template) error {
 	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
-		return fmt.Errorf("templates: %w", err)
+		var cause *fs.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err // its path is "."
+		}
+		return fmt.Errorf("templates: read %s: %w", where, err)
 	}
 	var faults []error
 	for _, e := range entries {

@@ -133,6 +133,10 @@ func TestTemplateFaults(t *testing.T) {
 		t.Error("a folder that is missing is taken")
 	}
 	log, _ := newLog()
+	missing := filepath.Join(dir, "missing")
+	if _, err := loadTemplates(missing); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("no folder: %v", err)
+	}
 	if _, err := New(Options{DSN: Never, Rates: plenty, Hostname: "mx.example.com", TemplateDir: dir}, memoryLedger(t), log); err == nil {
 		t.Error("New takes broken templates")
 	}
