@@ -36,7 +36,7 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		return out.refuse(policy.TooManyFields)
 	}
 	out.results = j.investigate(ctx, msg)
-	if msg.broken || ctx.Err() != nil && (out.envelope.Status == verifier.TempError || out.from.Status == verifier.TempError) {
+	if msg.broken || out.envelope.Reason == verifier.ReasonBroken || out.from.Reason == verifier.ReasonBroken || ctx.Err() != nil && (out.envelope.Status == verifier.TempError || out.from.Status == verifier.TempError) {
 		return out.refuse(policy.FilterError) // our fault, not that of the sender's AS
 	}
 	if msg.class != inbound {

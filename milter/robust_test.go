@@ -352,3 +352,21 @@ func TestServeAfterShutdown(t *testing.T) {
 		t.Errorf("the socket stays open: %v", err)
 	}
 }
+
+// TestBrokenVerifier: a fault of ours in a verification says nothing of the message,
+// whatever is to become of a temperror.
+func TestBrokenVerifier(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{TempError: policy.Accept}})
+	reason := verifier.ReasonBroken
+	r.fake.answer = func(context.Context, verifier.Query) verifier.Result {
+		return verifier.Result{Status: verifier.TempError, Reason: reason}
+	}
+	s := r.connect()
+	if got := r.mustSend(s, forged("accept")); got.reply != filterError {
+		t.Errorf("%q, want %q", got.reply, filterError)
+	}
+	reason = verifier.ReasonDNSTimeout
+	if got := r.mustSend(s, forged("accept")); got.action != gomilter.ActionAccept {
+		t.Errorf("temperror of another's making: %v %q", got.action, got.reply)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -153,7 +154,7 @@ func FuzzParseAnswer(f *testing.F) {
 // startResolver makes a resolver alone.
 func startResolver(t *testing.T, timeout time.Duration, servers ...string) *resolver {
 	t.Helper()
-	life := newLife()
+	life := newLife(slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { life.close(func() {}) })
 	var addrs []netip.AddrPort
 	for _, s := range servers {

@@ -14,8 +14,9 @@ import (
 
 // exchange asks one server once: over UDP, without EDNS if that is the trouble,
 // and over TCP if the answer does not fit.
-func (r *resolver) exchange(ctx context.Context, server netip.AddrPort, q dnsQuestion) (dnsAnswer, error) {
-	a, err := r.send(ctx, "udp", server, q, true)
+func (r *resolver) exchange(ctx context.Context, server netip.AddrPort, q dnsQuestion) (a dnsAnswer, err error) {
+	defer r.life.rescue(&err)
+	a, err = r.send(ctx, "udp", server, q, true)
 	edns := !errors.Is(err, errNoEDNS)
 	if !edns {
 		a, err = r.send(ctx, "udp", server, q, false)

@@ -2,6 +2,10 @@ package verifier
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
@@ -10,6 +14,7 @@ import (
 type life struct {
 	ctx    context.Context // ends when the last question has been answered after close
 	cancel context.CancelFunc
+	log    *slog.Logger
 
 	mu        sync.Mutex
 	changed   sync.Cond
@@ -19,8 +24,8 @@ type life struct {
 	dead      bool // no new tasks
 }
 
-func newLife() *life {
-	l := new(life)
+func newLife(log *slog.Logger) *life {
+	l := &life{log: log}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.changed.L = &l.mu
 	return l
@@ -64,7 +69,25 @@ func (l *life) done() {
 	l.mu.Unlock()
 }
 
-// spawn runs f as a task in a goroutine of its own, unless it is too late.
+// rescue is deferred by all work that is done for somebody who waits, in goroutines
+// of ours: there a panic would end the process, and every message in it. It becomes
+// the error of that work.
+func (l *life) rescue(err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	// Only the runtime's own words are known to hold nothing of a question.
+	what := fmt.Sprintf("%T", p)
+	if fault, ok := p.(runtime.Error); ok {
+		what = fault.Error()
+	}
+	l.log.Error("panic in a question, it has no answer", "panic", what, "stack", string(debug.Stack()))
+	*err = failuref(ReasonBroken, "panic: %s", what)
+}
+
+// spawn runs f as a task in a goroutine of its own, unless it is too late. f rescues
+// itself.
 func (l *life) spawn(f func()) bool {
 	if !l.task() {
 		return false

@@ -286,8 +286,13 @@ func (t *target) startDial() *dialing {
 	return d
 }
 
+func (t *target) connect() (_ link, err error) {
+	defer t.life.rescue(&err)
+	return t.dialer.dial(t.life.ctx, t.server)
+}
+
 func (t *target) dial(d *dialing) {
-	l, err := t.dialer.dial(t.life.ctx, t.server)
+	l, err := t.connect()
 	if err != nil && t.life.ctx.Err() == nil && reasonOf(err).troubled() {
 		t.failed()
 	}
@@ -306,14 +311,26 @@ func (t *target) dial(d *dialing) {
 	t.mu.Unlock()
 	if c != nil {
 		// Refused only when the Verifier is at its end, which is the connection's too.
-		t.life.spawn(func() { c.read(c) })
-		t.life.spawn(func() { c.write(t.replyTimeout) })
+		t.life.spawn(func() { t.attend(c, func() { c.read(c) }) })
+		t.life.spawn(func() { t.attend(c, func() { c.write(t.replyTimeout) }) })
 		if closed {
 			c.end(errEnded)
 		}
 	}
 	d.err = err
 	close(d.done)
+}
+
+// attend runs one side of a connection, which is at its end if that breaks.
+func (t *target) attend(c *conn, side func()) {
+	var err error
+	defer func() {
+		if err != nil {
+			c.end(err)
+		}
+	}()
+	defer t.life.rescue(&err)
+	side()
 }
 
 // lost takes an ended connection out. asked: there were questions on it; spoken: it

@@ -162,11 +162,12 @@ func (v *Verifier) countStale(st standing) {
 
 // refresh asks DNS about a domain, under the Verifier's own context: the one who
 // asked first may leave without harm to those who joined.
-func (v *Verifier) refresh(domain string) (standing, error) {
+func (v *Verifier) refresh(domain string) (_ standing, err error) {
 	if !v.life.task() {
 		return standing{}, fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
 	}
 	defer v.life.done()
+	defer v.life.rescue(&err)
 	v.stats.lookups.Add(1)
 	answer, err := v.dns.lookup(v.life.ctx, domain, typeTXT)
 	now := time.Now()

@@ -57,7 +57,8 @@ func newResolver(servers func() []netip.AddrPort, timeout time.Duration, stats *
 
 // lookup returns the records of a domain name (without its last dot), following
 // CNAMEs. The error wraps ErrDNSTimeout or ErrDNSFailure.
-func (r *resolver) lookup(ctx context.Context, name string, kind recordType) (dnsAnswer, error) {
+func (r *resolver) lookup(ctx context.Context, name string, kind recordType) (_ dnsAnswer, err error) {
+	defer r.life.rescue(&err)
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	q := dnsQuestion{name: strings.ToLower(name) + ".", kind: kind}

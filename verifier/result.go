@@ -46,24 +46,25 @@ const (
 	ReasonBadDomain     Reason = "bad-domain"     // none: the domain cannot be a host name
 	ReasonBadAddress    Reason = "bad-address"    // none: the address cannot be put in canonical form
 
-	ReasonDNSTimeout  Reason = "dns-timeout"   // temperror: no name server answered in time
-	ReasonDNSFailure  Reason = "dns-failure"   // temperror: SERVFAIL, REFUSED, lame or nonsense
-	ReasonASTimeout   Reason = "as-timeout"    // temperror: an AS did not answer in time
-	ReasonASRefused   Reason = "as-refused"    // temperror: an AS could not be reached
-	ReasonASTLS       Reason = "as-tls"        // temperror: the TLS handshake or the certificate failed
-	ReasonASViolation Reason = "as-violation"  // temperror: an AS broke the protocol
-	ReasonASTempFail  Reason = "as-tempfail"   // temperror: an AS said TEMPFAIL
-	ReasonASBusy      Reason = "as-busy"       // temperror: an AS said ERROR busy
-	ReasonASLeftAlone Reason = "as-left-alone" // temperror: not asked, it failed too often just now
-	ReasonDialBudget  Reason = "dial-budget"   // temperror: not asked, too many new connections just now
-	ReasonCancelled   Reason = "cancelled"     // temperror: the one who asked stopped waiting, or the Verifier is closed
-	ReasonOverload    Reason = "overload"      // temperror: not asked, too many questions of ours are open
-	ReasonASRecord    Reason = "as-record"     // permerror: the domain's AS records are malformed
-	ReasonASNoHost    Reason = "as-no-host"    // permerror: the AS's name does not exist or has no address
-	ReasonASForbidden Reason = "as-forbidden"  // permerror: its address or port is one we refuse to dial
-	ReasonASClearText Reason = "as-clear-text" // permerror: the AS offers no TLS and verify.require_tls is on
-	ReasonASNotServed Reason = "as-not-served" // permerror: the AS does not serve the domain
-	ReasonASSyntax    Reason = "as-syntax"     // permerror: the AS could not read our question
+	ReasonDNSTimeout  Reason = "dns-timeout"    // temperror: no name server answered in time
+	ReasonDNSFailure  Reason = "dns-failure"    // temperror: SERVFAIL, REFUSED, lame or nonsense
+	ReasonASTimeout   Reason = "as-timeout"     // temperror: an AS did not answer in time
+	ReasonASRefused   Reason = "as-refused"     // temperror: an AS could not be reached
+	ReasonASTLS       Reason = "as-tls"         // temperror: the TLS handshake or the certificate failed
+	ReasonASViolation Reason = "as-violation"   // temperror: an AS broke the protocol
+	ReasonASTempFail  Reason = "as-tempfail"    // temperror: an AS said TEMPFAIL
+	ReasonASBusy      Reason = "as-busy"        // temperror: an AS said ERROR busy
+	ReasonASLeftAlone Reason = "as-left-alone"  // temperror: not asked, it failed too often just now
+	ReasonDialBudget  Reason = "dial-budget"    // temperror: not asked, too many new connections just now
+	ReasonCancelled   Reason = "cancelled"      // temperror: the one who asked stopped waiting, or the Verifier is closed
+	ReasonBroken      Reason = "internal-error" // temperror: a panic of ours, which says nothing of the message
+	ReasonOverload    Reason = "overload"       // temperror: not asked, too many questions of ours are open
+	ReasonASRecord    Reason = "as-record"      // permerror: the domain's AS records are malformed
+	ReasonASNoHost    Reason = "as-no-host"     // permerror: the AS's name does not exist or has no address
+	ReasonASForbidden Reason = "as-forbidden"   // permerror: its address or port is one we refuse to dial
+	ReasonASClearText Reason = "as-clear-text"  // permerror: the AS offers no TLS and verify.require_tls is on
+	ReasonASNotServed Reason = "as-not-served"  // permerror: the AS does not serve the domain
+	ReasonASSyntax    Reason = "as-syntax"      // permerror: the AS could not read our question
 
 	ReasonNullSender Reason = "null-sender" // skipped: there is no address to verify
 )

@@ -102,7 +102,7 @@ func New(o Options) *Verifier {
 		maxTTL:     or(o.MaxTTL, DefaultMaxTTL),
 		cache:      o.Cache,
 		records:    o.Records,
-		life:       newLife(),
+		life:       newLife(log),
 		stats:      new(counters),
 		log:        log,
 		underway:   make(chan struct{}, maxFlights),
@@ -284,7 +284,7 @@ func (v *Verifier) standing(ctx context.Context, q Query) (st standing, r Result
 }
 
 // fly is the walk of one (address, key) for all who want to know.
-func (v *Verifier) fly(q Query, d digest) Result {
+func (v *Verifier) fly(q Query, d digest) (r Result) {
 	if !v.life.task() {
 		return Result{Status: TempError, Reason: ReasonCancelled}
 	}
@@ -297,6 +297,13 @@ func (v *Verifier) fly(q Query, d digest) Result {
 		return Result{Status: TempError, Reason: ReasonOverload, Required: v.requires(q.Address.Domain())}
 	}
 	v.stats.flights.Add(1)
+	var err error
+	defer func() {
+		if err != nil {
+			r = Result{Status: TempError, Reason: reasonOf(err), Required: r.Required}
+		}
+	}()
+	defer v.life.rescue(&err)
 	ctx, cancel := context.WithTimeout(v.life.ctx, v.timeout)
 	defer cancel()
 	st, r, ok := v.standing(ctx, q)
