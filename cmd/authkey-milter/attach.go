@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/authkey/authkey/internal/attach"
@@ -29,15 +28,9 @@ func newAttacher(c config.Attach, old *attach.Attacher) (*attach.Attacher, error
 	if len(c.Domains) == 0 {
 		return nil, nil
 	}
-	opts := attach.Options{Authorize: c.Authorize, Networks: c.Networks, TempFail: c.OnError == "tempfail", Brand: "authkey/" + version}
-	for _, d := range c.Domains {
-		opts.Domains = append(opts.Domains, attach.Domain{
-			Config: keyring.Config{
-				Form:       keyring.Form{Domain: d.Domain, CaseSensitive: d.CaseSensitive, Subaddress: d.Subaddress},
-				SecretFile: keyring.Credential(strings.TrimPrefix(d.Source, "secret:")), Addresses: d.Addresses, AVT: d.AVT,
-			},
-			To: d.To,
-		})
+	opts := attach.Configured(c, "authkey/"+version)
+	for i := range opts.Domains {
+		opts.Domains[i].SecretFile = keyring.Credential(opts.Domains[i].SecretFile)
 	}
 	a, err := attach.New(opts, old)
 	if err != nil {

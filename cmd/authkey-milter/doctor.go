@@ -19,8 +19,9 @@ func newDoctor() *cobra.Command {
 		Short: "Look for what keeps the milter from doing its work",
 		Long: "Look whether Postfix or Sendmail can reach the milter's socket and asks it, in the\n" +
 			"right order and with the right default action; at DNS, the clock, notify.smtp and\n" +
-			"the Authentication Servers of local_domains. Each fault comes with the commands\n" +
-			"that mend it. Nothing is changed. Run it as root, on the MTA's machine.\n\n" +
+			"the Authentication Servers of local_domains; and, where attach: is set, at what keys\n" +
+			"are made from, and whether the domain's own servers accept them. Each fault comes\n" +
+			"with the commands that mend it. Nothing is changed. Run it as root, on the MTA's machine.\n\n" +
 			"Exit code 0: no fault; 1: at least one.",
 		Args: cobra.NoArgs,
 	}
@@ -35,7 +36,8 @@ func newDoctor() *cobra.Command {
 		}
 		opts := doctor.Options{
 			Config: loaded.Config, ConfigFile: loaded.Path, Ours: mtaconf.Listening(cmd.Context(), loaded),
-			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized,
+			Service: doctor.FindService(cmd.Context()), OpenDKIMConf: mtaconf.OpenDKIMConf,
+			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
 		}
 		if opts.Verifier, err = verifierOptions(loaded.Config); err != nil {
 			return program.Exit(program.Config, err)
@@ -63,20 +65,21 @@ func addPostfixConfig(cmd *cobra.Command) *string {
 
 // findMTA reads the MTA that was named, or the one that is there.
 func findMTA(ctx context.Context, opts *doctor.Options, postfixDir, sendmailCF string) {
+	mta := mtaOptions(opts.Config, opts.Ours)
 	if sendmailCF == "" {
-		opts.Postfix, opts.MTAErr = readPostfix(ctx, postfixDir, opts.Config, opts.Ours)
+		mta.ConfigDir = postfixDir
+		opts.Postfix, opts.MTAErr = mtaconf.ReadPostfix(ctx, mta)
 		if opts.Postfix != nil || postfixDir != "" {
 			return
 		}
 		sendmailCF = mtaconf.SendmailCF
 	}
 	var err error
-	opts.Sendmail, err = mtaconf.ReadSendmail(sendmailCF, mtaconf.OpenDKIMConf, opts.Ours)
+	opts.Sendmail, err = mtaconf.ReadSendmail(sendmailCF, mta)
 	opts.MTAErr = errors.Join(opts.MTAErr, err)
 }
 
-func readPostfix(ctx context.Context, dir string, c config.Config, ours mtaconf.Ours) (*mtaconf.Postfix, error) {
-	return mtaconf.ReadPostfix(ctx, mtaconf.Options{
-		ConfigDir: dir, Daemons: c.Submission.Daemons, OpenDKIMConf: mtaconf.OpenDKIMConf, Ours: ours, Attach: len(c.Attach.Domains) > 0,
-	})
+// mtaOptions are those for the MTA of a configuration.
+func mtaOptions(c config.Config, ours mtaconf.Ours) mtaconf.Options {
+	return mtaconf.Options{Daemons: c.Submission.Daemons, OpenDKIMConf: mtaconf.OpenDKIMConf, Ours: ours, Attach: len(c.Attach.Domains) > 0}
 }

@@ -27,7 +27,8 @@ func newSetupPostfix() *cobra.Command {
 		Short: "Make Postfix ask the milter",
 		Long: "Print the lines of main.cf and master.cf that make Postfix ask the milter: behind the\n" +
 			"milters that verify SPF, DKIM and DMARC, before those that scan or sign, with the\n" +
-			"default action that suits mode:. The other milters and their default action stay as\n" +
+			"default action that suits mode:. Where attach: is set, submission services that do\n" +
+			"not ask the milter get it too. The other milters and their default action stay as\n" +
 			"they are. --apply makes the edits with postconf(1), --undo takes them back. Postfix\n" +
 			"is not reloaded.\n\n" +
 			"Exit code 1: there is no Postfix, or nothing to undo; 78: Postfix cannot reach the\n" +
@@ -44,7 +45,9 @@ func newSetupPostfix() *cobra.Command {
 			return err
 		}
 		ours := mtaconf.Listening(cmd.Context(), loaded)
-		postfix, err := readPostfix(cmd.Context(), *dir, loaded.Config, ours)
+		opts := mtaOptions(loaded.Config, ours)
+		opts.ConfigDir = *dir
+		postfix, err := mtaconf.ReadPostfix(cmd.Context(), opts)
 		switch {
 		case err != nil:
 			return program.Exit(program.Negative, err)

@@ -100,7 +100,7 @@ func (o Options) accessBy(service, name, from, path string) Finding {
 	if err != nil {
 		return inapplicable(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
 	}
-	obstacle, err := who.reach(from, path)
+	obstacle, err := who.reach(from, path, mayWrite)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return inapplicable(CheckAccess, "there is no socket %s", path)
@@ -110,13 +110,12 @@ func (o Options) accessBy(service, name, from, path string) Finding {
 		return ok(CheckAccess, "user %s may connect to %s", name, path)
 	}
 	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and does its default action"}
-	at := fmt.Sprintf("%s has mode %04o, owner %s and group %s", obstacle.path, obstacle.info.Mode().Perm(), obstacle.owner(), obstacle.group())
 	if obstacle.path != path {
-		f.What = fmt.Sprintf("user %s may not search the folder %s", name, at)
-		f.Mend = fmt.Sprintf("chgrp %s %s\nchmod g+x %s", who.group, obstacle.path, obstacle.path)
+		f.What = fmt.Sprintf("user %s may not search the folder %s", name, obstacle)
+		f.Mend = obstacle.open(who)
 		return f
 	}
-	f.What = fmt.Sprintf("user %s may not write to the socket: %s", name, at)
+	f.What = fmt.Sprintf("user %s may not write to the socket: %s", name, obstacle)
 	if o.Ours.Unit != "" {
 		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", o.Ours.Unit, who.group, o.Ours.Unit)
 	} else {
@@ -159,11 +158,24 @@ func lookup(name string) (account, error) {
 	return a, nil
 }
 
-// An obstacle is a folder or socket that a user has no permission for.
+// An obstacle is a folder, a socket or a file that a user has no permission for.
 type obstacle struct {
 	path string
 	info fs.FileInfo
 	stat *syscall.Stat_t
+}
+
+func (o *obstacle) String() string {
+	return fmt.Sprintf("%s has mode %04o, owner %s and group %s", o.path, o.info.Mode().Perm(), o.owner(), o.group())
+}
+
+// open are the commands that let a user read the file or search the folder.
+func (o *obstacle) open(who account) string {
+	right := "r"
+	if o.info.IsDir() {
+		right = "x"
+	}
+	return fmt.Sprintf("chgrp %s %s\nchmod g+%s %s", who.group, o.path, right, o.path)
 }
 
 func (o *obstacle) owner() string {
@@ -185,13 +197,14 @@ func groupName(id string) string {
 
 // Permission bits, of one class.
 const (
+	mayRead   = 4
 	mayWrite  = 2
 	maySearch = 1
 )
 
-// reach walks from a folder, in which the user is, to a socket below it, and returns
-// the first obstacle.
-func (a account) reach(from, path string) (*obstacle, error) {
+// reach walks from a folder, in which the user is, to a socket or file below it, for
+// which he needs a permission, and returns the first obstacle.
+func (a account) reach(from, path string, permission uint32) (*obstacle, error) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -214,12 +227,12 @@ func (a account) reach(from, path string) (*obstacle, error) {
 		}
 		at = filepath.Join(at, steps[i])
 		if i == len(steps)-1 {
-			need = mayWrite
+			need = permission
 		}
 	}
 }
 
-// blocked looks at one folder or socket.
+// blocked looks at one folder, socket or file.
 func (a account) blocked(path string, need uint32) (*obstacle, error) {
 	info, err := os.Stat(path)
 	if err != nil {

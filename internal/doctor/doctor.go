@@ -1,11 +1,13 @@
 // Package doctor looks for what keeps the milter from doing its work: can the MTA
 // reach its socket, is it told to ask it, in the right order and with the right
 // default action, do DNS, the clock, the place where notices are handed over, and
-// the Authentication Servers of our own domains work.
+// the Authentication Servers of our own domains work; and can keys be attached that
+// these servers accept.
 //
 // Nothing is changed. Whoever looks at a mail system that is in use loses nothing:
 // notices' SMTP server sees an envelope without a message, an Authentication Server
-// a VERIFY about a key that is none. Every wait is bounded.
+// a VERIFY about a key that is none. Only where we attach keys is the domain's own
+// server, found as recipients find it, asked about real ones. Every wait is bounded.
 package doctor
 
 import (
@@ -45,8 +47,13 @@ const (
 	CheckTimeout   = "timeout"        // of Sendmail, for our answer
 	CheckDNS       = "dns"            // every name server
 	CheckClock     = "clock"
-	CheckNotify    = "notify" // notify.smtp
-	CheckAS        = "own-as" // the AS of each of local_domains
+	CheckNotify    = "notify"    // notify.smtp
+	CheckSecret    = "secret"    // of each of attach.domains
+	CheckAddresses = "addresses" // likewise
+	CheckAuthorize = "authorize" // attach.authorize
+	CheckAS        = "own-as"    // the AS of each of local_domains and attach.domains
+	CheckKey       = "own-key"   // accepted by the AS of each of attach.domains
+	CheckSigner    = "signer"    // leaves X-Auth-Key out
 )
 
 // A Finding is what one check found.
@@ -72,17 +79,23 @@ type Options struct {
 	ConfigFile string           // where to change Config
 	Verifier   verifier.Options // of Config
 	Ours       mtaconf.Ours
+	Service    Service
 
 	// At most one of these is set.
 	Postfix  *mtaconf.Postfix
 	Sendmail *mtaconf.Sendmail
 	// MTAErr says why neither is.
 	MTAErr error
+	// OpenDKIMConf is where OpenDKIM is configured.
+	OpenDKIMConf string
 
 	Hostname string // for EHLO
 	Now      func() time.Time
 	// Synchronized tells whether the clock is kept right; see Synchronized.
 	Synchronized func() (bool, error)
+	// Container is what kind of container this is, whose clock is its host's; empty:
+	// it is none. See Container.
+	Container string
 }
 
 // examineTimeout bounds everything.
@@ -93,7 +106,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
 	checks := []func(context.Context) []Finding{o.mta, o.listening, o.listed, o.path, o.access, o.defaultAction,
-		o.order, o.timeout, o.dns, o.clock, o.notify, o.ownServers}
+		o.order, o.timeout, o.dns, o.clock, o.notify, o.domains}
 	found := make([][]Finding, len(checks))
 	var all sync.WaitGroup
 	for i, check := range checks {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -96,6 +97,7 @@ type patient struct {
 	etc       string // the configuration of a Postfix
 	openDKIM  string
 	cf        string // of Sendmail, in place of Postfix
+	configAge time.Duration
 }
 
 func (c *clinic) patient(t *testing.T) *patient {
@@ -159,15 +161,17 @@ func (p *patient) examine() []Finding {
 	path := filepath.Join(p.t.TempDir(), "milter.yaml")
 	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 500ms}\nverify: {connect_timeout: 500ms, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
 	must(p.t, os.WriteFile(path, []byte(yaml+p.yaml), 0o644))
+	written := time.Now().Add(-p.configAge)
+	must(p.t, os.Chtimes(path, written, written))
 	loaded, err := config.Load(path, nil)
 	must(p.t, err)
 	c := loaded.Config
 	o := p.options
-	o.Config, o.ConfigFile, o.Ours = c, path, mtaconf.Listening(p.t.Context(), loaded)
+	o.Config, o.ConfigFile, o.Ours, o.OpenDKIMConf = c, path, mtaconf.Listening(p.t.Context(), loaded), p.openDKIM
 	o.Verifier = verifier.Options{Resolvers: c.DNS.Servers, DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout, AllowNetworks: c.Verify.AllowNetworks}
 	if p.cf != "" {
-		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, p.openDKIM, o.Ours)
+		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
 	} else {
 		p.age()
 		o.Postfix, err = mtaconf.ReadPostfix(p.t.Context(), mtaconf.Options{ConfigDir: p.etc, Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
@@ -200,7 +204,7 @@ func (p *patient) mend(f Finding) {
 	p.t.Helper()
 	for line := range strings.Lines(f.Mend) {
 		word, _, _ := strings.Cut(line, " ")
-		if word != "postconf" && word != "chgrp" && word != "chmod" {
+		if !slices.Contains([]string{"postconf", "chown", "chgrp", "chmod"}, word) {
 			continue
 		}
 		if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {

@@ -85,14 +85,19 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 	fault := func(what, why, mend string) {
 		faults = append(faults, Finding{CheckListed, Fault, what, why, mend})
 	}
-	const unchecked = "no mail that comes in there is checked, and keys are not removed"
+	const (
+		unchecked = "no mail that comes in there is checked, and keys are not removed"
+		keyless   = "our users' mail that comes in there gets no keys"
+	)
 	astray := func(s mtaconf.Service) bool {
 		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.Astray || f.Former })
 	}
 	var asking []string
-	meant := false // some service asks us, or is meant to: then others need not
+	attaching := len(o.Config.Attach.Domains) > 0
+	meant, submission := false, false // some service asks us, or is meant to: then others need not
 	for _, s := range o.Postfix.Services {
-		if s.Border() && s.Asks() {
+		submission = submission || s.Submission
+		if (s.Border() || attaching && s.Submission) && s.Asks() {
 			asking = append(asking, s.Name)
 		}
 		meant = meant || s.Border() && (s.Asks() || astray(s))
@@ -102,8 +107,12 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 		case s.Reinjection && s.Asks():
 			fault(s.Name+" asks the milter again about mail that comes back from a content filter",
 				"its key is gone by then: it looks like mail without one", o.mendPostfix(ctx))
-		case s.Submission && !s.Asks() && len(o.Config.Attach.Domains) > 0 && !astray(s) && !s.NoMilters:
-			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", "our users' mail that comes in there gets no keys", o.mendPostfix(ctx))
+		case s.Submission && attaching && s.NoMilters:
+			fault(s.Name+" has no_milters in receive_override_options, and attach.domains is set", keyless, o.mendPostfix(ctx))
+		case s.Submission && attaching && s.Emptied():
+			fault(s.Name+" has -o smtpd_milters= in master.cf, which switches the milter off, and attach.domains is set", keyless, o.mendPostfix(ctx))
+		case s.Submission && attaching && !s.Asks() && !astray(s):
+			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, o.mendPostfix(ctx))
 		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,
@@ -116,7 +125,11 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", o.mendPostfix(ctx))
 	}
 	if len(faults) == 0 && len(asking) > 0 {
-		return []Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}
+		found := []Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}
+		if attaching && !submission {
+			found = append(found, inapplicable(CheckListed, "master.cf has no submission service: keys are attached to what our users send to these"))
+		}
+		return found
 	}
 	if len(faults) == 0 && !meant {
 		fault("no smtpd of master.cf asks the milter about mail from outside", "no mail is checked, and keys are not removed", o.Postfix.Command("postconf", "-M"))

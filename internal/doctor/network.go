@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/smtp"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -150,61 +151,105 @@ func explain(command string, err error) error {
 // probeKey is nobody's AuthKey.
 const probeKey = "authkey-doctor-asks-whether-you-are-there"
 
-// ownServers asks every AS of our own domains about a key that is none. Who asks us
-// from outside gets no better answer.
-func (o Options) ownServers(ctx context.Context) []Finding {
-	if len(o.Config.LocalDomains) == 0 {
-		return []Finding{inapplicable(CheckAS, "local_domains is empty")}
+// A target is one of our own domains.
+type target struct {
+	name     string
+	attached bool   // its mail gets keys
+	keys     *keyed // nil: none can be made, or need be
+}
+
+// targets are local_domains and attach.domains.
+func (o Options) targets(keys []keyed) []target {
+	var all []target
+	add := func(text string, attached bool) {
+		name, err := wire.ParseDomain(text)
+		if err != nil { // the configuration would not have been taken
+			return
+		}
+		at := slices.IndexFunc(all, func(t target) bool { return t.name == name })
+		if at < 0 {
+			at = len(all)
+			all = append(all, target{name: name})
+		}
+		all[at].attached = all[at].attached || attached
 	}
-	found := make([][]Finding, len(o.Config.LocalDomains))
-	v := verifier.New(o.Verifier)
-	defer v.Close()
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for i, domain := range o.Config.LocalDomains {
-		group.Go(func() error {
-			found[i] = o.ownServer(ctx, v, domain)
-			return nil
-		})
+	for _, name := range o.Config.LocalDomains {
+		add(name, false)
 	}
-	_ = group.Wait() // nobody fails
-	var all []Finding
-	for _, f := range found {
-		all = append(all, f...)
+	for _, d := range o.Config.Attach.Domains {
+		add(d.Domain, true)
+	}
+	for i := range keys {
+		at := slices.IndexFunc(all, func(t target) bool { return t.name == keys[i].Name() })
+		all[at].keys = &keys[i]
 	}
 	return all
 }
 
-func (o Options) ownServer(ctx context.Context, v *verifier.Verifier, domain string) []Finding {
+// domains looks at our own domains: at what their keys are made from, and at every AS
+// of theirs.
+func (o Options) domains(ctx context.Context) []Finding {
+	all, keys := o.attachments()
+	targets := o.targets(keys)
+	if len(targets) == 0 {
+		return append(all, inapplicable(CheckAS, "local_domains is empty"))
+	}
+	found := make([][]Finding, len(targets))
+	v := verifier.New(o.Verifier)
+	defer v.Close()
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, t := range targets {
+		group.Go(func() error {
+			found[i] = o.ownServers(ctx, v, t)
+			return nil
+		})
+	}
+	_ = group.Wait() // nobody fails
+	for _, f := range found {
+		all = append(all, f...)
+	}
+	return append(all, o.signer()...)
+}
+
+// ownServers asks every AS of a domain about a key that is none: who asks us from
+// outside gets no better answer. Then, where keys are attached, about those.
+func (o Options) ownServers(ctx context.Context, v *verifier.Verifier, t target) []Finding {
 	const cannot = "others cannot verify our users' mail: it is deferred, or taken for forged where the domain says req=yes"
-	look := "authkey-milter lookup " + domain
-	d := v.Discover(ctx, domain)
+	look := "authkey-milter lookup " + t.name
+	d := v.Discover(ctx, t.name)
 	switch {
 	case d.Err != nil:
-		return []Finding{inapplicable(CheckAS, "%s: %v", domain, d.Err)} // that is dns's fault
+		return []Finding{inapplicable(CheckAS, "%s: %v", t.name, d.Err)} // that is dns's fault
+	case !d.Published && t.attached:
+		return []Finding{{CheckAS, Fault, t.name + " publishes no Authentication Server, and its mail gets keys", "nobody can verify them",
+			"on the Authentication Server: authkey-server dns " + t.name + "   # prints the record to publish\n" + look}}
 	case !d.Published:
-		return []Finding{inapplicable(CheckAS, "%s publishes no Authentication Server", domain)}
+		return []Finding{inapplicable(CheckAS, "%s publishes no Authentication Server", t.name)}
 	case len(d.Used) == 0:
-		return []Finding{{CheckAS, Fault, fmt.Sprintf("%s publishes AS records, and none can be used: %v", domain, d.Refused[0].Why), cannot, look}}
+		return []Finding{{CheckAS, Fault, fmt.Sprintf("%s publishes AS records, and none can be used: %v", t.name, d.Refused[0].Why), cannot, look}}
 	}
-	address, err := wire.ParseAddress("postmaster@" + domain)
+	address, err := wire.ParseAddress("postmaster@" + t.name)
 	if err != nil {
-		return []Finding{inapplicable(CheckAS, "%s: %v", domain, err)}
+		return []Finding{inapplicable(CheckAS, "%s: %v", t.name, err)}
 	}
 	key, err := wire.ParseKey(probeKey)
 	if err != nil {
 		return []Finding{inapplicable(CheckAS, "%v", err)}
 	}
-	var found []Finding
+	var found, keys []Finding
 	for _, record := range d.Used {
 		r := v.Ask(ctx, record.Server, verifier.Query{Address: address, Key: key})
-		if r.Reason == verifier.ReasonInvalidKey {
-			found = append(found, ok(CheckAS, "%s: %s answers, after %.1f ms", domain, record.Server, float64(r.ASTime.Microseconds())/1000))
+		if r.Reason != verifier.ReasonInvalidKey {
+			found = append(found, Finding{CheckAS, Fault, fmt.Sprintf("%s: Authentication Server %s: %s", t.name, record.Server, reason(r)), cannot, mendAS(o, r, look)})
 			continue
 		}
-		found = append(found, Finding{CheckAS, Fault, fmt.Sprintf("%s: Authentication Server %s: %s", domain, record.Server, reason(r)), cannot, mendAS(o, r, look)})
+		found = append(found, ok(CheckAS, "%s: %s answers, after %.1f ms", t.name, record.Server, float64(r.ASTime.Microseconds())/1000))
+		if t.keys != nil {
+			keys = append(keys, examiner{v, record.Server, *t.keys, o.Now()}.examine(ctx))
+		}
 	}
-	return found
+	return append(found, keys...)
 }
 
 func reason(r verifier.Result) string {

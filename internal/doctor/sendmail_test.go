@@ -49,6 +49,10 @@ func TestPlantedFaultsOfSendmail(t *testing.T) {
 		{"before a verifier", func(p *patient, ours string) {
 			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
 		}, CheckOrder, "Sendmail runs authkey before inet:8891@localhost"},
+		{"before a verifier that signs, where keys are attached", func(p *patient, ours string) {
+			p.yaml += "attach: {domains: [{domain: own.test, source: 'secret:" + filepath.Join(p.world.Dir, "domain-own.test/secret") + "', addresses: 'file:" + filepath.Join(p.world.Dir, "domain-own.test/addresses") + "'}]}\n"
+			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
+		}, "", ""},
 		{"impatient", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, "E:60s", "E:2s", 1)) },
 			CheckTimeout, "waits for 2s at the end of a message, and verify.timeout is 3s"},
 		{"socket mode", func(p *patient, ours string) {

@@ -284,6 +284,15 @@ func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
 	return d.issue(d.ring.Load().secrets[0], c)
 }
 
+// KeyOf is KeyAt, were the address in the list with that generation: for whoever looks
+// for what the list of another machine says. The error is ErrOtherDomain.
+func (d *Domain) KeyOf(a wire.Address, generation uint32, now time.Time) (Issued, error) {
+	if a.Domain() != d.conf.Domain {
+		return Issued{}, ErrOtherDomain
+	}
+	return d.issue(d.ring.Load().secrets[0], claim{domain: d.conf.Domain, local: d.conf.local(a), gen: generation, epoch: d.epochAt(now)})
+}
+
 // KeysAt returns every key of the address that Verify accepts at the time now,
 // newest first. Errors are those of KeyAt.
 func (d *Domain) KeysAt(a wire.Address, now time.Time) ([]Issued, error) {

@@ -192,6 +192,27 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// KeyOf makes the keys of whatever generation, in the list or not.
+func TestKeyOf(t *testing.T) {
+	d := open(t, secretA, "bob gen=1\n", nil)
+	for _, tt := range []struct {
+		mailbox, list string
+		generation    uint32
+	}{
+		{"bob@example.com", "bob\n", 0},
+		{"Bob+x@example.com", "bob gen=1\n", 1},
+		{"carol@example.com", "carol gen=7\n", 7},
+	} {
+		got, err := d.KeyOf(address(t, tt.mailbox), tt.generation, midday)
+		if want := keyAt(t, open(t, secretA, tt.list, nil), tt.mailbox, midday); err != nil || !got.Key.Equal(want) {
+			t.Errorf("%s, %d: %v", tt.mailbox, tt.generation, err)
+		}
+	}
+	if _, err := d.KeyOf(address(t, "bob@example.org"), 0, midday); !errors.Is(err, ErrOtherDomain) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestKeysAt(t *testing.T) {
 	d := open(t, secretA+secretB, "bob\n", nil)
 	for _, now := range []time.Time{midday, time.Unix(20000*86400, 0), time.Unix(20001*86400-60, 0)} {

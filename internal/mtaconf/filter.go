@@ -2,7 +2,6 @@ package mtaconf
 
 import (
 	"net"
-	"os"
 	"slices"
 	"strings"
 )
@@ -96,28 +95,6 @@ type Misplacement struct {
 	Before bool // authkey runs before it, and should run after it
 }
 
-// OpenDKIMConf is where OpenDKIM says whether it signs or verifies.
-const OpenDKIMConf = "/etc/opendkim.conf"
-
-// maxOpenDKIMConf bounds what is read of it.
-const maxOpenDKIMConf = 1 << 20
-
-// OpenDKIMMode reads Mode of an opendkim.conf(5): letters of "sv", which is also its
-// default, and what counts where the file cannot be read.
-func OpenDKIMMode(path string) string {
-	b, err := os.ReadFile(path)
-	mode := "sv"
-	if err != nil || len(b) > maxOpenDKIMConf {
-		return mode
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) >= 2 && strings.EqualFold(f[0], "Mode") {
-			mode = strings.ToLower(f[1])
-		}
-	}
-	return mode
-}
-
 // A role is what a filter does, as far as its place beside authkey depends on it.
 type role int
 
@@ -159,22 +136,33 @@ func (f Filter) role() role {
 	return unknown
 }
 
+// A traffic is whose mail passes a list of filters.
+type traffic int
+
+const (
+	strangers traffic = iota // mail from outside
+	users                    // submissions of our own users
+	everybody                // both, and keys are put on the latter
+)
+
 // place says on which side of authkey a filter belongs: -1 before it, 1 after it, 0
 // on either; and why.
-func (f Filter) place(submission bool, dkimMode string) (side int, why string) {
+func (f Filter) place(mail traffic, dkimMode string) (side int, why string) {
 	const changed = "what it signs or judges is changed by authkey afterwards"
+	signs, verifies := strings.Contains(dkimMode, "s"), strings.Contains(dkimMode, "v")
 	switch f.role() {
 	case sealer, scanner:
 		return 1, changed
 	case dkim:
-		if strings.Contains(dkimMode, "s") && (submission || !strings.Contains(dkimMode, "v")) {
+		switch {
+		case signs && (mail == users || !verifies):
 			return 1, "a DKIM signer must see the header as authkey leaves it"
-		}
-		if !submission {
+		case signs && mail == everybody: // one of the two is not served; nothing breaks
+		case mail != users:
 			return -1, "authkey reads the results of DKIM verification"
 		}
 	case verifier:
-		if !submission {
+		if mail != users {
 			return -1, "authkey reads the results of SPF and DMARC"
 		}
 	}
@@ -182,13 +170,13 @@ func (f Filter) place(submission bool, dkimMode string) (side int, why string) {
 }
 
 // misplaced finds the first filter on the wrong side of authkey.
-func misplaced(filters []Filter, submission bool, dkimMode string) (Misplacement, bool) {
+func misplaced(filters []Filter, mail traffic, dkimMode string) (Misplacement, bool) {
 	at := slices.IndexFunc(filters, func(f Filter) bool { return f.Ours })
 	if at < 0 {
 		return Misplacement{}, false
 	}
 	for i, f := range filters {
-		side, why := f.place(submission, dkimMode)
+		side, why := f.place(mail, dkimMode)
 		if !f.Ours && (side > 0 && i < at || side < 0 && i > at) {
 			return Misplacement{Filter: f, Why: why, Before: i > at}, true
 		}
@@ -198,10 +186,10 @@ func misplaced(filters []Filter, submission bool, dkimMode string) (Misplacement
 
 // insert puts ours where it belongs: behind the last filter that must run before it,
 // else before the first that must run after it, else at the end.
-func insert(filters []Filter, ours Filter, submission bool, dkimMode string) []Filter {
+func insert(filters []Filter, ours Filter, mail traffic, dkimMode string) []Filter {
 	at := len(filters)
 	for i := len(filters) - 1; i >= 0; i-- {
-		side, _ := filters[i].place(submission, dkimMode)
+		side, _ := filters[i].place(mail, dkimMode)
 		if side < 0 {
 			at = i + 1
 			break

@@ -32,7 +32,7 @@ type Postfix struct {
 	explicit bool // the directory was named: commands name it too
 	postconf string
 	main     map[string]string // references expanded
-	dkimMode string
+	dkim     OpenDKIM
 	attach   bool
 }
 
@@ -58,10 +58,10 @@ type Service struct {
 	defaultAction string
 }
 
-// Options say which Postfix to read, and whose.
+// Options say which MTA to read, and whose.
 type Options struct {
-	ConfigDir    string   // empty: Postfix's own
-	Daemons      []string // milter_macro_daemon_name of submissions
+	ConfigDir    string   // Postfix's; empty: its own
+	Daemons      []string // milter_macro_daemon_name of Postfix's submissions
 	OpenDKIMConf string
 	Ours         Ours
 	// Attach: the milter puts keys on our users' mail, so submission has to ask it
@@ -81,7 +81,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkimMode: OpenDKIMMode(o.OpenDKIMConf), attach: o.Attach}
+	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf), attach: o.Attach}
 	out, err := p.run(ctx, append([]string{"-x"}, parameters...)...)
 	if err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ func (p *Postfix) findOurs(ours []Socket) {
 				f.DefaultAction = s.defaultAction
 			}
 		}
-		s.Wrong, s.Misplaced = misplaced(s.Milters, s.Submission, p.dkimMode)
+		s.Wrong, s.Misplaced = misplaced(s.Milters, s.traffic(), p.dkim.Mode)
 	}
 }
 
@@ -249,6 +249,19 @@ func (s Service) Asks() bool { return !s.NoMilters && hasOurs(s.Milters) }
 func (s Service) OptsOut() bool {
 	_, list := s.own["smtpd_milters"]
 	return list && !hasOurs(s.Milters) || s.NoMilters && s.own["receive_override_options"] != ""
+}
+
+// Emptied reports whether an option of the service's own leaves it without milters.
+func (s Service) Emptied() bool {
+	list, own := s.own["smtpd_milters"]
+	return own && list == ""
+}
+
+func (s Service) traffic() traffic {
+	if s.Submission {
+		return users
+	}
+	return strangers
 }
 
 // Border reports whether mail of strangers comes in at the service.

@@ -136,8 +136,8 @@ func (p *Postfix) socket(ours Ours) (string, error) {
 var errNowhere = errors.New("the milter listens nowhere")
 
 // Propose says what has to change so that Postfix asks authkey, at the right place
-// among other milters, where strangers' mail comes in and nowhere else, and does
-// action while it cannot ask. The other milters stay as they are. No edits means
+// among other milters, where strangers' mail comes in, and our users' where keys are
+// attached, and nowhere else; and does action while it cannot ask. The other milters stay as they are. No edits means
 // that nothing has to change. The error may be an *Unreachable.
 func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit, error) {
 	name, err := p.socket(ours)
@@ -164,7 +164,7 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 		edits = append(edits, e)
 	}
 	main := p.mark(parseList(p.main["smtpd_milters"]))
-	placed := p.settle(main, own, action, false)
+	placed := p.settle(main, own, action, strangers)
 	if placed != nil {
 		main = placed
 		add("", "smtpd_milters", render(main))
@@ -172,6 +172,9 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 	for _, s := range p.Services {
 		if list := p.forService(s, main, own, action); list != nil {
 			add(s.Name, "smtpd_milters", compact(render(list)))
+		}
+		if p.attach && s.Submission && s.NoMilters {
+			add(s.Name, "receive_override_options", s.OtherOverrides)
 		}
 	}
 	// Often it says $smtpd_milters; mail from here is not to be asked about.
@@ -201,20 +204,20 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 	case s.Reinjection:
 		return nil
 	case hasOwn && (s.Stock() && s.Border() || s.Submission && p.attach || hasOurs(list)):
-		return p.settle(list, own, action, s.Submission)
+		return p.settle(list, own, action, s.traffic())
 	case !hasOwn && s.Submission:
-		if _, wrong := misplaced(list, true, p.dkimMode); wrong {
-			return p.settle(list, own, action, true)
+		if _, wrong := misplaced(list, users, p.dkim.Mode); wrong {
+			return p.settle(list, own, action, users)
 		}
 	}
 	return nil
 }
 
 // settle puts authkey into a list where it belongs; nil where it is there and well.
-func (p *Postfix) settle(list []Filter, own Filter, action string, submission bool) []Filter {
+func (p *Postfix) settle(list []Filter, own Filter, action string, mail traffic) []Filter {
 	at := slices.IndexFunc(list, func(f Filter) bool { return f.Ours })
 	if at >= 0 {
-		_, wrong := misplaced(list, submission, p.dkimMode)
+		_, wrong := misplaced(list, mail, p.dkim.Mode)
 		current := list[at].DefaultAction
 		if current == "" {
 			current = p.main["milter_default_action"]
@@ -223,7 +226,7 @@ func (p *Postfix) settle(list []Filter, own Filter, action string, submission bo
 			return nil
 		}
 	}
-	return insert(without(list), own, submission, p.dkimMode)
+	return insert(without(list), own, mail, p.dkim.Mode)
 }
 
 // mark returns filters of main.cf, ours marked as those of the services are.

@@ -110,7 +110,7 @@ Xdkim-filter, S=inet:8891@localhost
 Xunused, S=inet6:1@::1, F=R, T=E:90
 `), 0o644))
 	ours := Ours{Sockets: []Socket{{"unix", "/run/authkey/milter.sock"}}}
-	got, err := ReadSendmail(path, path+".none", ours)
+	got, err := ReadSendmail(path, Options{OpenDKIMConf: path + ".none", Ours: ours})
 	must(t, err)
 	authkey := SendmailFilter{"authkey", Filter{"local:/run/authkey/milter.sock", Socket{"unix", "/run/authkey/milter.sock"}, "tempfail", true, false, false}, 2 * time.Minute}
 	dkim := SendmailFilter{"dkim-filter", Filter{Text: "inet:8891@localhost", Socket: Socket{"inet", "localhost:8891"}, DefaultAction: "accept"}, 5 * time.Minute}
@@ -119,8 +119,41 @@ Xunused, S=inet6:1@::1, F=R, T=E:90
 	if diff := cmp.Diff(want, got); diff != "" || !got.Asks() {
 		t.Error(diff)
 	}
-	if _, err := ReadSendmail(path+".none", "", ours); !errors.Is(err, ErrNoSendmail) {
+	if _, err := ReadSendmail(path+".none", Options{Ours: ours}); !errors.Is(err, ErrNoSendmail) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestOpenDKIM: what OpenDKIM 2.11 does with these settings.
+func TestOpenDKIM(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "names"), []byte("From # always\nX-Auth-Key\n"), 0o644))
+	for _, tc := range []struct{ text, mode, setting string }{
+		{"", "sv", ""},
+		{"Mode V\nOversignHeaders X-Auth-Key\n", "v", ""},
+		{"# Mode s\nmode\ts\n", "s", ""},
+		{"SignHeaders From,X-Auth-Key\n", "sv", "SignHeaders"},
+		{"SignHeaders *,+X-AUTH-KEY\n", "sv", "SignHeaders"},
+		{"SignHeaders *,X-Auth-Key\n", "sv", ""},
+		{"SignHeaders *,-X-Auth-Key\n", "sv", ""},
+		{"SignHeaders From,X-Auth-Key\nSignHeaders From\n", "sv", ""},
+		{"SignHeaders *,+X-Auth-Key\nOmitHeaders *,+X-Auth-Key\n", "sv", ""},
+		{"SignHeaders From,X-Auth-Key\nOmitHeaders X-Auth-Key\n", "sv", ""},
+		{"SignHeaders " + dir + "/names\n", "sv", "SignHeaders"},
+		{"SignHeaders file:" + dir + "/names\nOmitHeaders csl:X-Auth-Key\n", "sv", ""},
+		{"SignHeaders file:" + dir + "/none\n", "sv", ""},
+		{"OversignHeaders From, X-Auth-Key\nOmitHeaders *,+X-Auth-Key\n", "sv", "OversignHeaders"},
+	} {
+		path := filepath.Join(dir, "opendkim.conf")
+		must(t, os.WriteFile(path, []byte(tc.text), 0o644))
+		d := ReadOpenDKIM(path)
+		setting, covered := d.Covers("X-Auth-Key")
+		if d.Mode != tc.mode || setting != tc.setting || covered != (tc.setting != "") || !d.Readable {
+			t.Errorf("%q: %+v, %q %v", tc.text, d, setting, covered)
+		}
+	}
+	if d := ReadOpenDKIM(dir); d.Readable || d.Mode != "sv" {
+		t.Errorf("a folder: %+v", d)
 	}
 }
 
@@ -182,6 +215,25 @@ func TestListening(t *testing.T) {
 		}
 		if diff := cmp.Diff(tc.want, Listening(t.Context(), load(tc.yaml))); diff != "" {
 			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}
+
+// TestSendmailOrder: where keys are attached, all daemons have the same list, and a
+// filter that signs as well as verifies may stand on either side.
+func TestSendmailOrder(t *testing.T) {
+	dir := t.TempDir()
+	cf, conf := filepath.Join(dir, "sendmail.cf"), filepath.Join(dir, "opendkim.conf")
+	must(t, os.WriteFile(cf, []byte("O InputMailFilters=authkey, dkim\nXauthkey, S=local:/a\nXdkim, S=inet:8891@localhost\n"), 0o644))
+	for _, tc := range []struct {
+		mode              string
+		attach, misplaced bool
+	}{{"sv", false, true}, {"sv", true, false}, {"v", true, true}, {"s", true, false}, {"s", false, false}} {
+		must(t, os.WriteFile(conf, []byte("Mode "+tc.mode+"\n"), 0o644))
+		s, err := ReadSendmail(cf, Options{OpenDKIMConf: conf, Attach: tc.attach, Ours: Ours{Sockets: []Socket{{"unix", "/a"}}}})
+		must(t, err)
+		if s.Misplaced != tc.misplaced || !s.UsesOpenDKIM() {
+			t.Errorf("%+v: %+v", tc, s)
 		}
 	}
 }

@@ -46,7 +46,7 @@ const defaultEndTimeout = 5 * time.Minute
 
 // ReadSendmail reads a sendmail.cf. The error wraps ErrNoSendmail where there is
 // none.
-func ReadSendmail(path, openDKIMConf string, ours Ours) (*Sendmail, error) {
+func ReadSendmail(path string, o Options) (*Sendmail, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoSendmail)
@@ -66,7 +66,7 @@ func ReadSendmail(path, openDKIMConf string, ours Ours) (*Sendmail, error) {
 	var list []Filter
 	mark := func(filters []SendmailFilter) {
 		for i := range filters {
-			filters[i].Ours = slices.ContainsFunc(ours.Sockets, filters[i].Socket.same)
+			filters[i].Ours = slices.ContainsFunc(o.Ours.Sockets, filters[i].Socket.same)
 		}
 	}
 	mark(s.Defined)
@@ -74,7 +74,11 @@ func ReadSendmail(path, openDKIMConf string, ours Ours) (*Sendmail, error) {
 	for _, f := range s.Filters {
 		list = append(list, f.Filter)
 	}
-	s.Wrong, s.Misplaced = misplaced(list, false, OpenDKIMMode(openDKIMConf))
+	mail := strangers
+	if o.Attach { // all daemons have the same list
+		mail = everybody
+	}
+	s.Wrong, s.Misplaced = misplaced(list, mail, ReadOpenDKIM(o.OpenDKIMConf).Mode)
 	return s, nil
 }
 
