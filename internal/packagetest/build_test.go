@@ -16,7 +16,7 @@ const (
 	newVersion = "v2.0.0-3-g1234567"
 	newPackage = "2.0.0+3.g1234567-1"
 	oldVersion = "v1.0.0"
-	sourceDate = "1795600000"
+	sourceDate = "1700000000"
 )
 
 // built are the packages under test, all from the same tree.

@@ -17,7 +17,7 @@ import (
 // What the base is made of. Postfix's archive is kept, to be installed once more.
 const (
 	suite   = "bookworm"
-	include = "systemd,systemd-sysv,init-system-helpers,adduser,procps,dbus,ca-certificates,postfix,dnsmasq-base,iproute2"
+	include = "systemd,systemd-sysv,init-system-helpers,adduser,procps,dbus,ca-certificates,postfix,dnsmasq-base,iproute2,dovecot-core,opendkim"
 	finish  = `
 		set -e
 		cd /var/cache/apt/archives
@@ -26,6 +26,7 @@ const (
 		rm -f /var/lib/dbus/machine-id
 		echo mx.b.example > /etc/hostname
 		useradd --create-home bob
+		systemctl disable dovecot opendkim
 		postconf -e myhostname=mx.b.example 'mydestination=b.example, $myhostname, localhost' \
 			home_mailbox=Maildir/ smtpd_tls_security_level=none smtp_tls_security_level=none inet_protocols=ipv4 biff=no
 		newaliases`

@@ -17,12 +17,19 @@ import (
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
-// The addresses of the machine's only interface, which the world outside the tests has
-// given to others: what the milter may dial, and a client that is nobody of ours.
+// Addresses of machines, which the world outside the tests has given to others, so that
+// the milter may dial them: those of a recipient, one of them for a client that is nobody
+// of ours, and that of a sender.
 const (
 	serverAddress = "9.9.9.10"
 	clientAddress = "9.9.9.11"
+	senderAddress = "9.9.9.20"
 )
+
+// world are the domains of the README, as dnsmasq is told of them: a.example has an
+// Authentication Server, which is where b.example's mail is.
+var world = []string{"--host-record=mx.b.example," + serverAddress, "--host-record=as.a.example," + serverAddress,
+	"--txt-record=a.example,AS=as.a.example:7425"}
 
 // patience bounds whatever is waited for on a machine.
 const patience = time.Minute
@@ -32,11 +39,19 @@ type machine struct {
 	t    *testing.T
 	root string // its files, from outside
 	pid  int    // of its init, from outside
+	dns  *testdaemon.Process
 }
 
-// boot starts a machine with a name server for the domains of the tests. It ends with
-// the test.
+// boot starts the machine of a recipient, where everything is. It ends with the test.
 func boot(t *testing.T) *machine {
+	t.Helper()
+	m := bootAt(t, serverAddress, clientAddress)
+	m.startDNS(world)
+	return m
+}
+
+// bootAt starts a machine with addresses, and without a name server.
+func bootAt(t *testing.T, addresses ...string) *machine {
 	t.Helper()
 	m := &machine{t: t, root: newRoot(t)}
 	must(t, os.WriteFile(filepath.Join(m.root, "etc/resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
@@ -63,9 +78,19 @@ func boot(t *testing.T) *machine {
 		state, _ := m.try("timeout 2 systemctl is-system-running")
 		return state == "running\n" || state == "degraded\n"
 	}))
-	m.run("ip address add " + serverAddress + "/32 dev lo && ip address add " + clientAddress + "/32 dev lo")
-	m.startDNS()
+	for _, a := range addresses {
+		m.run("ip address add " + a + "/32 dev lo")
+	}
+	t.Cleanup(m.stopDNS)
 	return m
+}
+
+// connect puts a cable between two machines.
+func connect(t *testing.T, m, other *machine, address, otherAddress string) {
+	t.Helper()
+	output(t, "ip", "link", "add", "cable", "netns", strconv.Itoa(m.pid), "type", "veth", "peer", "name", "cable", "netns", strconv.Itoa(other.pid))
+	m.run("ip address add " + address + "/24 dev cable && ip link set cable up")
+	other.run("ip address add " + otherAddress + "/24 dev cable && ip link set cable up")
 }
 
 // child is the first child of a process; 0: it has none.
@@ -82,24 +107,29 @@ func child(pid int) int {
 	return n
 }
 
-// startDNS serves the domains of the README: a.example has an Authentication Server,
-// which is here.
-func (m *machine) startDNS() {
+// startDNS serves records, and no others, in place of those before.
+func (m *machine) startDNS(records []string) {
 	m.t.Helper()
-	dns, err := testdaemon.Start(m.command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+	m.stopDNS()
+	dns, err := testdaemon.Start(m.command("dnsmasq", append([]string{"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
 		"--listen-address=127.0.0.1", "--bind-interfaces", "--user=root", "--log-facility=-",
-		"--local=/example/", "--local=/com/", "--local=/in-addr.arpa/",
-		"--host-record=mx.b.example,"+serverAddress, "--host-record=as.a.example,"+serverAddress,
-		"--txt-record=a.example,AS=as.a.example:7425"), filepath.Join(m.t.TempDir(), "dns"), "")
+		"--local=/example/", "--local=/com/", "--local=/in-addr.arpa/"}, records...)...), filepath.Join(m.t.TempDir(), "dns"), "")
 	must(m.t, err)
-	m.t.Cleanup(func() {
-		if err := dns.Stop(); err != nil {
-			m.t.Error(err)
-		}
-	})
+	m.dns = dns
 	must(m.t, dns.Ready(m.t.Context(), func() bool {
 		return bytes.Contains(dns.Log(), []byte("started, version"))
 	}))
+}
+
+func (m *machine) stopDNS() {
+	m.t.Helper()
+	if m.dns == nil {
+		return
+	}
+	if err := m.dns.Stop(); err != nil {
+		m.t.Error(err)
+	}
+	m.dns = nil
 }
 
 // command is a program of the machine.

@@ -74,6 +74,13 @@ func prepare(ctx context.Context, say testdaemon.Logf, dir string) (err error) {
 	return err
 }
 
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	return string(text)
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -1,7 +1,6 @@
 package packagetest
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,8 +27,8 @@ func TestUpgrade(t *testing.T) {
 	if version := m.value("dpkg-query --show --showformat='${Version}' authkey-milter"); version != newPackage {
 		t.Errorf("version %s", version)
 	}
-	if text, err := os.ReadFile(filepath.Join(m.root, "etc/authkey/milter.yaml")); err != nil || string(text) != changed {
-		t.Errorf("the configuration is now %s, %v", text, err)
+	if text := readFile(t, filepath.Join(m.root, "etc/authkey/milter.yaml")); text != changed {
+		t.Errorf("the configuration is now %s", text)
 	}
 	if !m.exists("/etc/authkey/milter.yaml.dpkg-dist") {
 		t.Error("the package's own configuration is not beside it")
