@@ -14,10 +14,10 @@ all: build
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-# The main job on real mail: DNS, an Authentication Server, the milter and a
-# private Postfix in a temporary folder.
+# The main job on real mail, in a temporary folder: DNS, Authentication Servers,
+# milters and private Postfixes; then two domains that authenticate each other.
 demo: build
-	$(GO) run ./internal/demo -milter bin/authkey-milter
+	$(GO) run ./internal/demo -milter bin/authkey-milter -server bin/authkey-server
 
 # Everything: vet, staticcheck, unit and fuzz-corpus tests under the race
 # detector, and the end-to-end tests on real Postfix and real resolvers.

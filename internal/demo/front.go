@@ -5,173 +5,200 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
-	gomilter "github.com/d--j/go-milter"
-
+	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
+
+// A letter is a message as somebody hands it to an MTA.
+type letter struct {
+	from    string
+	rcpts   []string
+	subject string // unlike that of any other
+	data    []byte
+}
+
+// newLetter writes a message with further fields, each with its line end, on top.
+func newLetter(from, author string, rcpts []string, subject, fields string) letter {
+	_, domain, _ := strings.Cut(from, "@")
+	data := fields + "Date: " + time.Now().Format(time.RFC1123Z) + "\r\nFrom: " + author + "\r\nTo: " + strings.Join(rcpts, ", ") +
+		"\r\nMessage-ID: <" + strings.ReplaceAll(subject, " ", ".") + "@" + domain + ">\r\nSubject: " + subject + "\r\n\r\nHello.\r\n"
+	return letter{from, rcpts, subject, []byte(data)}
+}
+
+// keyField is the field that carries a key; none for "".
+func keyField(key string) string {
+	if key == "" {
+		return ""
+	}
+	return "X-Auth-Key: " + key + "\r\n"
+}
 
 // A front takes mail by SMTP, or as if by SMTP, and has the milter look at it.
 type front interface {
 	name() string
 	addr() string
-	// deliver sends one message and says what became of it.
-	deliver(ctx context.Context, t testmta.Transaction, subject string) (found, error)
+	// deliver takes a message from outside and says what became of it.
+	deliver(ctx context.Context, l letter) (found, error)
+	// route sends what is for other domains to another front.
+	route(ctx context.Context, next front) error
+	// submit takes a message from a user who is logged in, and says what became of
+	// it where it was routed to.
+	submit(ctx context.Context, login string, l letter) (found, error)
+	// delivered is everything that lies in mailboxes, bounces included.
+	delivered() ([]testmta.Message, error)
+	log() string
 	stop() error
 }
 
+// A startFront starts the front of a domain, which asks the milter at socket.
+type startFront func(ctx context.Context, domain, socket string) (front, error)
+
+// What became of a message where there is no reply to tell.
+const (
+	isDelivered = "delivered"
+	isHeld      = "held"
+)
+
 // found is what became of a message: where it lies and its bytes, or the reply
-// that the client heard.
+// that its client heard.
 type found struct {
 	outcome string
 	bytes   []byte
 	rcpts   []string // whose mailboxes it lies in
+	bounce  string   // who was told that it was refused, by the MTA it was submitted to
 }
 
-// postfix is the front that mail really has.
-type postfix struct{ mta *testmta.Postfix }
+// submission is the name of the listener for users.
+const submission = "submission"
 
-func startPostfix(ctx context.Context, socket string) (front, error) {
-	mta, err := testmta.StartPostfix(ctx, testmta.PostfixOptions{Milters: []string{socket}})
+// postfix is the front that mail really has.
+type postfix struct {
+	mta  *testmta.Postfix
+	next front
+}
+
+// startPostfix starts a Postfix with a listener for strangers and one for users.
+func startPostfix(ctx context.Context, domain, socket string) (front, error) {
+	mta, err := testmta.StartPostfix(ctx, testmta.PostfixOptions{
+		Hostname: "mx." + domain, RecipientDomains: []string{domain}, Milters: []string{socket},
+		Main: map[string]string{"smtp_bind_address": "127.0.0.1"},
+		// Who is logged in says XCLIENT; permit_sasl_authenticated does not believe it.
+		Listeners: []testmta.Listener{{Name: submission, Options: []string{"mynetworks=127.0.0.0/8", "smtpd_relay_restrictions=permit_mynetworks,reject"}}},
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &postfix{mta}, nil
+	return &postfix{mta: mta}, nil
 }
 
 func (p *postfix) name() string { return "Postfix" }
 func (p *postfix) addr() string { return p.mta.SMTPAddr() }
+func (p *postfix) log() string  { return p.mta.Log() }
 func (p *postfix) stop() error  { return p.mta.Stop() }
 
-func (p *postfix) deliver(ctx context.Context, t testmta.Transaction, subject string) (found, error) {
-	c, err := testmta.Dial(p.mta.SMTPAddr())
+func (p *postfix) delivered() ([]testmta.Message, error) { return p.mta.Deliveries() }
+
+func (p *postfix) route(ctx context.Context, next front) error {
+	host, port, _ := strings.Cut(next.addr(), ":")
+	p.next = next
+	return p.mta.Reload(ctx, map[string]string{"default_transport": "smtp", "relayhost": "[" + host + "]:" + port})
+}
+
+// send carries a message to one of the listeners.
+func send(addr, xclient string, l letter) (testmta.Outcome, error) {
+	c, err := testmta.Dial(addr)
 	if err != nil {
-		return found{}, err
+		return testmta.Outcome{}, err
 	}
 	defer c.Close()
-	out, err := c.Send(t)
+	out, err := c.Send(testmta.Transaction{XClient: xclient, MailFrom: l.from, Rcpts: l.rcpts, Data: l.data})
+	if err != nil {
+		return out, err
+	}
+	return out, c.Quit()
+}
+
+// refused is what a client heard.
+func refused(out testmta.Outcome) found {
+	return found{outcome: fmt.Sprintf("%d %s", out.Final.Code, out.Final.Text)}
+}
+
+func (p *postfix) deliver(ctx context.Context, l letter) (found, error) {
+	out, err := send(p.mta.SMTPAddr(), "", l)
 	if err != nil {
 		return found{}, err
 	}
 	if !out.Accepted {
-		return found{outcome: fmt.Sprintf("%d %s", out.Final.Code, out.Final.Text)}, c.Quit()
+		return refused(out), nil
 	}
-	if err := c.Quit(); err != nil {
+	held, err := p.mta.Held()
+	if err != nil {
 		return found{}, err
 	}
-	if id := out.QueueID(); id != "" {
-		held, err := p.mta.Held()
-		if err != nil {
-			return found{}, err
-		}
-		if slices.ContainsFunc(held, func(e testmta.QueueEntry) bool { return e.ID == id }) {
-			content, err := p.mta.Cat(id)
-			return found{outcome: "held", bytes: content}, err
-		}
+	if id := out.QueueID(); slices.ContainsFunc(held, func(e testmta.QueueEntry) bool { return e.ID == id }) {
+		content, err := p.mta.Cat(id)
+		return found{outcome: isHeld, bytes: content}, err
 	}
-	isIt := func(m testmta.Message) bool { return m.Get("Subject") == subject }
-	m, err := p.mta.WaitDelivered(ctx, isIt)
-	if err != nil {
+	isIt := func(m testmta.Message) bool { return m.Get("Subject") == l.subject }
+	if _, err := p.mta.WaitDelivered(ctx, isIt); err != nil {
 		return found{}, err
 	}
 	if err := p.mta.WaitIdle(ctx); err != nil { // further copies
 		return found{}, err
 	}
 	all, err := p.mta.Deliveries()
-	got := found{outcome: "delivered", bytes: m.Raw}
+	return copiesOf(l.subject, all), err
+}
+
+// copiesOf is what lies in mailboxes of a message; outcome is empty where nothing does.
+func copiesOf(subject string, all []testmta.Message) found {
+	var got found
 	for _, m := range all {
-		if isIt(m) {
+		if m.Get("Subject") == subject {
+			got.outcome, got.bytes = isDelivered, m.Raw
 			got.rcpts = append(got.rcpts, m.Recipient)
 		}
 	}
-	return got, err
+	return got
 }
 
-// builtin stands in for an MTA where none can be installed: it speaks to the
-// milter with go-milter's client and applies the changes itself.
-type builtin struct {
-	client *gomilter.Client
-	socket string
-}
-
-func startBuiltin(socket string) (front, error) {
-	path, ok := strings.CutPrefix(socket, "unix:")
-	if !ok {
-		return nil, fmt.Errorf("built-in front: %s is no unix socket", socket)
-	}
-	return &builtin{gomilter.NewClient("unix", path, gomilter.WithActions(gomilter.AllClientSupportedActionMasks)), socket}, nil
-}
-
-func (b *builtin) name() string { return "the built-in SMTP front" }
-func (b *builtin) addr() string { return b.socket }
-func (b *builtin) stop() error  { return nil }
-
-func (b *builtin) deliver(_ context.Context, t testmta.Transaction, subject string) (found, error) {
-	macros := gomilter.NewMacroBag()
-	macros.Set(gomilter.MacroMTAFQDN, "mx.test")
-	macros.Set(gomilter.MacroQueueId, "DEMO"+strings.TrimPrefix(subject, "demo "))
-	s, err := b.client.Session(macros)
+func (p *postfix) submit(ctx context.Context, login string, l letter) (found, error) {
+	out, err := send(p.mta.Listener(submission), "LOGIN="+login, l)
 	if err != nil {
 		return found{}, err
 	}
-	defer s.Close()
-	header, body, _ := strings.Cut(string(t.Data), "\r\n\r\n")
-	fields := strings.Split(header, "\r\n")
-	steps := []func() (*gomilter.Action, error){
-		func() (*gomilter.Action, error) {
-			return s.Conn("client.test", gomilter.FamilyInet, 25, "127.0.0.1")
-		},
-		func() (*gomilter.Action, error) { return s.Helo("client.test") },
-		func() (*gomilter.Action, error) { return s.Mail(t.MailFrom, "") },
+	if !out.Accepted {
+		return refused(out), nil
 	}
-	for _, rcpt := range t.Rcpts {
-		steps = append(steps, func() (*gomilter.Action, error) { return s.Rcpt(rcpt, "") })
-	}
-	steps = append(steps, s.DataStart)
-	for _, field := range fields {
-		name, value, _ := strings.Cut(field, ":")
-		steps = append(steps, func() (*gomilter.Action, error) { return s.HeaderField(name, strings.TrimPrefix(value, " "), nil) })
-	}
-	steps = append(steps, s.HeaderEnd, func() (*gomilter.Action, error) { return s.BodyChunk([]byte(body)) })
-	for _, step := range steps {
-		if _, err := step(); err != nil {
-			return found{}, err
+	var got found
+	err = testdaemon.Poll(ctx, func() (bool, error) {
+		there, err := p.next.delivered()
+		if err != nil {
+			return false, err
 		}
-	}
-	changes, action, err := s.End()
+		if got = copiesOf(l.subject, there); got.outcome != "" {
+			return true, nil
+		}
+		here, err := p.mta.Deliveries()
+		got = bounceOf(l.subject, here)
+		return got.outcome != "", err
+	})
 	if err != nil {
-		return found{}, err
+		return found{}, fmt.Errorf("neither delivered nor bounced: %w; Postfix's log:\n%s", err, p.mta.Log())
 	}
-	if action.SMTPCode >= 400 {
-		return found{outcome: action.SMTPReply}, nil
-	}
-	outcome, rcpts := "delivered", slices.Clone(t.Rcpts)
-	for _, change := range changes {
-		switch change.Type {
-		case gomilter.ActionDelRcpt:
-			rcpts = slices.DeleteFunc(rcpts, func(r string) bool { return gomilter.AddAngle(r) == change.Rcpt })
-		case gomilter.ActionAddRcpt:
-			rcpts = append(rcpts, gomilter.RemoveAngle(change.Rcpt))
-		case gomilter.ActionChangeHeader:
-			fields = deleteField(fields, change.HeaderName, int(change.HeaderIndex))
-		case gomilter.ActionInsertHeader:
-			at := min(int(change.HeaderIndex), len(fields))
-			fields = slices.Insert(fields, at, change.HeaderName+": "+change.HeaderValue)
-		case gomilter.ActionQuarantine:
-			outcome = "held"
-		}
-	}
-	return found{outcome, []byte(strings.Join(fields, "\r\n") + "\r\n\r\n" + body), rcpts}, nil
+	return got, nil
 }
 
-// deleteField removes the n-th field of a name, counted from 1.
-func deleteField(fields []string, name string, n int) []string {
-	for i, field := range fields {
-		if got, _, _ := strings.Cut(field, ":"); strings.EqualFold(got, name) {
-			if n--; n == 0 {
-				return slices.Delete(fields, i, i+1)
-			}
+// bounceOf finds the reply to a message in the bounce that Postfix wrote of it;
+// outcome is empty where there is none.
+func bounceOf(subject string, all []testmta.Message) found {
+	for _, m := range all {
+		text := string(m.Raw)
+		if m.Sender == "" && strings.Contains(text, "\nSubject: "+subject+"\n") {
+			return found{outcome: strings.TrimPrefix(fieldOf(text, "Diagnostic-Code"), "smtp; "), bounce: m.Recipient}
 		}
 	}
-	return fields
+	return found{}
 }

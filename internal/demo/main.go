@@ -1,8 +1,12 @@
 // Command demo is `make demo`: it sets up a small private world of mail in a
-// temporary folder — DNS, Authentication Servers, the milter as a postmaster runs
-// it, a real Postfix — sends real messages through it and prints what became of
-// each, read from the bytes that were delivered. It exits with 1 if any of it is
-// not as it should be.
+// temporary folder, sends real messages through it and prints what became of each,
+// read from the bytes that were delivered and from the logs. It exits with 1 if any
+// of it is not as it should be.
+//
+// In its first part one office receives: DNS, an Authentication Server, the milter as
+// a postmaster runs it, a real Postfix. In its second part two domains, each with its
+// own server, milter and Postfix, authenticate each other, and a colleague and a thief
+// try what is not theirs.
 package main
 
 import (
@@ -10,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,14 +26,19 @@ import (
 )
 
 // patience bounds the whole demo once everything is installed.
-const patience = time.Minute
+const patience = 2 * time.Minute
+
+// programs are the paths of the built programs.
+type programs struct{ milter, server string }
 
 func main() {
-	milter := flag.String("milter", "bin/authkey-milter", "the built authkey-milter")
+	var p programs
+	flag.StringVar(&p.milter, "milter", "bin/authkey-milter", "the built authkey-milter")
+	flag.StringVar(&p.server, "server", "bin/authkey-server", "the built authkey-server")
 	builtin := flag.Bool("builtin", false, "use the built-in SMTP front even if there is a Postfix")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *milter, *builtin)
+	err := run(ctx, os.Stdout, p, *builtin)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -36,53 +46,100 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, binary string, builtin bool) (err error) {
-	binary, err = filepath.Abs(binary)
-	if err != nil {
+func run(ctx context.Context, w io.Writer, p programs, builtin bool) (err error) {
+	if p.milter, err = filepath.Abs(p.milter); err != nil {
 		return err
 	}
-	say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	if p.server, err = filepath.Abs(p.server); err != nil {
+		return err
+	}
+	start := startBuiltin
 	if !builtin {
-		switch err := testmta.EnsurePostfix(ctx, say); {
-		case errors.Is(err, testmta.ErrNotRoot), errors.Is(err, testmta.ErrNoPostfix):
-			say("%v: the demo uses its built-in SMTP front, which speaks to the milter as Postfix would.", err)
-			builtin = true
-		case err != nil:
+		if start, err = choose(ctx, w); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return errors.Join(inWorld(func(world *e2e.World) error { return receive(ctx, w, world, p, start) }),
+		inWorld(func(world *e2e.World) error { return correspond(ctx, w, world, p, start) }))
+}
 
+// choose takes Postfix where it can, and installs it where it is missing.
+func choose(ctx context.Context, w io.Writer) (startFront, error) {
+	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	err := testmta.ErrNotRoot
+	if os.Geteuid() == 0 {
+		err = testmta.EnsurePostfix(ctx, say)
+	}
+	switch {
+	case errors.Is(err, testmta.ErrNotRoot), errors.Is(err, testmta.ErrNoPostfix):
+		say("%v: the demo uses its built-in SMTP front, which speaks to the milter as Postfix would.", err)
+		return startBuiltin, nil
+	case err != nil:
+		return nil, err
+	}
+	return startPostfix, nil
+}
+
+// inWorld does something in a world of its own.
+func inWorld(do func(*e2e.World) error) (err error) {
 	world, err := e2e.NewWorld()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, world.Close()) }()
-	scene, err := newScene(ctx, world, binary)
+	return do(world)
+}
+
+// receive is the first part: all that a milter may meet in mail from outside.
+func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startFront) (err error) {
+	scene, err := newScene(ctx, world, p.milter)
 	if err != nil {
 		return err
 	}
-	var front front
-	if builtin {
-		front, err = startBuiltin(scene.milter.Socket)
-	} else {
-		front, err = startPostfix(ctx, scene.milter.Socket)
-	}
+	front, err := start(ctx, "rcpt.test", scene.milter.Socket)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, front.stop()) }()
 
-	say("DNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,", world.DNS.Addr(), scene.asPort, scene.milter.Socket)
-	say("%s at %s, everything in %s.", front.name(), front.addr(), world.Dir)
-	if builtin {
-		say("It leaves out SMTP, queues and mailboxes: what is delivered or held lies nowhere, and its bytes are those\nthat the milter's changes make.")
-	}
-	say("")
+	fmt.Fprintf(w, "1. MAIL FROM OUTSIDE\n\nDNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,\n%s at %s, everything in %s.\n%s\n",
+		world.DNS.Addr(), scene.asPort, scene.milter.Socket, front.name(), front.addr(), world.Dir, reservation(front))
 	rows, err := scene.play(ctx, front)
 	if err != nil {
 		return err
 	}
-	return report(os.Stdout, rows, scene)
+	return report(w, rows, scene)
+}
+
+// reservation says what the built-in front is not.
+func reservation(f front) string {
+	if _, ok := f.(*builtin); !ok {
+		return ""
+	}
+	return "It leaves out SMTP, queues and mailboxes: what is delivered or held lies nowhere, and its bytes are those\n" +
+		"that the milter's changes make.\n"
+}
+
+// correspond is the second part: two domains that write to each other.
+func correspond(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startFront) (err error) {
+	story, err := openStory(ctx, world, p, start)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, story.close()) }()
+
+	fmt.Fprintf(w, "\n\n2. TWO DOMAINS\n\n")
+	for _, o := range []*office{story.a, story.b} {
+		fmt.Fprintf(w, "%s has its authkey-server (made by init) at 127.0.0.1:%d, its authkey-milter, which attaches and verifies,\nand %s at %s.\n",
+			o.domain, o.port, o.mta.name(), o.mta.addr())
+	}
+	fmt.Fprintf(w, "%sBoth publish req=yes and refuse what fails. There are no passwords here: who is logged in, the demo tells\n"+
+		"the MTA (Postfix by XCLIENT). A submission service asks for one: docs/sender.md.\n\n", reservation(story.a.mta))
+	events, err := story.play(ctx, w)
+	if err != nil {
+		return err
+	}
+	return story.tell(w, events)
 }

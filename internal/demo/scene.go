@@ -6,10 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/authkey/authkey/internal/e2e"
-	"github.com/authkey/authkey/internal/testmta"
 )
 
 // The invented domains.
@@ -105,26 +103,26 @@ type step struct {
 	result  string
 	action  string
 	cached  bool
-	outcome string // "delivered", "held" or the reply
+	outcome string // isDelivered, isHeld or the reply
 }
 
 func (s *scene) steps() []step {
 	var old string
 	return []step{
-		{what: "valid key", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: "delivered"},
-		{what: "the same again", from: "alice@" + sender, key: "own", result: "pass", action: "accept", cached: true, outcome: "delivered"},
+		{what: "valid key", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: isDelivered},
+		{what: "the same again", from: "alice@" + sender, key: "own", result: "pass", action: "accept", cached: true, outcome: isDelivered},
 		{what: "wrong key", from: "alice@" + sender, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "fail", action: "reject",
 			outcome: "550 5.7.1 Sender address not authenticated: AuthKey invalid"},
-		{what: "no key", from: "alice@" + sender, result: "nokey", action: "mark", outcome: "delivered"},
+		{what: "no key", from: "alice@" + sender, result: "nokey", action: "mark", outcome: isDelivered},
 		{what: "no key, domain requires one", from: "alice@" + strict, result: "fail", action: "reject",
 			outcome: "550 5.7.1 Sender address not authenticated: AuthKey missing"},
-		{what: "domain without AS", from: "alice@" + absent, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "none", action: "accept", outcome: "delivered"},
+		{what: "domain without AS", from: "alice@" + absent, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "none", action: "accept", outcome: isDelivered},
 		{what: "AS down", from: "alice@" + down, key: "own", result: "temperror", action: "tempfail",
 			outcome: "451 4.7.1 AuthKey cannot be verified now, try again later"},
-		{what: "broken record", from: "alice@" + broken, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "permerror", action: "quarantine", outcome: "held"},
+		{what: "broken record", from: "alice@" + broken, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", result: "permerror", action: "quarantine", outcome: isHeld},
 		{what: "forged Authentication-Results", from: "alice@" + sender, fields: "Authentication-Results: mx.test; x-authkey=pass\r\n",
-			result: "nokey", action: "mark", outcome: "delivered"},
-		{what: "key rotated: the new one", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: "delivered",
+			result: "nokey", action: "mark", outcome: isDelivered},
+		{what: "key rotated: the new one", from: "alice@" + sender, key: "own", result: "pass", action: "accept", outcome: isDelivered,
 			before: func() (err error) {
 				if old, err = s.world.Key("alice@" + sender); err != nil {
 					return err
@@ -137,9 +135,9 @@ func (s *scene) steps() []step {
 		{what: "another's From, own key", from: "alice@" + sender, author: "ceo@" + strict, key: "own", result: "pass", action: "reject", cached: true,
 			outcome: "550 5.7.1 Sender address not authenticated: AuthKey missing"},
 		{what: "another's From, domain without AS", from: "alice@" + sender, author: "news@" + absent, key: "own", result: "pass", action: "accept",
-			cached: true, outcome: "delivered"},
+			cached: true, outcome: isDelivered},
 		{what: "wrong key, to six who differ", from: "alice@" + sender, author: "news@" + absent, rcpts: six, key: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
-			result: "fail", action: "mark", outcome: "delivered"},
+			result: "fail", action: "mark", outcome: isDelivered},
 	}
 }
 
@@ -182,10 +180,6 @@ func (s *scene) send(ctx context.Context, front front, st step, subject string) 
 	if err != nil {
 		return r, err
 	}
-	header := st.fields
-	if key != "" {
-		header += "X-Auth-Key: " + key + "\r\n"
-	}
 	author, rcpts := st.author, st.rcpts
 	if author == "" {
 		author = st.from
@@ -193,19 +187,16 @@ func (s *scene) send(ctx context.Context, front front, st step, subject string) 
 	if rcpts == nil {
 		rcpts = []string{recipient}
 	}
-	data := header + "Date: " + time.Now().Format(time.RFC1123Z) + "\r\nFrom: " + author + "\r\nTo: " + recipient +
-		"\r\nMessage-ID: <" + strings.ReplaceAll(subject, " ", ".") + "@" + sender + ">\r\nSubject: " + subject + "\r\n\r\nHello Bob.\r\n"
 	logged := len(s.milter.Log())
-	found, err := front.deliver(ctx, testmta.Transaction{MailFrom: st.from, Rcpts: rcpts, Data: []byte(data)}, subject)
+	found, err := front.deliver(ctx, newLetter(st.from, author, rcpts, subject, st.fields+keyField(key)))
 	if err != nil {
 		return r, err
 	}
 	r.gotOutcome, r.copies = found.outcome, found.rcpts
-	line, err := s.waitLine(ctx, logged)
+	fields, err := messageLine(ctx, s.milter, logged)
 	if err != nil {
 		return r, err
 	}
-	fields := logfmt(line)
 	r.gotResult, r.gotAction, r.gotCached = fields["result"], fields["action"], fields["cached"] == "true"
 	r.milliseconds = fields["total_ms"]
 	r.inspect(found, s.keys, s.milter.Log()[logged:])
@@ -229,24 +220,6 @@ func (s *scene) keyOf(st step) (string, error) {
 	}
 	s.keys = append(s.keys, st.key)
 	return st.key, nil
-}
-
-// waitLine waits for the milter's line about the message just sent.
-func (s *scene) waitLine(ctx context.Context, from int) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	for {
-		for line := range strings.SplitSeq(s.milter.Log()[from:], "\n") {
-			if strings.Contains(line, "msg=message ") && strings.Contains(line, "total_ms=") {
-				return line, nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return "", fmt.Errorf("the milter logged nothing:\n%s", s.milter.Log())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // inspect reads the bytes that were delivered or held, and compares everything
@@ -281,31 +254,5 @@ func (r *row) inspect(found found, keys []string, log string) {
 	if marked := strings.Contains(lower, "x-spam-flag: yes"); marked != (r.action == "mark" && r.rcpts == nil) {
 		r.faults = append(r.faults, fmt.Sprintf("marked: %v", marked))
 	}
-	r.ours = resultOf(string(found.bytes))
-}
-
-// resultOf is our Authentication-Results in a delivered message, on one line.
-func resultOf(message string) string {
-	message = strings.ReplaceAll(message, "\r\n", "\n")
-	_, rest, ok := strings.Cut(message, "Authentication-Results: ")
-	if !ok {
-		return ""
-	}
-	for i := 0; i < len(rest); i++ {
-		if rest[i] == '\n' && (i+1 == len(rest) || rest[i+1] != ' ' && rest[i+1] != '\t') {
-			return strings.Join(strings.Fields(rest[:i]), " ")
-		}
-	}
-	return rest
-}
-
-// logfmt splits a log line into its values; none that is looked at has blanks.
-func logfmt(line string) map[string]string {
-	fields := make(map[string]string)
-	for word := range strings.FieldsSeq(line) {
-		if name, value, ok := strings.Cut(word, "="); ok {
-			fields[name] = value
-		}
-	}
-	return fields
+	r.ours = fieldOf(string(found.bytes), "Authentication-Results")
 }

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	gomilter "github.com/d--j/go-milter"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/authkey/authkey/internal/testmta"
+)
+
+// TestWithoutPostfix plays both parts where no MTA can be installed.
+func TestWithoutPostfix(t *testing.T) {
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "github.com/authkey/authkey/cmd/...")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out bytes.Buffer
+	p := programs{filepath.Join(dir, "authkey-milter"), filepath.Join(dir, "authkey-server")}
+	if err := run(t.Context(), &out, p, true); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{"All 14 messages as they should be", "All 10 steps as they should be, and none of the 4 keys survived"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+const result = "Authentication-Results: mx.b.example;\r\n\tx-authkey=pass\r\n smtp.mailfrom=" + alice + "\r\n"
+
+// TestCompare finds each thing that may be wrong with a message.
+func TestCompare(t *testing.T) {
+	const agent = "X-Auth-Agent: smtp; authkey/1\r\n"
+	good := act{home: &office{}, from: alice, note: "key-attached", verdict: "pass", outcome: isDelivered}
+	direct := good
+	direct.home, direct.note = nil, ""
+	refused := act{from: alice, verdict: "fail required", outcome: keyMissing}
+	for _, tt := range []struct {
+		name    string
+		act     act
+		event   event
+		bytes   string
+		want    int
+		because string
+	}{
+		{"as it should be", good, event{gotNote: "key-attached", gotVerdict: "pass", gotOutcome: isDelivered}, agent + result, 0, ""},
+		{"refused as it should be", refused, event{gotVerdict: "fail required", gotOutcome: keyMissing}, "", 0, ""},
+		{"no key attached", good, event{gotNote: "no-login", gotVerdict: "pass", gotOutcome: isDelivered}, agent + result, 1, "sender's milter"},
+		{"another verdict", refused, event{gotVerdict: "nokey", gotOutcome: keyMissing}, "", 1, "recipient's milter"},
+		{"got through", refused, event{gotVerdict: "fail required", gotOutcome: isDelivered}, "", 1, "outcome"},
+		{"no result in the mailbox", direct, event{gotVerdict: "pass", gotOutcome: isDelivered}, "Subject: x\r\n", 1, "result"},
+		{"an agent for a stranger", direct, event{gotVerdict: "pass", gotOutcome: isDelivered}, agent + result, 1, "X-Auth-Agent"},
+		{"a key field", direct, event{gotVerdict: "pass", gotOutcome: isDelivered}, "x-auth-key: old\r\n" + result, 1, "a key was delivered"},
+		{"a key elsewhere", direct, event{gotVerdict: "pass", gotOutcome: isDelivered}, result + "\r\nSECRET", 1, "a key was delivered"},
+	} {
+		e := tt.event
+		e.act = tt.act
+		e.compare(found{bytes: []byte(tt.bytes)}, []string{"SECRET"})
+		if len(e.faults) != tt.want || !strings.Contains(strings.Join(e.faults, "\n"), tt.because) {
+			t.Errorf("%s: %q", tt.name, e.faults)
+		}
+	}
+}
+
+func TestWithKey(t *testing.T) {
+	left := leftovers{texts: map[string]string{"a log": "from=x", "message 2": "… ONE …", "message 1": "TWO"}}
+	if diff := cmp.Diff([]string{"a key is in message 1", "a key is in message 2"}, left.withKey([]string{"ONE", "TWO"})); diff != "" {
+		t.Error(diff)
+	}
+	if faults := left.withKey([]string{"THREE"}); faults != nil {
+		t.Error(faults)
+	}
+}
+
+func TestVerdictOf(t *testing.T) {
+	for line, want := range map[string]string{
+		`result=pass reason="" from_result=pass`:                        "pass",
+		`result=fail reason=required from_result=fail`:                  "fail required",
+		`result=pass reason="" as=127.0.0.1:7425 from_result=fail`:      "pass, From fail",
+		`result=skipped reason=submission action=accept note=x rcpts=1`: "skipped submission",
+	} {
+		if got := verdictOf(logfmt(line)); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestFieldOf(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"Other: Name: x\r\nName: a\r\n\tb\r\n c\r\nNext: d\r\n", "a b c"},
+		{"Name: a\n b", "a b"},
+		{"Name: a\n", "a"},
+		{"X-Name: a\n", ""},
+	} {
+		if got := fieldOf(tt.text, "Name"); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+func TestBounceOf(t *testing.T) {
+	const bounce = "Subject: Undelivered Mail\n\nDiagnostic-Code: smtp; 550 5.7.1 Sender address not authenticated:\n    AuthKey missing\n\nFrom: x\nSubject: letter 7\n\n"
+	all := []testmta.Message{
+		{Raw: []byte(bounce), Sender: mallory, Recipient: bob}, // somebody's quotation
+		{Raw: []byte(bounce), Recipient: alice},
+	}
+	if got := bounceOf("letter 7", all); got.outcome != keyMissing || got.bounce != alice {
+		t.Errorf("%+v", got)
+	}
+	if got := bounceOf("letter", all); got.outcome != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestChanged applies what a milter may ask for, in Postfix's order: a deletion
+// renumbers the fields that follow.
+func TestChanged(t *testing.T) {
+	fields := []string{"X-Auth-Key: one", "Subject: s", "x-auth-key: two"}
+	got := changed(letter{rcpts: []string{"a@x", "b@x"}}, slices.Clone(fields), "body", []gomilter.ModifyAction{
+		{Type: gomilter.ActionChangeHeader, HeaderName: "X-Auth-Key", HeaderIndex: 2},
+		{Type: gomilter.ActionChangeHeader, HeaderName: "X-Auth-Key", HeaderIndex: 1},
+		{Type: gomilter.ActionInsertHeader, HeaderName: "New", HeaderValue: "n"},
+		{Type: gomilter.ActionDelRcpt, Rcpt: "<a@x>"},
+		{Type: gomilter.ActionAddRcpt, Rcpt: "<c@x>"},
+		{Type: gomilter.ActionQuarantine},
+	})
+	want := found{outcome: isHeld, bytes: []byte("New: n\r\nSubject: s\r\n\r\nbody"), rcpts: []string{"b@x", "c@x"}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(found{})); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/testdaemon"
+)
+
+// officeTTL is how long recipients may rely on an answer of an office's server. The
+// default of an hour would be a long demo.
+const officeTTL = "2s"
+
+// officeYAML is how the milter of an office differs from the defaults: what is forged
+// is refused, in the From that people see too.
+const officeYAML = `
+local_domains: [%s]
+policy: {fail: reject}
+from: {check: enforce, actions: {fail: reject}}
+`
+
+// An office is a domain with everything that it runs.
+type office struct {
+	domain string
+	config string // of the Authentication Server
+	binary string // authkey-server
+	port   int
+	server *testdaemon.Process
+	milter *e2e.Milter
+	mta    front
+}
+
+// openOffice sets a domain up as its postmaster would, and publishes its record.
+func openOffice(ctx context.Context, w *e2e.World, p programs, start startFront, domain string, users ...string) (_ *office, err error) {
+	o := &office{domain: domain, config: filepath.Join(w.Dir, domain, "server.yaml"), binary: p.server}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s: %w", domain, err), o.close())
+		}
+	}()
+	attach, err := o.init(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := o.tool(ctx, append([]string{"address", "add"}, users...)...); err != nil {
+		return nil, err
+	}
+	if err := o.serve(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.Publish(domain, e2e.ASRecord(o.port, "req=yes")); err != nil {
+		return nil, err
+	}
+	if _, err := o.tool(ctx, "dns", domain, "--resolver", w.DNS.Addr()); err != nil {
+		return nil, err
+	}
+	// Keys are attached last, when everybody can verify them.
+	if o.milter, err = w.StartMilter(ctx, p.milter, "unix", fmt.Sprintf(officeYAML, domain)+attach); err != nil {
+		return nil, err
+	}
+	o.mta, err = start(ctx, domain, o.milter.Socket)
+	return o, err
+}
+
+// close ends what the world does not.
+func (o *office) close() (err error) {
+	if o.mta != nil {
+		err = o.mta.stop()
+	}
+	if o.server != nil {
+		err = errors.Join(err, o.server.Stop())
+	}
+	return err
+}
+
+// init has authkey-server write the files of the domain, edits its configuration,
+// and returns the section for the milter.
+func (o *office) init(ctx context.Context) (attach string, err error) {
+	out, err := o.tool(ctx, "init", o.domain, "--dir", filepath.Dir(o.config), "--host", "127.0.0.1", "--json")
+	if err != nil {
+		return "", err
+	}
+	var setup struct {
+		Attach string `json:"milter_yaml_add"`
+	}
+	if err := json.Unmarshal(out, &setup); err != nil {
+		return "", fmt.Errorf("authkey-server init: %w", err)
+	}
+	if o.port, err = testdaemon.FreePort(); err != nil {
+		return "", err
+	}
+	return setup.Attach, edit(o.config, map[string]string{
+		`# listen: ["tcp:7425"]`: fmt.Sprintf(`listen: ["tcp:127.0.0.1:%d"]`, o.port),
+		`# ttl: 1h`:              "ttl: " + officeTTL,
+	})
+}
+
+// edit replaces texts of a file, each of which it must have.
+func edit(path string, texts map[string]string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	content := string(b)
+	for old, text := range texts {
+		if !strings.Contains(content, old) {
+			return fmt.Errorf("%s has no %q", path, old)
+		}
+		content = strings.Replace(content, old, text, 1)
+	}
+	return os.WriteFile(path, []byte(content), 0o644)
+}
+
+// serve starts the Authentication Server and returns when it answers.
+func (o *office) serve(ctx context.Context) (err error) {
+	// Not ended with ctx: close does that.
+	cmd := exec.Command(o.binary, "serve", "--config", o.config)
+	if o.server, err = testdaemon.Start(cmd, filepath.Join(filepath.Dir(o.config), "server.log"), ""); err != nil {
+		return err
+	}
+	return o.server.Ready(ctx, func() bool {
+		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
+		return err == nil && c.Close() == nil
+	})
+}
+
+// revoke ends every key of an address, and has the server know at once.
+func (o *office) revoke(ctx context.Context, address string) error {
+	if _, err := o.tool(ctx, "address", "revoke", address); err != nil {
+		return err
+	}
+	return syscall.Kill(o.server.Pid(), syscall.SIGHUP)
+}
+
+// key is the key that an address attaches now.
+func (o *office) key(ctx context.Context, address string) (string, error) {
+	out, err := o.tool(ctx, "key", address)
+	return strings.TrimSpace(string(out)), err
+}
+
+// tool runs a command of authkey-server and returns its standard output.
+func (o *office) tool(ctx context.Context, args ...string) ([]byte, error) {
+	if args[0] != "init" {
+		args = append(args, "--config", o.config)
+	}
+	cmd := exec.CommandContext(ctx, o.binary, args...)
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("authkey-server %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errOut.Bytes()))
+	}
+	return out, nil
+}
+
+// logs are what the office's programs have logged.
+func (o *office) logs() map[string]string {
+	return map[string]string{
+		"the log of authkey-server at " + o.domain: string(o.server.Log()),
+		"the log of authkey-milter at " + o.domain: o.milter.Log(),
+		"the log of the MTA at " + o.domain:        o.mta.log(),
+	}
+}
