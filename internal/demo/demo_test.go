@@ -14,22 +14,26 @@ import (
 	"github.com/authkey/authkey/internal/testmta"
 )
 
-// TestWithoutPostfix plays both parts where no MTA can be installed.
-func TestWithoutPostfix(t *testing.T) {
+// TestDemo plays both parts, on Postfix and where none can be installed.
+func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "github.com/authkey/authkey/cmd/...")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var out bytes.Buffer
 	p := programs{filepath.Join(dir, "authkey-milter"), filepath.Join(dir, "authkey-server")}
-	if err := run(t.Context(), &out, p, true); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	for _, want := range []string{"All 14 messages as they should be", "All 10 steps as they should be, and none of the 4 keys survived"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, out.String())
-		}
+	for name, builtin := range map[string]bool{"Postfix at": false, "built-in": true} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := run(t.Context(), &out, p, builtin); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			for _, want := range []string{name, "All 14 messages as they should be", "All 10 steps as they should be, and none of the 4 keys survived"} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %q in\n%s", want, out.String())
+				}
+			}
+		})
 	}
 }
 
