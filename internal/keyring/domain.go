@@ -216,7 +216,7 @@ func Watch(ctx context.Context, every time.Duration, domains []*Domain, report f
 	}
 }
 
-// generation looks an address up. An unknown one has generation 0.
+// generation looks an address up. What it returns of an unknown one belongs to another.
 func (d *Domain) generation(local string) (gen uint32, known bool, err error) {
 	if d.path == "" {
 		return 0, true, nil

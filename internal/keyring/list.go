@@ -178,10 +178,11 @@ func (l *lastOctet) Read(p []byte) (int, error) {
 
 // A table is a list in memory: an open-addressing hash table of offsets into one
 // run of octets. It holds no pointers, so a million addresses cost the garbage
-// collector nothing, and some 30 octets each. Once built it does not change.
+// collector nothing, and some 40 octets each. Once built it does not change.
 type table struct {
 	seed  maphash.Seed
-	slots []uint32 // 1 + offset into text, 0 for a free one; a power of two of them
+	slots []uint32 // offsets into text; a power of two of them
+	tags  []uint8  // of each slot: 0 where it is empty, else some bits of the hash
 	text  []byte   // of each address: generation (4 octets), length (2), local part
 	count int
 	last  byte // the file's last octet; 0 for an empty file
@@ -196,13 +197,13 @@ func newTable(size int64) *table {
 	for int64(slots) < size/meanLine*3/2 {
 		slots *= 2
 	}
-	return &table{seed: maphash.MakeSeed(), slots: make([]uint32, slots)}
+	return &table{seed: maphash.MakeSeed(), slots: make([]uint32, slots), tags: make([]uint8, slots)}
 }
 
 // put adds an address. Where it is there twice, the higher generation counts: a
 // forgotten line must not bring revoked keys back.
 func (t *table) put(local string, gen uint32) {
-	slot, at := t.find(local)
+	slot, tag, at := t.find(local)
 	if at >= 0 {
 		head := t.text[at:]
 		if gen > binary.LittleEndian.Uint32(head) {
@@ -210,7 +211,7 @@ func (t *table) put(local string, gen uint32) {
 		}
 		return
 	}
-	t.slots[slot] = uint32(len(t.text)) + 1
+	t.slots[slot], t.tags[slot] = uint32(len(t.text)), tag
 	t.text = binary.LittleEndian.AppendUint32(t.text, gen)
 	t.text = binary.LittleEndian.AppendUint16(t.text, uint16(len(local)))
 	t.text = append(t.text, local...)
@@ -221,11 +222,11 @@ func (t *table) put(local string, gen uint32) {
 
 // grow doubles the slots.
 func (t *table) grow() {
-	t.slots = make([]uint32, 2*len(t.slots))
+	t.slots, t.tags = make([]uint32, 2*len(t.slots)), make([]uint8, 2*len(t.slots))
 	for at := 0; at < len(t.text); {
 		local := t.at(at)
-		slot, _ := t.find(string(local))
-		t.slots[slot] = uint32(at) + 1
+		slot, tag, _ := t.find(string(local))
+		t.slots[slot], t.tags[slot] = uint32(at), tag
 		at += entryHead + len(local)
 	}
 }
@@ -236,25 +237,40 @@ func (t *table) at(at int) []byte {
 	return t.text[at+entryHead : at+entryHead+n]
 }
 
-// find returns the offset of an address in text, or -1 and the slot it would have.
-func (t *table) find(local string) (slot, at int) {
+// find returns the offset of an address in text, or -1 and the slot and tag it would
+// have.
+func (t *table) find(local string) (slot int, tag uint8, at int) {
+	hash := maphash.String(t.seed, local)
+	tag = uint8(hash>>57) | 0x80
 	mask := len(t.slots) - 1
-	for slot = int(maphash.String(t.seed, local)) & mask; ; slot = (slot + 1) & mask {
-		if t.slots[slot] == 0 {
-			return slot, -1
-		}
-		at = int(t.slots[slot] - 1)
-		if string(t.at(at)) == local {
-			return slot, at
+	for slot = int(hash) & mask; ; slot = (slot + 1) & mask {
+		switch t.tags[slot] {
+		case 0:
+			return slot, tag, -1
+		case tag:
+			at = int(t.slots[slot])
+			if string(t.at(at)) == local {
+				return slot, tag, at
+			}
 		}
 	}
 }
 
-// generation returns the generation of an address and whether the list has it.
+// generation returns the generation of an address and whether the list has it. Where
+// it has not, another address is read in its place, and that one's generation is
+// returned: memory is slow enough for a client to notice whether it was read.
 func (t *table) generation(local string) (gen uint32, known bool) {
-	_, at := t.find(local)
-	if at < 0 {
-		return 0, false
+	slot, _, at := t.find(local)
+	known = at >= 0
+	if !known {
+		if t.count == 0 {
+			return 0, false
+		}
+		for mask := len(t.slots) - 1; t.tags[slot] == 0; {
+			slot = (slot + 1) & mask
+		}
+		at = int(t.slots[slot])
+		known = string(t.at(at)) == local // never
 	}
-	return binary.LittleEndian.Uint32(t.text[at:]), true
+	return binary.LittleEndian.Uint32(t.text[at:]), known
 }
