@@ -46,7 +46,8 @@ fuzz:
 	done
 
 # What the milter costs, beside others, with targets: docs/performance.md. It
-# installs what it compares with. Ten minutes, on a machine with nothing else to do.
+# installs what it compares with. A quarter of an hour, on a machine with nothing else
+# to do.
 bench: build
 	$(GO) run ./internal/bench
 

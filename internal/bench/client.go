@@ -70,9 +70,6 @@ func (o outcome) answered() int {
 	return n
 }
 
-// rate is in messages a second.
-func (o outcome) rate() float64 { return float64(o.answered()) / o.elapsed.Seconds() }
-
 // client runs one load.
 type client struct {
 	load

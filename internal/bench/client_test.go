@@ -21,7 +21,7 @@ func startTestReader(t *testing.T) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { done <- serve(ctx, ln) }()
+	go func() { done <- serve(ctx, ln, readFrames) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

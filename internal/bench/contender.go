@@ -75,7 +75,7 @@ func (w *world) startMilter(ctx context.Context, binary, name, network, more str
 		if err != nil {
 			return nil, err
 		}
-		socket = fmt.Sprintf("127.0.0.1:%d", port)
+		socket = loopback(port)
 		listen = fmt.Sprintf("inet:%d@127.0.0.1", port)
 	}
 	config := filepath.Join(w.Dir, name+".yaml")
@@ -85,14 +85,20 @@ func (w *world) startMilter(ctx context.Context, binary, name, network, more str
 	return w.start(ctx, name, socket, binary, "serve", "--config", config)
 }
 
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
 // startReader runs the bare reader.
 func (w *world) startReader(ctx context.Context) (*contender, error) {
+	return w.startHelper(ctx, "bare reader (Go)", readerName, filepath.Join(w.Dir, "reader.sock"))
+}
+
+// startHelper runs one of the helpers.
+func (w *world) startHelper(ctx context.Context, name, helper, socket string) (*contender, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(w.Dir, "reader.sock")
-	return w.start(ctx, "bare reader (Go)", socket, self, readerName, socket)
+	return w.start(ctx, name, socket, self, helper, socket)
 }
 
 //go:embed testdata/filter.c

@@ -14,46 +14,45 @@ const (
 	timesReaderCPU    = 2.5
 )
 
-// A sample is what one run of one contender showed.
+// A sample is what one run of one contender showed, by messages or questions.
 type sample struct {
-	rate   float64 // messages a second
-	cpu    float64 // of the filter, µs a message
-	client float64 // of the client, µs a message
+	rate   float64 // a second
+	cpu    float64 // of the contender, µs each
+	client float64 // of the client, µs each
 }
 
-// measureRun plays a load to a filter and measures both.
-func measureRun(ctx context.Context, c *contender, l load) (sample, outcome, error) {
-	l.socket = c.socket
+// measure measures the contender and its client while play plays, which returns
+// how much was answered in how much time.
+func (c *contender) measure(play func() (answered int, took time.Duration, err error)) (sample, error) {
 	before, err := cpuTime(c.pid())
 	if err != nil {
-		return sample{}, outcome{}, err
+		return sample{}, err
 	}
 	ownBefore, err := ownCPUTime()
 	if err != nil {
-		return sample{}, outcome{}, err
+		return sample{}, err
 	}
-	o, err := l.run(ctx)
+	answered, took, err := play()
 	if err != nil {
-		return sample{}, o, fmt.Errorf("%s: %w", c.name, err)
+		return sample{}, fmt.Errorf("%s: %w", c.name, err)
 	}
 	ownAfter, err := ownCPUTime()
 	if err != nil {
-		return sample{}, o, err
+		return sample{}, err
 	}
 	after, err := cpuTime(c.pid())
 	if err != nil {
-		return sample{}, o, err
+		return sample{}, err
 	}
-	answered := o.answered()
 	if answered == 0 {
-		return sample{}, o, fmt.Errorf("%s: no message was answered", c.name)
+		return sample{}, fmt.Errorf("%s: nothing was answered", c.name)
 	}
 	n := float64(answered)
 	return sample{
-		rate:   o.rate(),
+		rate:   n / took.Seconds(),
 		cpu:    microseconds(after-before) / n,
 		client: microseconds(ownAfter-ownBefore) / n,
-	}, o, c.forgetLog()
+	}, c.forgetLog()
 }
 
 // medians are those of each figure by itself.
@@ -73,26 +72,43 @@ type figure struct {
 	samples []sample
 }
 
-// interleave measures each of the figures b.runs times, in turns. Before it every
-// filter gets a second to warm up in.
+// interleave measures each of the figures b.runs times, in turns.
 func (b *bench) interleave(ctx context.Context, figures []*figure) error {
-	for i := -1; i < b.runs; i++ {
-		for _, f := range figures {
-			l := f.load
-			l.duration = b.duration
-			if i < 0 {
-				l.duration = min(time.Second, b.duration)
-			}
-			s, o, err := measureRun(ctx, f.contender, l)
-			if err != nil {
+	return b.turns(len(figures), func(i int, d time.Duration, counts bool) error {
+		f := figures[i]
+		l := f.load
+		l.socket, l.duration = f.socket, d
+		var o outcome
+		s, err := f.measure(func() (int, time.Duration, error) {
+			var err error
+			o, err = l.run(ctx)
+			return o.answered(), o.elapsed, err
+		})
+		if err != nil {
+			return err
+		}
+		f.load.first += o.begun // no address twice
+		if err := f.verify(o); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if counts {
+			f.samples = append(f.samples, s)
+		}
+		return nil
+	})
+}
+
+// turns has n contenders take turns, b.runs times. Before that each gets a second to
+// warm up in, which does not count.
+func (b *bench) turns(n int, run func(i int, d time.Duration, counts bool) error) error {
+	for round := -1; round < b.runs; round++ {
+		d := b.duration
+		if round < 0 {
+			d = min(time.Second, d)
+		}
+		for i := range n {
+			if err := run(i, d, round >= 0); err != nil {
 				return err
-			}
-			f.load.first += o.begun // no address twice
-			if err := f.verify(o); err != nil {
-				return fmt.Errorf("%s: %w", f.name, err)
-			}
-			if i >= 0 {
-				f.samples = append(f.samples, s)
 			}
 		}
 	}

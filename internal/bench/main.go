@@ -32,13 +32,27 @@ var scenarios = []scenario{
 	{"idle", "memory of idle MTA connections", runIdle},
 	{"memory", "memory with a full cache of addresses", runMemory},
 	{"flood", "the cache under a flood of valid keys from one domain", runFlood},
+	{"server", "the Authentication Server's answers against a bare echo", runServer},
+	{"addresses", "the Authentication Server with a million addresses", runAddresses},
+	{"connections", "memory of the Authentication Server's idle connections", runConnections},
+	{"timing", "whether times of answers tell which addresses exist", runTiming},
+	{"set", "a set of Authentication Servers, one killed and one slow", runSet},
 	{soakName, "a million messages, half of them with a fault", runSoak},
 }
 
 const soakName = "soak"
 
-// readerName starts the bare reader, as a process of its own.
-const readerName = "reader"
+// helpers are what this program is when it is run as a process of its own, to
+// measure others against; the word is followed by the socket.
+var helpers = map[string]func(ctx context.Context, socket string) error{
+	readerName: serveReader,
+	echoName:   serveEcho,
+}
+
+const (
+	readerName = "reader"
+	echoName   = "echo"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -50,8 +64,8 @@ func main() {
 // run is the program; it returns the exit code: 0 every target met, 1 one missed
 // or not measured, 2 usage.
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
-	if len(args) == 2 && args[0] == readerName {
-		if err := serveReader(ctx, args[1]); err != nil {
+	if len(args) == 2 && helpers[args[0]] != nil {
+		if err := helpers[args[0]](ctx, args[1]); err != nil {
 			fmt.Fprintf(errOut, "bench: %v\n", err)
 			return 1
 		}
@@ -80,13 +94,14 @@ func parseArgs(args []string, out, errOut io.Writer) (*bench, []scenario, error)
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.StringVar(&b.binary, "milter", "bin/authkey-milter", "the authkey-milter to measure")
+	flags.StringVar(&b.server, "server", "bin/authkey-server", "the authkey-server to measure")
 	flags.IntVar(&b.runs, "runs", 5, "interleaved runs of which the median counts")
 	flags.DurationVar(&b.duration, "duration", 5*time.Second, "of each run")
 	flags.BoolVar(&b.quick, "quick", false, "one short run of everything, for trying: the figures mean little")
 	flags.Usage = func() {
 		fmt.Fprintf(errOut, "usage: bench [flags] [scenario...]\n\nWithout a scenario all run, %s excepted.\n\n", soakName)
 		for _, s := range scenarios {
-			fmt.Fprintf(errOut, "  %-10s %s\n", s.name, s.about)
+			fmt.Fprintf(errOut, "  %-11s %s\n", s.name, s.about)
 		}
 		fmt.Fprintln(errOut)
 		flags.PrintDefaults()
@@ -118,7 +133,8 @@ func parseArgs(args []string, out, errOut io.Writer) (*bench, []scenario, error)
 
 // A bench is what the scenarios share.
 type bench struct {
-	binary   string
+	binary   string // authkey-milter
+	server   string // authkey-server
 	runs     int
 	duration time.Duration
 	quick    bool
@@ -136,8 +152,10 @@ func (b *bench) of(full, quick int) int {
 }
 
 func (b *bench) measure(ctx context.Context, chosen []scenario) error {
-	if _, err := os.Stat(b.binary); err != nil {
-		return fmt.Errorf("the milter to measure: %w", err)
+	for _, program := range []string{b.binary, b.server} {
+		if _, err := os.Stat(program); err != nil {
+			return fmt.Errorf("what is to be measured: %w", err)
+		}
 	}
 	machine, err := describeMachine()
 	if err != nil {

@@ -28,11 +28,11 @@ func serveReader(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, ln)
+	return serve(ctx, ln, readFrames)
 }
 
-// serve serves until ctx ends, and closes ln.
-func serve(ctx context.Context, ln net.Listener) error {
+// serve has answer serve each connection until ctx ends, and closes ln.
+func serve(ctx context.Context, ln net.Listener, answer func(net.Conn) error) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	for {
@@ -46,7 +46,7 @@ func serve(ctx context.Context, ln net.Listener) error {
 		// The process ends with its listener; connections need no other owner.
 		go func() {
 			defer c.Close()
-			readFrames(c)
+			answer(c)
 		}()
 	}
 }

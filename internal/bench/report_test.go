@@ -92,6 +92,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"-runs", "0"}, 2},
 		{[]string{"-duration", "-1s", "load"}, 2},
 		{[]string{"-milter", "/nonexistent", "load"}, 1},
+		{[]string{"-milter", "/", "-server", "/nonexistent", "server"}, 1},
 	} {
 		if got := run(t.Context(), tt.args, io.Discard, io.Discard); got != tt.want {
 			t.Errorf("%v: exit code %d; want %d", tt.args, got, tt.want)

@@ -37,7 +37,7 @@ func runIdle(ctx context.Context, b *bench) error {
 			if err != nil {
 				return err
 			}
-			from, to, err := idle(ctx, milter, d.message(), idleConnections)
+			from, to, err := milter.idleMessages(ctx, d.message(), idleConnections)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func runIdle(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		from, to, err := idle(ctx, libmilter, d.message(), idleConnections)
+		from, to, err := libmilter.idleMessages(ctx, d.message(), idleConnections)
 		if err != nil {
 			return err
 		}
@@ -66,38 +66,55 @@ func kibibytes(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1024) }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }
 
-// idle measures the resident memory of a filter before and while so many
-// connections are open, each after one message; both times with traffic on others.
-func idle(ctx context.Context, c *contender, m *message, connections int) (before, after int64, err error) {
-	resident := func() (int64, error) {
-		settle := load{socket: c.socket, connections: usualConnections, next: same(m, settleMessages)}
-		if _, err := settle.run(ctx); err != nil {
-			return 0, err
+// idleMessages is idle for a filter and connections that have had one message each.
+func (c *contender) idleMessages(ctx context.Context, m *message, connections int) (before, after int64, err error) {
+	return c.idle(connections, func() error {
+		_, err := load{socket: c.socket, connections: usualConnections, next: same(m, settleMessages)}.run(ctx)
+		return err
+	}, func() (net.Conn, error) {
+		conn, err := c.dial()
+		if err != nil {
+			return nil, err
 		}
-		f, err := footprintOf(c.pid())
-		return f.resident, err
+		_, err = converse(conn, m)
+		return conn, err
+	})
+}
+
+// idle measures the resident memory of a contender before and while so many
+// connections are open, each made and used once by open, which may return one with
+// an error; both times after settle, traffic on others.
+func (c *contender) idle(connections int, settle func() error, open func() (net.Conn, error)) (before, after int64, err error) {
+	settled := func() (footprint, error) {
+		if err := settle(); err != nil {
+			return footprint{}, err
+		}
+		return footprintOf(c.pid())
 	}
-	if before, err = resident(); err != nil {
+	from, err := settled()
+	if err != nil {
 		return 0, 0, err
 	}
-	var open []net.Conn
+	var idle []net.Conn
 	defer func() {
-		for _, conn := range open {
+		for _, conn := range idle {
 			conn.Close()
 		}
 	}()
 	for range connections {
-		conn, err := c.dial()
+		conn, err := open()
+		if conn != nil {
+			idle = append(idle, conn)
+		}
 		if err != nil {
 			return 0, 0, err
 		}
-		open = append(open, conn)
-		if _, err := converse(conn, m); err != nil {
-			return 0, 0, err
-		}
 	}
-	after, err = resident()
-	return before, after, err
+	to, err := settled()
+	if err == nil && to.files < connections {
+		err = fmt.Errorf("%s has %d descriptors: not all of %d connections are open", c.name, to.files, connections)
+	}
+	return from.resident, to.resident, err
 }
 
 // converse negotiates on a new connection, plays one message, and returns the answer.

@@ -54,6 +54,7 @@ func inWorld(f func(*world) error) error {
 type domain struct {
 	name   string
 	key    string
+	socket string // of its server, host:port
 	server *authserver.Server
 }
 
@@ -63,33 +64,17 @@ const benchDomain = "bench.test"
 // addDomain makes a domain, its server and its record. The server answers as many
 // questions as come: one client alone asks them all.
 func (w *world) addDomain(name string) (*domain, error) {
-	dir := filepath.Join(w.Dir, name)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	secret := filepath.Join(dir, "secret")
-	if _, err := keyring.CreateSecret(secret); err != nil {
-		return nil, err
-	}
-	keys, err := keyring.Open(keyring.Config{
-		Form:       keyring.Form{Domain: name, Subaddress: "+"},
-		SecretFile: secret, Addresses: "any",
-		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL,
-	})
+	keys, _, err := w.openKeys(name)
 	if err != nil {
 		return nil, err
 	}
-	address, err := wire.ParseAddress("user@" + name)
-	if err != nil {
-		return nil, err
-	}
-	issued, err := keys.KeyAt(address, time.Now())
+	key, err := keyOf(keys, "user@"+name)
 	if err != nil {
 		return nil, err
 	}
 	limits := authserver.DefaultLimits()
 	limits.PerClient = authserver.Rate{}
-	d := &domain{name: name, key: issued.Key.Reveal()}
+	d := &domain{name: name, key: key}
 	d.server = authserver.New(authserver.Options{Domains: []*keyring.Domain{keys}, Limits: limits, Logger: slog.New(slog.DiscardHandler)})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -102,7 +87,39 @@ func (w *world) addDomain(name string) (*domain, error) {
 		defer cancel()
 		return errors.Join(d.server.Shutdown(ctx), <-done)
 	})
+	d.socket = ln.Addr().String()
 	return d, w.Publish(name, e2e.ASRecord(ln.Addr().(*net.TCPAddr).Port))
+}
+
+// openKeys makes a folder and a secret for a domain of which every address is one.
+func (w *world) openKeys(name string) (keys *keyring.Domain, secret string, err error) {
+	dir := filepath.Join(w.Dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, "", err
+	}
+	secret = filepath.Join(dir, "secret")
+	if _, err := keyring.CreateSecret(secret); err != nil {
+		return nil, "", err
+	}
+	keys, err = keyring.Open(keyring.Config{
+		Form:       keyring.Form{Domain: name, Subaddress: "+"},
+		SecretFile: secret, Addresses: "any",
+		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL,
+	})
+	return keys, secret, err
+}
+
+// keyOf returns the key that an address attaches now.
+func keyOf(keys *keyring.Domain, mailbox string) (string, error) {
+	address, err := wire.ParseAddress(mailbox)
+	if err != nil {
+		return "", err
+	}
+	issued, err := keys.KeyAt(address, time.Now())
+	if err != nil {
+		return "", err
+	}
+	return issued.Key.Reveal(), nil
 }
 
 // asked returns how many questions about valid keys the domain's server has answered.
