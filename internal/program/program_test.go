@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -181,7 +182,7 @@ func TestLogger(t *testing.T) {
 func TestLogWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		w := newLogWriter(&out)
+		w := newLogWriter(&out, func(int) { t.Error("lines are lost") })
 		write := func(line string) {
 			if _, err := w.Write([]byte(line)); err != nil {
 				t.Fatal(err)
@@ -204,6 +205,7 @@ func TestLogWriter(t *testing.T) {
 		}
 		write(strings.Repeat("x", logBuffer))
 		write("y")
+		synctest.Wait()
 		if len(written()) < logBuffer {
 			t.Error("a full buffer waits")
 		}
@@ -211,6 +213,42 @@ func TestLogWriter(t *testing.T) {
 		write("late\n")
 		if !strings.HasSuffix(written(), "ylate\n") {
 			t.Error("the end is not written")
+		}
+	})
+}
+
+// TestNobodyReadsTheLog: what logs does not wait, not even at the end, and when
+// somebody reads again, it is said how much is missing.
+func TestNobodyReadsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, out := io.Pipe()
+		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		text := strings.Repeat("x", 1000)
+		const lines = 2 * maxUnread / 1000
+		began := time.Now()
+		for i := range lines {
+			log.Info(text, "n", i)
+		}
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("waited %v", waited)
+		}
+		flush()
+		if waited := time.Since(began); waited != logPatience {
+			t.Errorf("the end took %v, want %v", waited, logPatience)
+		}
+		var read bytes.Buffer
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = io.Copy(&read, in)
+		}()
+		synctest.Wait()
+		out.Close()
+		<-done
+		got := strings.Count(read.String(), text)
+		want := fmt.Sprintf("level=WARN msg=\"log lines are missing, nobody read them in time\" lines=%d\n", lines-got)
+		if got < lines/4 || got == lines || !strings.HasSuffix(read.String(), want) {
+			t.Errorf("%d of %d lines, and at the end %q", got, lines, read.String()[max(0, read.Len()-200):])
 		}
 	})
 }

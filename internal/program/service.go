@@ -128,7 +128,9 @@ func PassedListeners() ([]Passed, error) {
 // changed. Lines are written together with those of the next moment; flush writes
 // what waits, at the end.
 func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
-	w := newLogWriter(out)
+	w := newLogWriter(out, func(lines int) {
+		log.Warn("log lines are missing, nobody read them in time", "lines", lines)
+	})
 	level = new(slog.LevelVar)
 	var handler slog.Handler = &textHandler{out: w, level: level}
 	if c.Format == "json" {
