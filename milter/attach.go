@@ -33,6 +33,7 @@ type Attachment struct {
 	Agent string   // value of X-Auth-Agent
 	Note  string   // why there is none: one hyphenated token for the log; "" where there is nothing to say
 	Defer bool     // no key can be had now, and the message is to wait for one
+	Strip bool     // there is none, and what the client brought must not stand in for it
 }
 
 // attach asks for the key of a submission that goes out.
@@ -53,7 +54,7 @@ func (m *message) attach() Attachment {
 	return m.engine.Attacher.Attach(mail)
 }
 
-// applyAttachment puts the key on a message whose own ones, if the client brought
+// apply puts the key on a message whose own ones, if the client brought
 // any, are gone by now.
 func (a Attachment) apply(m gomilter.Modifier) error {
 	if a.Key.IsZero() {

@@ -22,8 +22,10 @@ func (a *attachAs) Attach(m OwnMail) Attachment {
 	switch {
 	case a.wait:
 		return Attachment{Defer: true, Note: "no-list"}
+	case strings.HasSuffix(m.Sender, "@else.test"):
+		return Attachment{Note: "other-domain"}
 	case !m.FromKnown || len(m.From) != 1 || m.From[0].String() != m.Login || m.Sender != m.Login:
-		return Attachment{Note: "not-authorized"}
+		return Attachment{Note: "not-authorized", Strip: true}
 	}
 	return Attachment{Key: a.key, Agent: "smtp; authkey/test"}
 }
@@ -45,7 +47,8 @@ func TestAttach(t *testing.T) {
 		{"the owner", "alice@a.test", "Alice <alice@a.test>", []string{"x@far.test"}, nil, []string{"OURKEY"}, "key-attached"},
 		{"keys that the client brought", "alice@a.test", "alice@a.test", []string{"x@far.test"}, []string{"stale", "older"}, []string{"OURKEY"}, "key-attached"},
 		{"another's From", "alice@a.test", "boss@a.test", []string{"x@far.test"}, nil, nil, "not-authorized"},
-		{"another login", "mallory@a.test", "alice@a.test", []string{"x@far.test"}, []string{"stolen"}, []string{"stolen"}, "not-authorized"},
+		{"another login", "mallory@a.test", "alice@a.test", []string{"x@far.test"}, []string{"stolen"}, nil, "not-authorized"},
+		{"of a domain that we have no keys of", "alice@else.test", "alice@else.test", []string{"x@far.test"}, []string{"her own"}, []string{"her own"}, "other-domain"},
 		{"staying here", "alice@a.test", "alice@a.test", []string{"bob@rcpt.test"}, []string{"stale"}, nil, ""},
 		{"a stranger", "", "alice@a.test", []string{"x@far.test"}, []string{"good"}, nil, ""},
 	}
@@ -53,11 +56,15 @@ func TestAttach(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, settings, policy.Options{})
 			r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(policy.Options{}), Attacher: &attachAs{key: key}})
+			sender := "alice@a.test"
+			if strings.HasSuffix(tt.login, "@else.test") {
+				sender = tt.login
+			}
 			bag := gomilter.NewMacroBag()
 			if tt.login != "" {
 				bag.Set(gomilter.MacroAuthAuthen, tt.login)
 			}
-			in := sent{from: "alice@a.test", rcpts: tt.rcpts, fields: []field{{"From", tt.from}}}
+			in := sent{from: sender, rcpts: tt.rcpts, fields: []field{{"From", tt.from}}}
 			for _, k := range tt.brought {
 				in.fields = append(in.fields, field{"X-Auth-Key", k})
 			}

@@ -44,7 +44,7 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		if out.attachment = msg.attach(); out.attachment.Defer {
 			return out.refuse(policy.NoKeyNow)
 		}
-		msg.attached = !out.attachment.Key.IsZero()
+		msg.stripped = out.attachment.Strip || !out.attachment.Key.IsZero()
 		if msg.deletions(false) > maxDeletions {
 			return out.refuse(policy.TooManyFields)
 		}

@@ -56,7 +56,7 @@ type message struct {
 	kept      []byte // the header, for DSNs and notices; see keepField
 	truncated bool   // there was more header than is kept
 
-	attached  bool // it gets a key of ours in place of what it has
+	stripped  bool // our own user's: the keys that it came with go, for one of ours or for none
 	broken    bool // a callback panicked: nothing may be concluded from the rest
 	uncounted bool // it began after Shutdown: not waited for, answered 451
 }
@@ -211,7 +211,7 @@ func isField(name, known string) bool {
 }
 
 // losesKeys reports whether the keys that it came with are removed.
-func (m *message) losesKeys() bool { return m.attached || !m.keepsKey() }
+func (m *message) losesKeys() bool { return m.stripped || !m.keepsKey() }
 
 // keepsKey reports whether the message goes out with its key: our own user's
 // mail, unless it stays at home.

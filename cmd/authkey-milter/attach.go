@@ -19,7 +19,8 @@ func (a attacher) Attach(m milter.OwnMail) milter.Attachment {
 		s.From = m.From
 	}
 	v := a.Attacher.Attach(s, time.Now())
-	return milter.Attachment{Key: v.Key, Agent: v.Agent, Note: string(v.Reason), Defer: v.TempFail}
+	return milter.Attachment{Key: v.Key, Agent: v.Agent, Note: string(v.Reason), Defer: v.TempFail,
+		Strip: v.Reason != "" && v.Reason != attach.OtherDomain}
 }
 
 // newAttacher makes the attacher of a configuration, nil where it has none. What old

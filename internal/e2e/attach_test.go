@@ -54,14 +54,14 @@ func (s *site) sendsTo(t *testing.T, other *site) {
 }
 
 // submit sends as a user who logged in.
-func (s *site) submit(t *testing.T, login, from, to string) *mail {
+func (s *site) submit(t *testing.T, login, from, to string, fields ...string) *mail {
 	t.Helper()
 	c, err := testmta.DialFrom("127.0.0.2", s.mta.SMTPAddr())
 	must(t, err)
 	defer c.Close()
 	m := &mail{subject: newSubject()}
 	data := "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\nFrom: " + from + "\r\nTo: " + to +
-		"\r\nMessage-ID: <" + strings.ReplaceAll(m.subject, " ", ".") + "@" + s.domain + ">\r\nSubject: " + m.subject + "\r\n\r\nHello.\r\n"
+		"\r\nMessage-ID: <" + strings.ReplaceAll(m.subject, " ", ".") + "@" + s.domain + ">\r\nSubject: " + m.subject + "\r\n" + strings.Join(fields, "") + "\r\nHello.\r\n"
 	out, err := c.Send(testmta.Transaction{XClient: "LOGIN=" + login, MailFrom: from, Rcpts: []string{to}, Data: []byte(data)})
 	must(t, err)
 	if !out.Accepted {
@@ -101,6 +101,10 @@ func TestTwoDomains(t *testing.T) {
 	_, err := a.milter.WaitLog(ctx, "result=skipped", "note=sender-not-allowed")
 	must(t, err)
 	_, err = b.milter.WaitLog(ctx, "from=alice@a.test", "reason=required", "action=reject")
+	must(t, err)
+	// Nor does a key that he stole get through his own server.
+	a.submit(t, "mallory@a.test", "alice@a.test", "bob@b.test", "X-Auth-Key: "+w.mustKey(t, "alice@a.test")+"\r\n")
+	_, err = a.milter.WaitLog(ctx, "result=skipped", "note=sender-not-allowed", "removed=1")
 	must(t, err)
 
 	// What the scheme cannot do: a key that was stolen is as good as its owner's,
