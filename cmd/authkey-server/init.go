@@ -31,10 +31,11 @@ var (
 )
 
 const (
-	// milterSocket is where authkey-milter listens by default.
+	// milterSocket is where authkey-milter listens by default. Its packages listen in
+	// Postfix's queue directory too, where a chrooted smtpd finds it.
 	milterSocket = "/run/authkey/milter.sock"
 
-	postfixLine  = "smtpd_milters = unix:" + milterSocket
+	postfixLine  = "smtpd_milters = unix:authkey/milter.sock"
 	sendmailLine = "INPUT_MAIL_FILTER(`authkey', `S=local:" + milterSocket + ", F=T, T=S:30s;R:30s;E:60s')dnl"
 )
 
@@ -310,7 +311,7 @@ func (s *setup) print(w io.Writer) error {
 	part("TXT record to publish", strings.Join(s.Records, "\n"))
 	part("Firewall, in whatever way you write it", s.Firewall)
 	part("Part of milter.yaml for the machines that your users send through", s.Attach)
-	part("Postfix, main.cf there", s.Postfix)
+	part("Postfix, main.cf there, which authkey-milter setup postfix --apply writes", s.Postfix)
 	part("Sendmail, sendmail.mc there", s.Sendmail)
 	b.WriteString("\nNext:\n\n")
 	for i, step := range s.Steps {

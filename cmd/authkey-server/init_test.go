@@ -47,7 +47,7 @@ func TestInit(t *testing.T) {
 		`example.com. 3600 IN TXT "AS=as.example.com:7425"`,
 		"tcp dport 7425 accept",
 		`source: "secret:` + dir + `/credentials/example.com.secret"`,
-		"smtpd_milters = unix:/run/authkey/milter.sock",
+		"smtpd_milters = unix:authkey/milter.sock",
 		"INPUT_MAIL_FILTER(`authkey',",
 		"\n1. ", "\n2. ", "\n3. ",
 	} {
