@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,17 +52,24 @@ func BenchmarkVerifyAsked(b *testing.B) {
 	})
 }
 
-// BenchmarkCacheMemory fills a cache with addresses of some 25 octets and reports
-// what the process needs for it, garbage at its worst included and not.
+// BenchmarkCacheMemory fills a cache with addresses of some 25 octets, and of the
+// greatest length, and reports what the process needs for it, garbage at its worst
+// included and not. The collector is set as the milter's is.
 func BenchmarkCacheMemory(b *testing.B) {
+	b.Run("usual", func(b *testing.B) { benchmarkCacheMemory(b, "user") })
+	b.Run("longest", func(b *testing.B) { benchmarkCacheMemory(b, strings.Repeat("u", 990)) })
+}
+
+func benchmarkCacheMemory(b *testing.B, prefix string) {
 	const entries = 1_000_000
+	defer debug.SetGCPercent(debug.SetGCPercent(20))
 	for b.Loop() {
 		debug.FreeOSMemory()
 		before := resident(b)
 		c := NewCache(entries)
 		var peak int64
 		for i := range entries + entries/10 {
-			a, err := wire.ParseAddress(fmt.Sprintf("user%d@mail%d.example", i, i%1000))
+			a, err := wire.ParseAddress(fmt.Sprintf("%s%d@mail%d.example", prefix, i, i%1000))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -19,9 +19,15 @@ const DefaultEntries = 1_000_000
 // which RFC 2104 section 5 allows, under a secret that lives and dies with the Cache.
 type digest [16]byte
 
+// maxName is the longest address that a Cache holds as it is. An address may have
+// 1024 octets, so that somebody with a domain could have made the cache several times
+// as large as its number of entries promises.
+const maxName = 64
+
 // A Cache remembers for each sender address the key last found valid, and until
 // when (docs/protocol.md section 6). It holds digests, never a key, and at most
-// as many addresses as it was made for: about 200 octets each. It may be shared
+// as many addresses as it was made for: some 230 octets each, 270 where addresses
+// are long. It may be shared
 // by Verifiers that follow each other, and is safe for concurrent use.
 type Cache struct {
 	valid   *sieve[digest]
@@ -50,7 +56,17 @@ func (c *Cache) Len() int { return c.valid.len() }
 
 // Flush forgets the address, and reports whether it was known. The next message
 // from it is asked about.
-func (c *Cache) Flush(address wire.Address) bool { return c.valid.remove(address.String()) }
+func (c *Cache) Flush(address wire.Address) bool { return c.valid.remove(c.name(address)) }
+
+// name is what an address is found under. Two that had the same one would still not
+// have each other's keys.
+func (c *Cache) name(address wire.Address) string {
+	if text := address.String(); len(text) <= maxName {
+		return text
+	}
+	d := c.digest(address, wire.Key{})
+	return string(d[:])
+}
 
 // digest computes what stands for the pair.
 func (c *Cache) digest(address wire.Address, key wire.Key) (d digest) {
@@ -72,7 +88,7 @@ func (c *Cache) digest(address wire.Address, key wire.Key) (d digest) {
 // pass reports whether the pair that d stands for is known to be valid, and for
 // how much longer.
 func (c *Cache) pass(address wire.Address, d digest) (ttl time.Duration, ok bool) {
-	known, ttl, ok := c.valid.get(address.String(), time.Now())
+	known, ttl, ok := c.valid.get(c.name(address), time.Now())
 	if !ok || !hmac.Equal(known[:], d[:]) {
 		return 0, false
 	}
@@ -81,7 +97,7 @@ func (c *Cache) pass(address wire.Address, d digest) (ttl time.Duration, ok bool
 
 // knows reports whether some key of the address is known to be valid.
 func (c *Cache) knows(address wire.Address) bool {
-	n := c.valid.find(address.String())
+	n := c.valid.find(c.name(address))
 	return n != nil && n.ends.left(time.Now()) > 0
 }
 
@@ -89,9 +105,9 @@ func (c *Cache) knows(address wire.Address) bool {
 // each time: then nothing is known of the address any more.
 func (c *Cache) found(address wire.Address, d digest, ttl time.Duration) {
 	if ttl <= 0 {
-		c.valid.remove(address.String())
+		c.valid.remove(c.name(address))
 		return
 	}
 	now := time.Now()
-	c.valid.put(address.String(), d, now, now.Add(ttl))
+	c.valid.put(c.name(address), d, now, now.Add(ttl))
 }

@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -72,6 +74,38 @@ func TestCacheTTL(t *testing.T) {
 			t.Errorf("%d entries", c.Len())
 		}
 	})
+}
+
+// TestCacheOfLongAddresses: they are kept like others, and cost little more.
+func TestCacheOfLongAddresses(t *testing.T) {
+	const entries = 4
+	c := NewCache(entries)
+	long := func(i int) wire.Address { return address(t, fmt.Sprintf("%s%d@a.test", strings.Repeat("x", 900), i)) }
+	for i := range 2 * entries {
+		a := long(i)
+		d := c.digest(a, wire.JoinKeys("key"))
+		c.found(a, d, time.Hour)
+		if _, ok := c.pass(a, d); !ok || !c.knows(a) {
+			t.Error("a long address is not remembered")
+		}
+		if _, ok := c.pass(long(i+1), d); ok || c.knows(long(i+1)) {
+			t.Error("a long address is taken for another")
+		}
+		if _, ok := c.pass(a, c.digest(a, wire.JoinKeys("other"))); ok {
+			t.Error("any key of a long address will do")
+		}
+	}
+	if c.Len() != entries {
+		t.Errorf("%d entries", c.Len())
+	}
+	for n := c.valid.head; n != nil; n = n.older {
+		if len(n.key) > maxName {
+			t.Errorf("%d octets to find an address", len(n.key))
+		}
+	}
+	if last := long(2*entries - 1); !c.Flush(last) || c.knows(last) {
+		t.Error("a long address cannot be flushed")
+	}
 }
 
 // TestReplyTTL: what an AS says counts up to the configured bound.
