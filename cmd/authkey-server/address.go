@@ -91,7 +91,7 @@ func newAddressImport() *cobra.Command {
 		Short: "Add the addresses of a file, or of standard input",
 		Long: "Add every address of FILE, one a line in the form of an address list, to the list\n" +
 			"of its domain. An address without domain is taken where the configuration has one\n" +
-			"domain. \"gen=N\" after an address is the least generation it has afterwards.",
+			"domain. gen=N after an address is the least generation it has afterwards.",
 		Args: cobra.MaximumNArgs(1),
 	}
 	asJSON := program.AddJSON(cmd)

@@ -228,7 +228,7 @@ func setupSteps(domain, host, yaml string) []string {
 	return []string{
 		"authkey-server address add you@" + domain + " (and everybody else), authkey-server check, and start authkey-server serve --config " + yaml,
 		address + "open the port and publish the record, then see that authkey-server dns " + domain + " finds it",
-		"add the attach section to milter.yaml on the machines that your users send through, and reload authkey-milter",
+		"add the attach section to milter.yaml on the machines that your users send through, and restart authkey-milter",
 	}
 }
 

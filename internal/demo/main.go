@@ -104,7 +104,7 @@ func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, sta
 	}
 	defer func() { err = errors.Join(err, front.stop()) }()
 
-	fmt.Fprintf(w, "1. MAIL FROM OUTSIDE\n\nDNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,\n%s at %s, everything in %s.\n%s\n",
+	fmt.Fprintf(w, "1. MAIL FROM OUTSIDE\n\nDNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,\n%s at %s, everything in %s.\nIts policy is stricter than the default: fail is rejected, nokey marked, permerror quarantined, temperror deferred.\n%s\n",
 		world.DNS.Addr(), scene.asPort, scene.milter.Socket, front.name(), front.addr(), world.Dir, reservation(front))
 	rows, err := scene.play(ctx, front)
 	if err != nil {
