@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/authserver"
 	"github.com/authkey/authkey/internal/config"
@@ -29,6 +30,9 @@ const (
 	watchEvery = 2 * time.Second
 	// tlsSocketName is the FileDescriptorName= of a socket of systemd's that is TLS.
 	tlsSocketName = "tls"
+	// keptDescriptors are those that no client's connection may take: for our sockets,
+	// and the files that are read again.
+	keptDescriptors = 64
 )
 
 func newServe() *cobra.Command {
@@ -151,6 +155,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	if cert != nil { // the sockets of one that is gone go on with it until the next start
 		s.cert.Store(cert)
 	}
+	s.server.SetLimits(s.affordable(limits(loaded.Config.Limits)))
 	s.server.SetDomains(domains)
 	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
 	for _, key := range loaded.NotActedOn() {
@@ -215,8 +220,8 @@ func (s *service) replace(ctx context.Context, loaded *config.LoadedServer) erro
 	old, now := s.loaded.Config, loaded.Config
 	kept, keptCert := s.domains, s.cert.Load()
 	s.enforce(ctx, loaded, domains, cert)
-	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Limits != now.Limits || old.Log.Format != now.Log.Format {
-		s.log.Warn("listen, limits and log.format take effect at the next start")
+	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Log.Format != now.Log.Format {
+		s.log.Warn("listen and log.format take effect at the next start")
 	}
 	for i, d := range domains {
 		var err error
@@ -233,6 +238,18 @@ func (s *service) replace(ctx context.Context, loaded *config.LoadedServer) erro
 		s.announceCertificate(err)
 	}
 	return nil
+}
+
+// affordable lowers the number of connections to what the limit of open files allows.
+// Where that is met first, nobody can be accepted, not even to be told.
+func (s *service) affordable(l authserver.Limits) authserver.Limits {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur >= uint64(l.Connections+keptDescriptors) {
+		return l
+	}
+	l.Connections = max(int(files.Cur)-keptDescriptors, 1)
+	s.log.Warn("limits.connections is more than the limit of open files (ulimit -n, LimitNOFILE=) allows", "files", files.Cur, "connections", l.Connections)
+	return l
 }
 
 func limits(c config.ServerLimits) authserver.Limits {

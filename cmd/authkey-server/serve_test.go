@@ -94,9 +94,9 @@ func TestServe(t *testing.T) {
 		}
 	}
 	// What only the next start can do is said.
-	replaceFile(t, p.config, good+"limits: {connections: 5}\n")
+	replaceFile(t, p.config, strings.Replace(good, "level: debug", "level: debug, format: json", 1))
 	s.signal(syscall.SIGHUP)
-	s.waitLog("level=WARN", "take effect at the next start")
+	s.waitLog("level=WARN", "listen and log.format take effect at the next start")
 
 	// Questions that have arrived are answered before the end.
 	told("RELOADING=1")
@@ -360,38 +360,19 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// The limits of the configuration are the server's.
-func TestServeLimits(t *testing.T) {
-	t.Parallel()
-	addr := freePort(t)
-	p := newPlace(t, `listen: ["tcp:`+addr+`"]`+"\nlimits: {connections: 2, per_client: 3/1h, idle_timeout: 1h}\nlog: {format: json}")
-	s := start(t, serveCommand(p.config))
-	s.waitLog(`"msg":"domain is served"`, `"domain":"example.com"`)
-	c := dial(t, addr, nil)
-	var got []string
-	for i := range 4 {
-		r := c.ask(t, uint64(i+1), "bob@example.com", "x")
-		got = append(got, string(r.Verdict)+string(r.Code))
-	}
-	if want := "INVALIDKEY INVALIDKEY INVALIDKEY ERRORbusy"; strings.Join(got, " ") != want {
-		t.Errorf("%q, want %s", got, want)
-	}
-	second := dial(t, addr, nil)
-	second.ask(t, 1, "bob@example.com", "x")
-	if r := dial(t, addr, nil).reply(t); r.Verdict != wire.Error || r.Code != wire.CodeBusy || r.Seq != 0 {
-		t.Errorf("a third connection hears %+v", r)
-	}
-}
-
-// Whatever instant a writer is killed at, the list is the old one or the new one.
+// Whatever instant a writer is killed at, the list is the old one or the new one, and a
+// server that watches it never sees anything else.
 func TestKilledWhileAdding(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, "")
+	addr := freePort(t)
+	p := newPlace(t, `listen: ["tcp:`+addr+`"]`)
 	var list strings.Builder
 	for i := range 20_000 {
 		fmt.Fprintf(&list, "user%05d@example.com # of a department with a long name\n", i)
 	}
 	writeFile(t, p.list, list.String(), 0o640)
+	server := startServing(t, serveCommand(p.config))
+	known := p.key(t, "user00000@example.com")
 	add := func(i int) *process {
 		return start(t, programCommand(nil, os.Args[0], "address", "add", "--config", p.config, fmt.Sprintf("new%d@example.com", i)))
 	}
@@ -401,11 +382,12 @@ func TestKilledWhileAdding(t *testing.T) {
 	}
 	whole := time.Since(begin)
 	want, killed := readFile(t, p.list), 0
+	instants := rand.New(rand.NewPCG(30, 1))
 	for i := 1; i <= 30; i++ {
 		s := add(i)
 		select {
 		case <-s.done:
-		case <-time.After(rand.N(whole * 6 / 5)):
+		case <-time.After(time.Duration(instants.Int64N(int64(whole) * 6 / 5))):
 			s.signalIfRunning(syscall.SIGKILL)
 		}
 		code := s.wait()
@@ -424,6 +406,9 @@ func TestKilledWhileAdding(t *testing.T) {
 		if info, err := os.Stat(p.list); err != nil || info.Mode().Perm() != 0o640 {
 			t.Fatalf("mode %v, %v", info.Mode(), err)
 		}
+		if got := verdict(t, addr, "user00000@example.com", known); got != wire.ValidKey {
+			t.Fatalf("the server says %s", got)
+		}
 	}
 	t.Logf("%d of 30 were killed before their end, which takes %s", killed, whole)
 	if killed == 0 {
@@ -432,6 +417,11 @@ func TestKilledWhileAdding(t *testing.T) {
 	// And what they left behind is not in the way.
 	if s := add(31); s.wait() != 0 {
 		t.Error(s.log.String())
+	}
+	last := p.key(t, "new31@example.com")
+	eventually(t, "the list is not taken up", func() bool { return verdict(t, addr, "new31@example.com", last) == wire.ValidKey })
+	if strings.Contains(server.log.String(), "level=ERROR") {
+		t.Errorf("the server's log:\n%s", server.log.String())
 	}
 	for path := range snapshot(t, p.dir) {
 		if strings.HasPrefix(path, "list") && path != "list" && path != "list.lock" {

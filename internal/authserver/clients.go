@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,21 +16,42 @@ const maxIdleClients = 65536
 
 // clients holds a token bucket for each client that is connected, or was lately.
 type clients struct {
+	mu    sync.Mutex
 	limit Rate
-
-	mu   sync.Mutex
-	all  map[netip.Prefix]*client
-	idle int // those without a connection
+	all   map[netip.Prefix]*client
+	idle  int // those without a connection
 }
 
 type client struct {
 	prefix netip.Prefix
-	bucket *rate.Limiter // nil: no limit
-	conns  int           // guarded by clients.mu
+	bucket *rate.Limiter
+	conns  atomic.Int32 // written under clients.mu
 }
 
 func newClients(limit Rate) *clients {
 	return &clients{limit: limit, all: make(map[netip.Prefix]*client)}
+}
+
+// perSecond is how fast the rate fills a bucket.
+func (r Rate) perSecond() rate.Limit {
+	if r.Questions == 0 {
+		return rate.Inf
+	}
+	return rate.Limit(float64(r.Questions) / r.Per.Seconds())
+}
+
+// setLimit replaces the limit of all clients. What one of them has used up stays so.
+func (t *clients) setLimit(limit Rate, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.limit == limit {
+		return
+	}
+	t.limit = limit
+	for _, c := range t.all {
+		c.bucket.SetLimitAt(now, limit.perSecond())
+		c.bucket.SetBurstAt(now, limit.Questions)
+	}
 }
 
 // clientPrefix returns what counts as one client. A peer without an IP address
@@ -53,32 +75,25 @@ func clientPrefix(addr net.Addr) netip.Prefix {
 
 // enter returns the client behind a new connection.
 func (t *clients) enter(addr net.Addr) *client {
-	if t.limit.Questions == 0 {
-		return &client{}
-	}
 	prefix := clientPrefix(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.all[prefix]
 	if c == nil {
-		perSecond := float64(t.limit.Questions) / t.limit.Per.Seconds()
-		c = &client{prefix: prefix, bucket: rate.NewLimiter(rate.Limit(perSecond), t.limit.Questions)}
+		c = &client{prefix: prefix, bucket: rate.NewLimiter(t.limit.perSecond(), t.limit.Questions)}
 		t.all[prefix] = c
-	} else if c.conns == 0 {
+	} else if c.conns.Load() == 0 {
 		t.idle--
 	}
-	c.conns++
+	c.conns.Add(1)
 	return c
 }
 
 // leave is told that one of the client's connections has ended.
 func (t *clients) leave(c *client, now time.Time) {
-	if c.bucket == nil {
-		return
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.conns--; c.conns > 0 {
+	if c.conns.Add(-1) > 0 {
 		return
 	}
 	t.idle++
@@ -96,7 +111,7 @@ func (t *clients) makeRoom(now time.Time) {
 	const look = 16
 	looked, dropped := 0, false
 	for _, c := range t.all {
-		if c.conns > 0 {
+		if c.conns.Load() > 0 {
 			continue
 		}
 		if looked++; looked > look {
@@ -119,4 +134,4 @@ func (t *clients) drop(c *client) {
 }
 
 // allow takes a token for one question.
-func (c *client) allow(now time.Time) bool { return c.bucket == nil || c.bucket.AllowN(now, 1) }
+func (c *client) allow(now time.Time) bool { return c.bucket.AllowN(now, 1) }

@@ -33,8 +33,8 @@ var writeBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// A conn is one client's connection. One goroutine serves it; drain and cut are
-// for others.
+// A conn is one client's connection. One goroutine serves it; hurry, drain and cut
+// are for others.
 type conn struct {
 	s      *Server
 	net    net.Conn
@@ -46,7 +46,8 @@ type conn struct {
 	bad     int     // lines that were not understood
 	timed   bool    // the time for the next line runs already
 
-	mu      sync.Mutex // guards drainBy, and setting the read deadline
+	mu      sync.Mutex // guards what follows, and setting the read deadline
+	readBy  time.Time  // that deadline
 	drainBy time.Time  // not zero: the time for everything
 }
 
@@ -54,10 +55,11 @@ type conn struct {
 func (c *conn) serve() {
 	defer c.s.forget(c)
 	defer c.rescue()
-	c.client = c.s.clients.enter(c.net.RemoteAddr())
 	defer func() { c.s.clients.leave(c.client, c.s.now()) }()
 	if secure, ok := c.net.(*tls.Conn); ok {
+		c.mu.Lock()
 		c.setReadTimeout(handshakeTimeout)
+		c.mu.Unlock()
 		c.net.SetWriteDeadline(time.Now().Add(handshakeTimeout))
 		if err := secure.Handshake(); err != nil {
 			c.s.counts.handshakes.Add(1)
@@ -105,7 +107,7 @@ func (c *conn) answerAll() (ours bool) {
 		if c.bad >= maxBadLines {
 			return c.flush() == nil
 		}
-		if len(*c.out) >= writeSize || c.pending >= c.s.limits.Outstanding {
+		if len(*c.out) >= writeSize || c.pending >= c.s.limits.Load().Outstanding {
 			if c.flush() != nil {
 				return false
 			}
@@ -199,20 +201,37 @@ func (c *conn) fill(p []byte) (int, error) {
 		return 0, err
 	}
 	if !c.timed { // one time for the whole line, however many pieces it comes in
-		c.setReadTimeout(c.s.limits.IdleTimeout)
+		c.mu.Lock() // or hurry could come between the limit and the deadline
+		c.setReadTimeout(c.s.limits.Load().IdleTimeout)
+		c.mu.Unlock()
 		c.timed = true
 	}
 	return c.net.Read(p)
 }
 
+// setReadTimeout gives the client so long from now, unless the server is about to
+// end. c.mu is held.
 func (c *conn) setReadTimeout(d time.Duration) {
 	by := time.Now().Add(d)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if !c.drainBy.IsZero() {
 		by = c.drainBy
 	}
+	c.readUntil(by)
+}
+
+// readUntil sets the read deadline. c.mu is held.
+func (c *conn) readUntil(by time.Time) {
+	c.readBy = by
 	c.net.SetReadDeadline(by)
+}
+
+// hurry has what is waited for now arrive by the time given at the latest.
+func (c *conn) hurry(by time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if by.Before(c.readBy) {
+		c.readUntil(by)
+	}
 }
 
 // drain has the connection end at the time given.
@@ -220,7 +239,7 @@ func (c *conn) drain(by time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainBy = by
-	c.net.SetReadDeadline(by)
+	c.readUntil(by)
 }
 
 func (c *conn) draining() bool {
@@ -245,6 +264,8 @@ func (c *conn) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	c.net.SetReadDeadline(time.Now().Add(lingerTime))
+	c.mu.Lock()
+	c.readUntil(time.Now().Add(lingerTime))
+	c.mu.Unlock()
 	io.Copy(io.Discard, io.LimitReader(c.net, maxLinger))
 }

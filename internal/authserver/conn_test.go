@@ -30,7 +30,7 @@ type scriptedConn struct {
 // run has s serve the connection to its end.
 func (c *scriptedConn) run(s *Server) {
 	s.wg.Add(1)
-	(&conn{s: s, net: c}).serve()
+	(&conn{s: s, net: c, client: s.clients.enter(c.RemoteAddr())}).serve()
 }
 
 func (c *scriptedConn) Read(p []byte) (int, error) {
@@ -151,9 +151,7 @@ func BenchmarkServer(b *testing.B) {
 		server, client *tls.Config
 	}{{"tcp", nil, nil}, {"tls", serverTLS, clientTLS}} {
 		b.Run(bm.name, func(b *testing.B) {
-			s := New(Options{Domains: []*keyring.Domain{d}, Limits: DefaultLimits(), Now: clock})
-			s.limits.PerClient = Rate{}
-			s.clients = newClients(Rate{})
+			s := New(Options{Domains: []*keyring.Domain{d}, Limits: testLimits(), Now: clock})
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				b.Fatal(err)

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -44,13 +45,18 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// bubble runs a test in its own time, with a server and one connection to it.
-func bubble(t *testing.T, d *keyring.Domain, test func(t *testing.T, s *Server, client net.Conn)) {
+// bubble runs a test in its own time, with a server, under TLS where conf is given, and
+// one connection to it.
+func bubble(t *testing.T, d *keyring.Domain, conf *tls.Config, test func(t *testing.T, s *Server, client net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Domains: []*keyring.Domain{d}, Limits: testLimits(), Now: clock})
 		l := newPipeListener()
+		var listener net.Listener = l
+		if conf != nil {
+			listener = tls.NewListener(l, conf)
+		}
 		served := make(chan error, 1)
-		go func() { served <- s.Serve(l) }()
+		go func() { served <- s.Serve(listener) }()
 		client, server := net.Pipe()
 		l.conns <- server
 		test(t, s, client)
@@ -76,7 +82,7 @@ func end(t *testing.T, c net.Conn) (string, time.Duration) {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	bubble(t, testDomain(t, "example.com", "bob"), func(t *testing.T, s *Server, c net.Conn) {
+	bubble(t, testDomain(t, "example.com", "bob"), nil, func(t *testing.T, s *Server, c net.Conn) {
 		if got, took := end(t, c); got != "" || took != 120*time.Second {
 			t.Errorf("%q after %v", got, took)
 		}
@@ -85,7 +91,7 @@ func TestIdleTimeout(t *testing.T) {
 
 // Whole lines keep a connection open; pieces of one do not.
 func TestALineMustArriveInTime(t *testing.T) {
-	bubble(t, testDomain(t, "example.com", "bob"), func(t *testing.T, s *Server, c net.Conn) {
+	bubble(t, testDomain(t, "example.com", "bob"), nil, func(t *testing.T, s *Server, c net.Conn) {
 		reply := make([]byte, 100)
 		for range 5 {
 			<-time.After(119 * time.Second)
@@ -111,9 +117,26 @@ func TestALineMustArriveInTime(t *testing.T) {
 	})
 }
 
+// A handshake has its own time, in however many pieces it comes.
+func TestAHandshakeMustEndInTime(t *testing.T) {
+	conf, _ := selfSigned(t)
+	bubble(t, testDomain(t, "example.com", "bob"), conf, func(t *testing.T, s *Server, c net.Conn) {
+		begin := time.Now()
+		hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("x", 500)
+		var err error
+		for i := 0; err == nil && i < len(hello); i++ {
+			_, err = io.WriteString(c, hello[i:i+1])
+			<-time.After(time.Second)
+		}
+		if took := time.Since(begin); err == nil || took > handshakeTimeout+2*time.Second || s.Stats().Handshakes != 1 {
+			t.Errorf("%v after %v, %+v", err, took, s.Stats())
+		}
+	})
+}
+
 // A client that asks and does not read the replies is left.
 func TestRepliesMustBeRead(t *testing.T) {
-	bubble(t, testDomain(t, "example.com", "bob"), func(t *testing.T, s *Server, c net.Conn) {
+	bubble(t, testDomain(t, "example.com", "bob"), nil, func(t *testing.T, s *Server, c net.Conn) {
 		begin := time.Now()
 		var err error
 		for err == nil {
@@ -127,7 +150,7 @@ func TestRepliesMustBeRead(t *testing.T) {
 
 // Shutdown waits for a client that does not read until its context ends.
 func TestShutdownEndsIdleConnections(t *testing.T) {
-	bubble(t, testDomain(t, "example.com", "bob"), func(t *testing.T, s *Server, c net.Conn) {
+	bubble(t, testDomain(t, "example.com", "bob"), nil, func(t *testing.T, s *Server, c net.Conn) {
 		synctest.Wait()
 		begin := time.Now()
 		if err := s.Shutdown(t.Context()); err != nil || time.Since(begin) != drainTime {
@@ -208,6 +231,87 @@ func TestRatePerClient(t *testing.T) {
 	}
 	if got := s.Stats().Busy; got != 6+2+1+2+2 {
 		t.Errorf("%d busy", got)
+	}
+}
+
+// New limits hold for connections and clients that are there already.
+func TestSetLimits(t *testing.T) {
+	d := testDomain(t, "example.com", "bob")
+	limits := testLimits()
+	limits.Connections = 3
+	s := New(Options{Domains: []*keyring.Domain{d}, Limits: limits, Now: clock})
+	addr := listen(t, s, nil)
+	ask := func(p *peer, want string) {
+		t.Helper()
+		p.send("VERIFY 5 bob@example.com x\n")
+		if got := p.line(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	const answered, busy = "VERIFY_REPLY 5 bob@example.com INVALIDKEY", "ERROR 5 busy"
+	one, two := dial(t, addr, nil), dial(t, addr, nil)
+	ask(one, answered)
+	ask(two, answered)
+
+	limits.Connections = 1
+	s.SetLimits(limits)
+	if got := dial(t, addr, nil).line(); got != "ERROR 0 busy too many connections" {
+		t.Errorf("%q", got)
+	}
+	ask(two, answered)
+	limits.Connections = 4
+	s.SetLimits(limits)
+	three := dial(t, addr, nil)
+	ask(three, answered)
+
+	// From no rate to one, and to a higher one; a bucket starts empty where there was
+	// none, and at this clock none is ever filled.
+	limits.PerClient = Rate{Questions: 1000, Per: time.Hour}
+	s.SetLimits(limits)
+	ask(one, busy)
+	ask(three, busy)
+	limits.PerClient = Rate{}
+	s.SetLimits(limits)
+	ask(one, answered)
+
+	// Who is idle already goes by the new time, who has just been heard too.
+	limits.IdleTimeout = 50 * time.Millisecond
+	s.SetLimits(limits)
+	for _, p := range []*peer{one, two, three} {
+		p.wantEnd()
+	}
+	limits.IdleTimeout = time.Hour
+	s.SetLimits(limits)
+	ask(dial(t, addr, nil), answered)
+}
+
+// A bucket of another size holds what was left in it, and fills at the new rate.
+func TestSetRate(t *testing.T) {
+	table := newClients(Rate{Questions: 10, Per: time.Second})
+	c := table.enter(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
+	allowed := func(at time.Time) (n int) {
+		for c.allow(at) {
+			n++
+		}
+		return n
+	}
+	if n := allowed(now); n != 10 {
+		t.Errorf("%d at first", n)
+	}
+	table.setLimit(Rate{Questions: 100, Per: time.Second}, now)
+	if n := allowed(now); n != 0 {
+		t.Errorf("%d at once", n)
+	}
+	if n := allowed(now.Add(100 * time.Millisecond)); n != 10 {
+		t.Errorf("%d in a tenth of a second", n)
+	}
+	table.setLimit(Rate{Questions: 5, Per: time.Second}, now.Add(time.Minute))
+	if n := allowed(now.Add(time.Hour)); n != 5 {
+		t.Errorf("%d of 5", n)
+	}
+	table.leave(c, now.Add(2*time.Hour))
+	if len(table.all) != 0 || table.idle != 0 {
+		t.Errorf("%d clients, %d idle", len(table.all), table.idle)
 	}
 }
 

@@ -26,10 +26,15 @@ const (
 	logInterval      = time.Minute            // between log lines about the same trouble
 )
 
+// evictSample is how many connections are looked at to find one to end for another
+// client: enough to meet one of somebody who holds a good part of them.
+const evictSample = 32
+
 // Limits bound what clients can cost.
 type Limits struct {
-	// Connections at the same time. One more is told ERROR 0 busy, in clear text,
-	// and closed.
+	// Connections at the same time. For one more, a connection of a client that has
+	// more of them than the newcomer's is ended. Where there is none, the newcomer is
+	// told ERROR 0 busy, in clear text, and closed.
 	Connections int
 	// Outstanding questions of one connection: replies that are held back, so as
 	// to leave together while further questions are at hand, are never more.
@@ -73,14 +78,14 @@ type Options struct {
 
 // A Server answers VERIFY questions. Make one with New.
 type Server struct {
-	limits  Limits
+	limits  atomic.Pointer[Limits]
 	log     *slog.Logger
 	now     func() time.Time
 	domains atomic.Pointer[map[string]*keyring.Domain]
 	clients *clients
 	counts  counts
 
-	logRefused, logAccept, logNoList occasional
+	logRefused, logEvicted, logAccept, logNoList occasional
 
 	stop chan struct{}  // closed when Shutdown begins
 	wg   sync.WaitGroup // of connections and calls of Serve
@@ -94,7 +99,6 @@ type Server struct {
 // New returns a Server. Serve starts it.
 func New(o Options) *Server {
 	s := &Server{
-		limits:    o.Limits,
 		log:       o.Logger,
 		now:       o.Now,
 		clients:   newClients(o.Limits.PerClient),
@@ -108,8 +112,22 @@ func New(o Options) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.limits.Store(&o.Limits)
 	s.SetDomains(o.Domains)
 	return s
+}
+
+// SetLimits replaces the limits. Connections that are open stay, however many they
+// are, and go by the new limits from now on.
+func (s *Server) SetLimits(l Limits) {
+	s.limits.Store(&l)
+	s.clients.setLimit(l.PerClient, s.now())
+	by := time.Now().Add(l.IdleTimeout)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.hurry(by)
+	}
 }
 
 // SetDomains replaces the domains that are served, for questions from now on.
@@ -198,23 +216,52 @@ func (s *Server) leave(l net.Listener) {
 
 // start answers a connection, or refuses it.
 func (s *Server) start(nc net.Conn) {
-	c := &conn{s: s, net: nc}
+	c := &conn{s: s, net: nc, client: s.clients.enter(nc.RemoteAddr())}
 	s.mu.Lock()
-	draining, full := !s.drainBy.IsZero(), len(s.conns) >= s.limits.Connections
+	draining := !s.drainBy.IsZero()
+	full := !draining && len(s.conns) >= s.limits.Load().Connections && !s.makePlace(c.client)
 	if !draining && !full {
 		s.conns[c] = struct{}{}
 		s.wg.Add(1)
 	}
 	s.mu.Unlock()
-	switch {
-	case draining:
-		nc.Close()
-	case full:
-		s.refuse(nc)
-	default:
+	if !draining && !full {
 		s.counts.connections.Add(1)
 		go c.serve()
+		return
 	}
+	s.clients.leave(c.client, s.now())
+	if draining {
+		nc.Close()
+		return
+	}
+	s.refuse(nc)
+}
+
+// makePlace ends a connection of a client that has more of them than the newcomer,
+// whose new one is counted: nobody can take all that there are. s.mu is held.
+func (s *Server) makePlace(newcomer *client) bool {
+	var victim *conn
+	most := newcomer.conns.Load()
+	looked := 0
+	for c := range s.conns { // in random order
+		if n := c.client.conns.Load(); n > most {
+			victim, most = c, n
+		}
+		if looked++; looked == evictSample {
+			break
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	delete(s.conns, victim) // it ends at once
+	victim.cut()
+	s.counts.evicted.Add(1)
+	if s.logEvicted.due(time.Now()) {
+		s.log.Warn("connection ended to make place for another client's: too many", "client", victim.net.RemoteAddr().String(), "limit", s.limits.Load().Connections)
+	}
+	return true
 }
 
 // refuse closes a connection that is one too many. It must not wait: it is
@@ -229,7 +276,7 @@ func (s *Server) refuse(nc net.Conn) {
 	}
 	nc.Close()
 	if s.logRefused.due(time.Now()) {
-		s.log.Warn("connection refused: too many", "client", nc.RemoteAddr().String(), "limit", s.limits.Connections)
+		s.log.Warn("connection refused: too many", "client", nc.RemoteAddr().String(), "limit", s.limits.Load().Connections)
 	}
 }
 

@@ -7,6 +7,7 @@ type Stats struct {
 	Open           int    // connections now
 	Connections    uint64 // accepted and served, those that are open included
 	Refused        uint64 // connections over the limit
+	Evicted        uint64 // connections ended to make place for another client's
 	AcceptFailures uint64
 	Handshakes     uint64 // TLS handshakes that failed
 	Panics         uint64 // connections that ended by a fault of ours
@@ -18,8 +19,8 @@ type Stats struct {
 
 // counts are the Stats as they grow.
 type counts struct {
-	connections, refused, acceptFailures, handshakes, panics   atomic.Uint64
-	valid, invalid, tempFail, notServed, syntax, tooLong, busy atomic.Uint64
+	connections, refused, evicted, acceptFailures, handshakes, panics atomic.Uint64
+	valid, invalid, tempFail, notServed, syntax, tooLong, busy        atomic.Uint64
 }
 
 // Stats returns the counts so far.
@@ -32,6 +33,7 @@ func (s *Server) Stats() Stats {
 		Open:           open,
 		Connections:    c.connections.Load(),
 		Refused:        c.refused.Load(),
+		Evicted:        c.evicted.Load(),
 		AcceptFailures: c.acceptFailures.Load(),
 		Handshakes:     c.handshakes.Load(),
 		Panics:         c.panics.Load(),

@@ -62,7 +62,7 @@ var serverSchema = newSchema("server.yaml", "AUTHKEY_SERVER_", []key{
 	{"tls.cert", orEmpty(pathKind()), "", acted, "certificate of the tls: sockets, with its intermediates; read again when it changes"},
 	{"tls.key", orEmpty(pathKind()), "", acted, "private key of that certificate; read again when it changes"},
 	{"domains", objects("domains", serverDomainFields(), nil), []any{}, acted, "domains whose keys are verified"},
-	{"limits.connections", integerKind(1, maxConnections), 10_000, acted, "connections at a time; more are told so and closed"},
+	{"limits.connections", integerKind(1, maxConnections), 10_000, acted, "connections at a time; one more gets the place of one of the client that has most, or is told so and closed"},
 	{"limits.outstanding", integerKind(1, maxOutstanding), 1000, acted, "questions of one connection that are answered together"},
 	{"limits.per_client", rateKind(), "5000/1s", acted, "questions of one client, an IPv4 address or an IPv6 /64; more are answered busy"},
 	{"limits.idle_timeout", positiveDuration(), "120s", acted, "how long a connection may be idle"},

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -200,9 +199,10 @@ func TestClockOfServer(t *testing.T) {
 	w := newWorld(t)
 	const domain = "clock.test"
 	must(t, w.AddDomain(domain, "alice"))
-	server, port := startServer(t, w, domain)
-	must(t, w.Publish(domain, ASRecord(port)))
-	clock := takeClock(t, server.Pid())
+	server := newServer(t, w, buildServer(t, "-race"), domain)
+	server.start()
+	must(t, w.Publish(domain, ASRecord(server.port)))
+	clock := takeClock(t, server.process.Pid())
 	conf := writeConfig(t, w.MilterConfig("unix:"+filepath.Join(w.Dir, "unused.sock")))
 	for _, step := range []struct {
 		jump time.Duration
@@ -224,29 +224,4 @@ func TestClockOfServer(t *testing.T) {
 			t.Errorf("the server's clock is off by %s: exit %d, want %s\n%s", step.jump, code, step.want, out)
 		}
 	}
-}
-
-// startServer runs authkey-server for a domain of the world.
-func startServer(t *testing.T, w *World, domain string) (server *testdaemon.Process, port int) {
-	t.Helper()
-	dir := t.TempDir()
-	program := filepath.Join(dir, "authkey-server")
-	build := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", program, "github.com/authkey/authkey/cmd/authkey-server")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	port, err := testdaemon.FreePort()
-	must(t, err)
-	home, conf := filepath.Join(w.Dir, "domain-"+domain), filepath.Join(dir, "server.yaml")
-	must(t, os.WriteFile(conf, fmt.Appendf(nil, "host: as.%s\nlisten: [%q]\ndomains:\n  - {name: %s, secret_file: %s, addresses: %q}\n",
-		domain, fmt.Sprintf("tcp:127.0.0.1:%d", port), domain, filepath.Join(home, "secret"), "file:"+filepath.Join(home, "addresses")), 0o644))
-	server, err = testdaemon.Start(exec.Command(program, "serve", "--config", conf), filepath.Join(dir, "log"), "")
-	must(t, err)
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Errorf("stop the server: %v", err)
-		}
-	})
-	must(t, server.Ready(t.Context(), func() bool { return bytes.Contains(server.Log(), []byte("domain is served")) }))
-	return server, port
 }

@@ -40,7 +40,7 @@ func (e *AddressError) Error() string {
 func (e *AddressError) Unwrap() error { return e.Err }
 
 const listHeader = `# The addresses of %s that have AuthKeys, one a line: bob, or bob@%s.
-# "gen=N" after an address is its generation; a higher number ends all its keys so far.
+# gen=N after an address is its generation; a higher number ends all its keys so far.
 `
 
 // removedMark begins the comment that remembers a removed address's generation.
@@ -291,8 +291,9 @@ func (ed *edit) write(path string, file *os.File, w io.Writer) error {
 				return nil
 			}
 		}
-		out.WriteString(line)
-		return out.WriteByte('\n')
+		out.WriteString(line) // that it fails is no fault of the line: Flush says so
+		out.WriteByte('\n')
+		return nil
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -222,4 +223,59 @@ func TestCreateAndEach(t *testing.T) {
 	if want := "[{bob@example.com 1} {\"c d\"@example.com 0}]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
 	}
+}
+
+// Whatever a list holds, an edit refuses it and leaves it alone, or changes what it
+// was asked to change and nothing else.
+func FuzzListFile(f *testing.F) {
+	for _, content := range []string{
+		"", "\n", "bob", "bob\nalice gen=3 # x\n", "# comment\n\n \nbob@example.com\r\n", "bob gen=1\nBOB gen=4\n", "\uFEFFbob\n", "bob\x00\n", "bob\nali",
+		"#removed new gen=7\n", "#removed new gen=4294967295\nbob\n", "new gen=2", `"john doe" gen=1` + "\n#removed \"\n", "bob@example.org\n", "\xff\xfe", "a gen=-1\n",
+	} {
+		f.Add([]byte(content))
+	}
+	path := filepath.Join(f.TempDir(), "list")
+	list := ListFile{Path: path, Form: testForm}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		old, _, loadErr := loadTable(path, testForm)
+		_, editErr := list.Add(t.Context(), "new")
+		after, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (loadErr != nil || editErr != nil) && !bytes.Equal(after, content) {
+			t.Fatalf("%q became %q, in spite of %v, %v", content, after, loadErr, editErr)
+		}
+		if loadErr != nil && editErr == nil {
+			t.Fatalf("edited in spite of %v", loadErr)
+		}
+		if editErr != nil {
+			return
+		}
+		now, _, err := loadTable(path, testForm)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", content, after, err)
+		}
+		if _, known := now.generation("new"); !known {
+			t.Fatalf("%q became %q", content, after)
+		}
+		want := old.count
+		if _, known := old.generation("new"); !known {
+			want++
+		}
+		if now.count != want {
+			t.Fatalf("%d addresses became %d", old.count, now.count)
+		}
+		for at := 0; at < len(old.text); {
+			local := string(old.at(at))
+			at += entryHead + len(local)
+			was, _ := old.generation(local)
+			if is, known := now.generation(local); !known || is != was {
+				t.Fatalf("%q of generation %d is of %d, %v", local, was, is, known)
+			}
+		}
+	})
 }

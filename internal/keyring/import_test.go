@@ -143,3 +143,35 @@ func TestCutOffList(t *testing.T) {
 		t.Errorf("%d addresses", d.Len())
 	}
 }
+
+// Whatever is imported makes a list that can be read, and importing it once more
+// changes nothing; what is refused leaves no trace.
+func FuzzImport(f *testing.F) {
+	for _, input := range []string{
+		"", "# no\n\n \t\r\n", "bob", "\uFEFFbob@example.com gen=3 # x\r\nBOB@EXAMPLE.com gen=9\n", "\"a b\" gen=1\n\"a#b\"@example.com", "a b\n", "bob@example.net\n",
+		"#removed bob gen=2\nbob\n", "bob gen=4294967295\n", "bob+tag\n", "@example.com\n", "\xff\n", "b\u00f6b\nbob\x00\n", "bob@[192.0.2.1]\n",
+	} {
+		f.Add(input)
+	}
+	list := ListFile{Path: filepath.Join(f.TempDir(), "list"), Form: testForm}
+	const before = "# staff\n#removed gone@example.com gen=4\n"
+	f.Fuzz(func(t *testing.T, input string) {
+		write(t, list.Path, before)
+		added, err := Import(t.Context(), "input", strings.NewReader(input), list)
+		after := read(t, list.Path)
+		if err != nil {
+			if added != 0 || after != before {
+				t.Fatalf("%d added, %q, in spite of %v", added, after, err)
+			}
+			return
+		}
+		table, _, err := loadTable(list.Path, testForm)
+		if err != nil || table.count != added {
+			t.Fatalf("%q became %q: %v, want %d addresses", input, after, err, added)
+		}
+		again, err := Import(t.Context(), "input", strings.NewReader(input), list)
+		if now := read(t, list.Path); err != nil || again != 0 || now != after {
+			t.Fatalf("once more: %d added, %v, %q became %q", again, err, after, now)
+		}
+	})
+}
