@@ -14,33 +14,65 @@ import (
 // A site is a domain with everything it runs: its Authentication Server, its milter,
 // its Postfix, which sends what is not its own to another site.
 type site struct {
+	w      *World
 	domain string
 	milter *Milter
 	mta    *testmta.Postfix
 }
 
-// newSite makes a site whose mail goes out to next, once that is known.
-func newSite(t *testing.T, w *World, domain string, locals ...string) *site {
+// foundSite makes a site of an Authentication Server alone; tags stand in its record.
+func foundSite(t *testing.T, w *World, domain string, locals []string, tags ...string) *site {
 	t.Helper()
 	must(t, w.AddDomain(domain, locals...))
 	port, _, err := w.ServeAS(domain)
 	must(t, err)
-	must(t, w.Publish(domain, ASRecord(port, "req=yes")))
-	dir := filepath.Join(w.Dir, "domain-"+domain)
-	s := &site{domain: domain}
-	s.milter = startMilter(t, w, fmt.Sprintf(`
+	must(t, w.Publish(domain, ASRecord(port, tags...)))
+	return &site{w: w, domain: domain}
+}
+
+// startMilter starts a milter of the site. more are lines of its attach section.
+func (s *site) startMilter(t *testing.T, more string) *Milter {
+	t.Helper()
+	dir := filepath.Join(s.w.Dir, "domain-"+s.domain)
+	return startMilter(t, s.w, fmt.Sprintf(`
 local_domains: [%s]
 policy: {fail: reject}
 cache: {max_ttl: 1s}
 attach:
   domains:
     - {domain: %s, source: "secret:%s/secret", addresses: "file:%s/addresses"}
-`, domain, domain, dir, dir))
-	s.mta, err = testmta.StartPostfix(t.Context(), testmta.PostfixOptions{
-		Hostname: "mx." + domain, RecipientDomains: []string{domain}, Milters: []string{s.milter.Socket}})
+%s`, s.domain, s.domain, dir, dir, more))
+}
+
+// startPostfix starts the site's Postfix, as mx. of its domain.
+func (s *site) startPostfix(t *testing.T, options testmta.PostfixOptions) {
+	t.Helper()
+	options.Hostname = "mx." + s.domain
+	options.RecipientDomains = append(options.RecipientDomains, s.domain)
+	mta, err := testmta.StartPostfix(t.Context(), options)
 	must(t, err)
-	t.Cleanup(func() { must(t, s.mta.Stop()) })
+	s.mta = mta
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log of %s's Postfix:\n%s", s.domain, mta.Log())
+		}
+		must(t, mta.Stop())
+	})
+}
+
+// newSite makes a site whose mail goes out to another, once that is known.
+func newSite(t *testing.T, w *World, domain string, locals ...string) *site {
+	t.Helper()
+	s := foundSite(t, w, domain, locals, "req=yes")
+	s.milter = s.startMilter(t, "")
+	s.startPostfix(t, testmta.PostfixOptions{Milters: []string{s.milter.Socket}})
 	return s
+}
+
+// relayTo are parameters of a Postfix that sends all mail which is not its own there.
+func relayTo(addr string) map[string]string {
+	host, port, _ := strings.Cut(addr, ":")
+	return map[string]string{"default_transport": "smtp", "relayhost": "[" + host + "]:" + port, "smtp_bind_address": "127.0.0.1"}
 }
 
 // sendsTo makes other the place for all mail that is not the site's own.
@@ -48,9 +80,9 @@ func (s *site) sendsTo(t *testing.T, other *site) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	host, port, _ := strings.Cut(other.mta.SMTPAddr(), ":")
-	must(t, s.mta.Reload(ctx, map[string]string{"default_transport": "smtp", "relayhost": "[" + host + "]:" + port,
-		"smtp_bind_address": "127.0.0.1", "smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"}))
+	main := relayTo(other.mta.SMTPAddr())
+	main["smtpd_relay_restrictions"] = "permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"
+	must(t, s.mta.Reload(ctx, main))
 }
 
 // submit sends as a user who logged in.

@@ -30,6 +30,36 @@ type Installation struct {
 	Packages []string
 	// Debconf holds answers in the syntax of debconf-set-selections(1).
 	Debconf string
+	// Service: with the packages comes a service that systemd would start at the next
+	// boot. There Ensure does not install them.
+	Service bool
+}
+
+// Ensure installs the packages where a program of theirs is missing; see Install.
+func Ensure(ctx context.Context, logf Logf, program string, in Installation) error {
+	_, err := Command(program)
+	if err == nil {
+		return nil
+	}
+	if _, statErr := os.Stat("/run/systemd/system"); in.Service && statErr == nil {
+		return fmt.Errorf("%w: its service would start at the next boot", err)
+	}
+	if err := Install(ctx, logf, in); err != nil {
+		return err
+	}
+	_, err = Command(program)
+	return err
+}
+
+// Command finds a program, also where PATH lacks /usr/sbin. The error is
+// ErrNotInstalled.
+func Command(program string) (string, error) {
+	for _, name := range []string{program, "/usr/sbin/" + program} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", program, ErrNotInstalled)
 }
 
 // policyFile is Debian's switch for "start no service while installing".

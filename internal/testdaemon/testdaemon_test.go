@@ -192,3 +192,59 @@ func TestGuardEndsWhatADeadProgramLeft(t *testing.T) {
 		t.Errorf("daemon %d or its folder is still there: %v", pid, err)
 	}
 }
+
+func TestDaemon(t *testing.T) {
+	var folder string
+	write := func(script string) func(string) ([]string, error) {
+		return func(dir string) ([]string, error) {
+			folder = dir
+			return []string{filepath.Join(dir, "script")}, os.WriteFile(filepath.Join(dir, "script"), []byte(script), 0o644)
+		}
+	}
+	gone := func() {
+		t.Helper()
+		if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("folder: %v", err)
+		}
+	}
+	d, err := StartDaemon(t.Context(), "sh", write("echo ready > $(dirname $0)/up; exec tail -f /dev/null"), func() bool {
+		_, err := os.Stat(filepath.Join(folder, "up"))
+		return err == nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.Stop(); err != nil {
+			t.Errorf("Stop: %v", err)
+		}
+	}
+	gone()
+	if members, err := Members(d.process.Pid()); len(members) != 0 || err != nil {
+		t.Errorf("left over: %v, %v", members, err)
+	}
+
+	_, err = StartDaemon(t.Context(), "sh", write("echo no such option; exit 2"), func() bool { return false })
+	if err == nil || !strings.Contains(err.Error(), "no such option") {
+		t.Errorf("a daemon that ends: %v", err)
+	}
+	gone()
+	broken := errors.New("broken")
+	if _, err := StartDaemon(t.Context(), "sh", func(dir string) ([]string, error) { folder = dir; return nil, broken }, nil); !errors.Is(err, broken) {
+		t.Errorf("no configuration: %v", err)
+	}
+	gone()
+	if _, err := StartDaemon(t.Context(), "no-such-program", nil, nil); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("no program: %v", err)
+	}
+}
+
+func TestEnsure(t *testing.T) {
+	nothing := Installation{Packages: []string{"no-such-package"}}
+	if err := Ensure(t.Context(), t.Logf, "sh", nothing); err != nil {
+		t.Errorf("what is there: %v", err)
+	}
+	if _, err := Command("no-such-program"); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("what nobody has: %v", err)
+	}
+}

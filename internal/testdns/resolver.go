@@ -2,15 +2,12 @@ package testdns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,10 +17,8 @@ import (
 
 // Resolver is a running dnsmasq or unbound.
 type Resolver struct {
-	addr    string
-	dir     string
-	process *testdaemon.Process
-	stop    sync.Once
+	*testdaemon.Daemon
+	addr string
 }
 
 // TXT is a TXT record for dnsmasq to answer with.
@@ -36,39 +31,14 @@ type TXT struct {
 // where dnsmasq is missing; it tells logf before. It returns
 // testdaemon.ErrNotInstalled where it cannot.
 func EnsureDnsmasq(ctx context.Context, logf testdaemon.Logf) error {
-	return ensure(ctx, logf, "dnsmasq", "dnsmasq-base")
+	return testdaemon.Ensure(ctx, logf, "dnsmasq", testdaemon.Installation{Packages: []string{"dnsmasq-base"}})
 }
 
 // EnsureUnbound installs Debian's unbound where it is missing; it tells logf
 // before. It returns testdaemon.ErrNotInstalled where it cannot, and under
 // systemd, where the package would become a resolver of the machine.
 func EnsureUnbound(ctx context.Context, logf testdaemon.Logf) error {
-	if _, err := os.Stat("/run/systemd/system"); err == nil {
-		_, err := command("unbound")
-		return err
-	}
-	return ensure(ctx, logf, "unbound", "unbound")
-}
-
-func ensure(ctx context.Context, logf testdaemon.Logf, program, pkg string) error {
-	if _, err := command(program); err == nil {
-		return nil
-	}
-	if err := testdaemon.Install(ctx, logf, testdaemon.Installation{Packages: []string{pkg}}); err != nil {
-		return err
-	}
-	_, err := command(program)
-	return err
-}
-
-// command finds a program, also where PATH lacks /usr/sbin.
-func command(program string) (string, error) {
-	for _, name := range []string{program, "/usr/sbin/" + program} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w", program, testdaemon.ErrNotInstalled)
+	return testdaemon.Ensure(ctx, logf, "unbound", testdaemon.Installation{Packages: []string{"unbound"}, Service: true})
 }
 
 // StartDnsmasq starts a dnsmasq that answers with the zone's records and refuses
@@ -136,29 +106,17 @@ func StartUnbound(ctx context.Context, options UnboundOptions) (*Resolver, error
 // start writes the configuration to dir/program.conf, starts the program and
 // waits until it answers.
 func start(ctx context.Context, program string, configure func(dir string, port int) (conf string, args []string)) (*Resolver, error) {
-	path, err := command(program)
-	if err != nil {
-		return nil, fmt.Errorf("start %w", err)
-	}
 	port, err := testdaemon.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
-	dir, err := testdaemon.TempDir("authkey-" + program + "-")
+	r := &Resolver{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	r.Daemon, err = testdaemon.StartDaemon(ctx, program, func(dir string) ([]string, error) {
+		conf, args := configure(dir, port)
+		return args, os.WriteFile(filepath.Join(dir, program+".conf"), []byte(conf), 0o644)
+	}, r.answers)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", program, err)
-	}
-	r := &Resolver{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), dir: dir}
-	conf, args := configure(dir, port)
-	err = os.WriteFile(filepath.Join(dir, program+".conf"), []byte(conf), 0o644)
-	if err == nil {
-		r.process, err = testdaemon.Start(exec.Command(path, args...), filepath.Join(dir, "log"), dir)
-	}
-	if err == nil {
-		err = r.process.Ready(ctx, r.answers)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", program, errors.Join(err, r.Stop()))
+		return nil, err
 	}
 	return r, nil
 }
@@ -174,17 +132,3 @@ func (r *Resolver) answers() bool {
 
 // Addr is "127.0.0.1:port".
 func (r *Resolver) Addr() string { return r.addr }
-
-// Log is what the resolver has logged so far.
-func (r *Resolver) Log() string { return string(r.process.Log()) }
-
-// Stop ends the resolver and removes its folder. A second call does nothing.
-func (r *Resolver) Stop() (err error) {
-	r.stop.Do(func() {
-		if r.process != nil {
-			err = r.process.Stop()
-		}
-		err = errors.Join(err, os.RemoveAll(r.dir))
-	})
-	return err
-}

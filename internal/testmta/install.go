@@ -45,12 +45,13 @@ func postfixCommand() (string, error) {
 	return "", ErrNoPostfix
 }
 
-// sendmailPackages are unpacked, never installed: they conflict with Postfix.
-var sendmailPackages = []string{"sendmail-bin", "sendmail-base", "sendmail-cf"}
+// sendmailPackages are unpacked, never installed: they conflict with Postfix, but for
+// the last one, whose saslpasswd2(8) is all that is wanted.
+var sendmailPackages = []string{"sendmail-bin", "sendmail-base", "sendmail-cf", "sasl2-bin"}
 
 // EnsureSendmail downloads and unpacks Debian's Sendmail below the user's cache
 // folder and returns where; the machine's mail system does not change. It
-// installs m4 and the library libwrap0 where they are missing. What it does it
+// installs m4 and the libraries libwrap0 and libsasl2-modules where they are missing. What it does it
 // tells logf before. It returns ErrNoSendmail where it cannot.
 func EnsureSendmail(ctx context.Context, logf testdaemon.Logf) (prefix string, err error) {
 	cache, err := os.UserCacheDir()
@@ -65,7 +66,10 @@ func EnsureSendmail(ctx context.Context, logf testdaemon.Logf) (prefix string, e
 }
 
 func ensureSendmail(ctx context.Context, logf testdaemon.Logf, prefix string) error {
-	if _, err := os.Stat(sendmailBinary(prefix)); err != nil {
+	for _, program := range []string{sendmailBinary(prefix), saslpasswd(prefix)} {
+		if _, err := os.Stat(program); err == nil {
+			continue
+		}
 		if err := testdaemon.Unpack(ctx, logf, prefix, sendmailPackages...); err != nil {
 			return err
 		}
@@ -76,6 +80,9 @@ func ensureSendmail(ctx context.Context, logf testdaemon.Logf, prefix string) er
 	}
 	if !sendmailRuns(ctx, prefix) {
 		missing = append(missing, "libwrap0")
+	}
+	if !plainIsThere() {
+		missing = append(missing, "libsasl2-modules")
 	}
 	if len(missing) > 0 {
 		if err := testdaemon.Install(ctx, logf, testdaemon.Installation{Packages: missing}); err != nil {

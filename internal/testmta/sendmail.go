@@ -29,6 +29,10 @@ type SendmailOptions struct {
 	// Aliases are lines for aliases(5), "name: a@rcpt.test, b@rcpt.test", for
 	// addresses name@Hostname.
 	Aliases []string
+	// Passwords by login, "alice@a.test" or "alice": for AUTH PLAIN and LOGIN, by the
+	// SASL library with a data base of its own. A login without @ has the Hostname as
+	// its realm.
+	Passwords map[string]string
 	// MC are further lines for the m4 configuration, before MAILER.
 	MC []string
 }

@@ -45,9 +45,11 @@ var sendmailMC = template.Must(template.New("mc").Parse("" +
 	"FEATURE(`nocanonify')\n" +
 	"DAEMON_OPTIONS(`Family=inet, Name=MTA, Addr=127.0.0.1, Port={{.Port}}')\n" +
 	"{{range .Filters}}INPUT_MAIL_FILTER(`{{.Name}}', `S={{.Socket}}{{.Flag}}, T=S:30s;R:30s;E:60s')\n{{end}}" +
+	"{{if .SASL}}TRUST_AUTH_MECH(`PLAIN LOGIN')\ndefine(`confAUTH_MECHANISMS', `PLAIN LOGIN')\n{{end}}" +
 	"{{range .MC}}{{.}}\n{{end}}" +
 	"MAILER(`local')\n" +
-	"MAILER(`smtp')\n"))
+	"MAILER(`smtp')\n" +
+	"{{if .SASL}}LOCAL_CONFIG\nESASL_CONF_PATH={{.SASL}}\n{{end}}"))
 
 // sendmailFilter is one INPUT_MAIL_FILTER.
 type sendmailFilter struct{ Name, Socket, Flag string }
@@ -90,7 +92,13 @@ func (s *Sendmail) configure(ctx context.Context, port int) error {
 	}
 	values := map[string]any{
 		"Hostname": s.options.Hostname, "Dir": s.dir, "Port": port, "SinkPort": sinkPort,
-		"Filters": filters, "MC": s.options.MC, "AliasFile": "",
+		"Filters": filters, "MC": s.options.MC, "AliasFile": "", "SASL": "",
+	}
+	if len(s.options.Passwords) > 0 {
+		values["SASL"] = s.saslDir()
+		if err := s.configureSASL(ctx); err != nil {
+			return err
+		}
 	}
 	if len(s.options.Aliases) > 0 {
 		values["AliasFile"] = s.file("aliases")

@@ -8,8 +8,10 @@
 // too. The package has an SMTP client (RFC 5321) that sends what it is told,
 // byte for byte, including what no client should send.
 //
-// It leaves out TLS, SMTP authentication (XCLIENT's LOGIN stands in for it) and
-// IPv6.
+// Beside them it runs, as privately, a Dovecot that knows the passwords for a Postfix,
+// and OpenDKIM, signing or verifying. XCLIENT's LOGIN can stand in for a login.
+//
+// It leaves out TLS beyond STARTTLS, ways to log in other than AUTH PLAIN, and IPv6.
 package testmta
 
 import (

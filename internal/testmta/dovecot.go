@@ -1,0 +1,94 @@
+package testmta
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/authkey/authkey/internal/testdaemon"
+)
+
+// EnsureDovecot installs Debian's dovecot-core where it is missing, without starting
+// it, and tells logf before. It returns testdaemon.ErrNotInstalled where it cannot, and
+// under systemd, which would start it at the next boot.
+func EnsureDovecot(ctx context.Context, logf testdaemon.Logf) error {
+	return testdaemon.Ensure(ctx, logf, "dovecot", testdaemon.Installation{Packages: []string{"dovecot-core"}, Service: true})
+}
+
+// A Dovecot is a running private Dovecot 2.3 which knows passwords, for the
+// smtpd_sasl_path of a Postfix, and serves no mail.
+type Dovecot struct {
+	*testdaemon.Daemon
+	socket string
+}
+
+// dovecotConf is the configuration of a Dovecot in the folder DIR.
+const dovecotConf = `base_dir = DIR/run
+state_dir = DIR/state
+instance_name = authkey-test
+log_path = /dev/stderr
+protocols =
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+auth_verbose = yes
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+passdb {
+  driver = passwd-file
+  args = scheme=PLAIN DIR/users
+}
+service auth {
+  unix_listener DIR/auth {
+    mode = 0660
+    user = postfix
+    group = postfix
+  }
+}
+`
+
+// StartDovecot starts a Dovecot with these passwords by login, and returns when it can
+// be asked. config are further lines of its configuration.
+func StartDovecot(ctx context.Context, passwords map[string]string, config ...string) (*Dovecot, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("start Dovecot: %w", ErrNotRoot)
+	}
+	var users strings.Builder
+	for login, password := range passwords {
+		fmt.Fprintf(&users, "%s:%s\n", login, password)
+	}
+	d := &Dovecot{}
+	var err error
+	d.Daemon, err = testdaemon.StartDaemon(ctx, "dovecot", func(dir string) ([]string, error) {
+		d.socket = filepath.Join(dir, "auth")
+		if err := os.Mkdir(filepath.Join(dir, "state"), 0o755); err != nil {
+			return nil, err
+		}
+		// Dovecot's own user reads it.
+		if err := os.WriteFile(filepath.Join(dir, "users"), []byte(users.String()), 0o644); err != nil {
+			return nil, err
+		}
+		conf := filepath.Join(dir, "dovecot.conf")
+		text := strings.ReplaceAll(dovecotConf, "DIR", dir) + strings.Join(config, "\n") + "\n"
+		return []string{"-F", "-c", conf}, os.WriteFile(conf, []byte(text), 0o644)
+	}, func() bool { return listens("unix", d.socket) })
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// AuthSocket is the path for smtpd_sasl_path.
+func (d *Dovecot) AuthSocket() string { return d.socket }
+
+func listens(network, address string) bool {
+	c, err := net.Dial(network, address)
+	return err == nil && c.Close() == nil
+}
