@@ -336,6 +336,9 @@ func (s *service) held(t *testing.T, listener string) {
 
 func sendmailSubmission(t *testing.T, a, b *site) *service {
 	s, cert, key, _ := newService(t, a)
+	accounts := passwords()
+	accounts[frank] = accounts["frank"]
+	delete(accounts, "frank")
 	routes := filepath.Join(a.w.Dir, "mailertable")
 	must(t, os.WriteFile(routes, []byte("b.test relay:[127.0.0.1]\n"), 0o644))
 	_, port, _ := strings.Cut(b.mta.SMTPAddr(), ":")
@@ -343,6 +346,7 @@ func sendmailSubmission(t *testing.T, a, b *site) *service {
 		"define(`RELAY_MAILER_ARGS', `TCP $h " + port + "')", // relay: is b.test's MTA, all else the sink
 		"FEATURE(`mailertable', `text -k0 -v1 " + routes + "')",
 		"define(`confAUTH_OPTIONS', `A p y')",
+		"define(`confAUTH_REALM', `a.test')", // of logins without one
 		"define(`confCACERT_PATH', `" + filepath.Dir(cert) + "')",
 		"define(`confCACERT', `" + cert + "')",
 		"define(`confSERVER_CERT', `" + cert + "')",
@@ -363,8 +367,16 @@ func sendmailSubmission(t *testing.T, a, b *site) *service {
 	}
 	s.mta = startMTA(t, func(t *testing.T, _ string) (testmta.MTA, error) {
 		return testmta.StartSendmail(t.Context(), testmta.SendmailOptions{
-			Prefix: sendmailPrefix, Hostname: "mx.a.test", Passwords: passwords(), MC: mc,
+			Prefix: sendmailPrefix, Hostname: "mx.a.test", Passwords: accounts, MC: mc,
 			Milters: []string{s.milters[0].Socket, s.milters[1].Socket}})
 	}, "")
+	// The milter sees what the user typed, not the account that it opens.
+	for _, sub := range []submission{
+		{"the account's full name", byLogin, frank, frank, frank, nil, "key-attached", frank, passed},
+		{"a full name that the map lacks", byMap, frank, frank, frank, nil, "sender-not-allowed", "", keyless},
+		{"a full name without its realm", byLogin, "alice", alice, alice, nil, "login-is-no-address", "", keyless},
+	} {
+		t.Run(sub.name, func(t *testing.T) { s.try(t, a.w, b, sub) })
+	}
 	return s
 }
