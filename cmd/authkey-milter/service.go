@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,6 +215,9 @@ func (d *service) reload() {
 func (d *service) put(loaded *config.Loaded) {
 	d.path, d.config = loaded.Path, loaded.Config
 	d.config.Policy.Rules = nil
+	// Reading thousands of rules and preferences takes many times the memory that they
+	// need afterwards. Left as holes in the heap it makes each message dearer.
+	debug.FreeOSMemory()
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
