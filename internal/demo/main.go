@@ -66,7 +66,7 @@ func run(ctx context.Context, w io.Writer, p programs, builtin bool) (err error)
 }
 
 // choose takes Postfix where it can, and installs it where it is missing.
-func choose(ctx context.Context, w io.Writer) (startFront, error) {
+func choose(ctx context.Context, w io.Writer) (startMTA, error) {
 	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	err := testmta.ErrNotRoot
 	if os.Geteuid() == 0 {
@@ -93,20 +93,20 @@ func inWorld(do func(*e2e.World) error) (err error) {
 }
 
 // receive is the first part: all that a milter may meet in mail from outside.
-func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startFront) (err error) {
+func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startMTA) (err error) {
 	scene, err := newScene(ctx, world, p.milter)
 	if err != nil {
 		return err
 	}
-	front, err := start(ctx, "rcpt.test", scene.milter.Socket)
+	mx, err := start(ctx, "rcpt.test", scene.milter.Socket)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, front.stop()) }()
+	defer func() { err = errors.Join(err, mx.stop()) }()
 
 	fmt.Fprintf(w, "1. MAIL FROM OUTSIDE\n\nDNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,\n%s at %s, everything in %s.\nIts policy is stricter than the default: fail is rejected, nokey marked, permerror quarantined, temperror deferred.\n%s\n",
-		world.DNS.Addr(), scene.asPort, scene.milter.Socket, front.name(), front.addr(), world.Dir, reservation(front))
-	rows, err := scene.play(ctx, front)
+		world.DNS.Addr(), scene.asPort, scene.milter.Socket, mx.name(), mx.addr(), world.Dir, reservation(mx))
+	rows, err := scene.play(ctx, mx)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, sta
 }
 
 // reservation says what the built-in front is not.
-func reservation(f front) string {
+func reservation(f mta) string {
 	if _, ok := f.(*builtin); !ok {
 		return ""
 	}
@@ -123,7 +123,7 @@ func reservation(f front) string {
 }
 
 // correspond is the second part: two domains that write to each other.
-func correspond(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startFront) (err error) {
+func correspond(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startMTA) (err error) {
 	story, err := openStory(ctx, world, p, start)
 	if err != nil {
 		return err

@@ -38,11 +38,11 @@ type office struct {
 	port   int
 	server *testdaemon.Process
 	milter *e2e.Milter
-	mta    front
+	mta    mta
 }
 
 // openOffice sets a domain up as its postmaster would, and publishes its record.
-func openOffice(ctx context.Context, w *e2e.World, p programs, start startFront, domain string, users ...string) (_ *office, err error) {
+func openOffice(ctx context.Context, w *e2e.World, p programs, start startMTA, domain string, users ...string) (_ *office, err error) {
 	o := &office{domain: domain, config: filepath.Join(w.Dir, domain, "server.yaml"), binary: p.server}
 	defer func() {
 		if err != nil {

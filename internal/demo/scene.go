@@ -157,10 +157,10 @@ type row struct {
 	faults                           []string
 }
 
-func (s *scene) play(ctx context.Context, front front) ([]row, error) {
+func (s *scene) play(ctx context.Context, mx mta) ([]row, error) {
 	var rows []row
 	for i, st := range s.steps() {
-		r, err := s.send(ctx, front, st, fmt.Sprintf("demo %d", i+1))
+		r, err := s.send(ctx, mx, st, fmt.Sprintf("demo %d", i+1))
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", st.what, err)
 		}
@@ -169,7 +169,7 @@ func (s *scene) play(ctx context.Context, front front) ([]row, error) {
 	return rows, nil
 }
 
-func (s *scene) send(ctx context.Context, front front, st step, subject string) (row, error) {
+func (s *scene) send(ctx context.Context, mx mta, st step, subject string) (row, error) {
 	r := row{step: st}
 	if st.before != nil {
 		if err := st.before(); err != nil {
@@ -188,7 +188,7 @@ func (s *scene) send(ctx context.Context, front front, st step, subject string) 
 		rcpts = []string{recipient}
 	}
 	logged := len(s.milter.Log())
-	found, err := front.deliver(ctx, newLetter(st.from, author, rcpts, subject, st.fields+keyField(key)))
+	found, err := mx.deliver(ctx, newLetter(st.from, author, rcpts, subject, st.fields+keyField(key)))
 	if err != nil {
 		return r, err
 	}

@@ -42,7 +42,7 @@ type story struct {
 }
 
 // openStory opens both offices and has the mail of each go out to the other.
-func openStory(ctx context.Context, w *e2e.World, p programs, start startFront) (_ *story, err error) {
+func openStory(ctx context.Context, w *e2e.World, p programs, start startMTA) (_ *story, err error) {
 	s := &story{world: w}
 	defer func() {
 		if err != nil {

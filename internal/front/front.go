@@ -23,6 +23,7 @@ import (
 type Message struct {
 	QueueID    string
 	Client     netip.Addr
+	Login      string // as whom the client logged in; "" if it did not
 	Sender     string // without angle brackets; "" is the null sender
 	Recipients []string
 	Header     []Field
@@ -168,6 +169,7 @@ func (f *Front) envelope(m Message) (recipients []string, stopped *gomilter.Acti
 	f.macros.Set(gomilter.MacroClientAddr, m.Client.String())
 	f.macros.Set(gomilter.MacroQueueId, m.QueueID)
 	f.macros.Set(gomilter.MacroMailAddr, m.Sender)
+	f.macros.Set(gomilter.MacroAuthAuthen, m.Login)
 	family := gomilter.FamilyInet
 	if m.Client.Is6() {
 		family = gomilter.FamilyInet6

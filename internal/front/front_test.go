@@ -26,15 +26,15 @@ type script struct {
 }
 
 // heard is what the milter was told.
-type heard struct{ client, sender, name, queueID string }
+type heard struct{ client, login, sender, name, queueID string }
 
 func (s *script) Connect(_, _ string, _ uint16, addr string, m gomilter.Modifier) (*gomilter.Response, error) {
 	s.client, s.name = addr, m.Get(gomilter.MacroMTAFQDN)
 	return gomilter.RespContinue, nil
 }
 
-func (s *script) MailFrom(from, _ string, _ gomilter.Modifier) (*gomilter.Response, error) {
-	s.sender = from
+func (s *script) MailFrom(from, _ string, m gomilter.Modifier) (*gomilter.Response, error) {
+	s.sender, s.login = from, m.Get(gomilter.MacroAuthAuthen)
 	return gomilter.RespContinue, nil
 }
 
@@ -175,13 +175,14 @@ func TestMilterHears(t *testing.T) {
 	f := dial(t, s)
 	first := message()
 	second := message()
+	first.Login = "a@sender.test"
 	second.QueueID, second.Sender, second.Client = "Q2", "", netip.MustParseAddr("2001:db8::1")
 	for _, tt := range []struct {
 		send Message
 		want heard
 	}{
-		{first, heard{"192.0.2.1", "a@sender.test", "mx.test", "Q1"}},
-		{second, heard{"2001:db8::1", "", "mx.test", "Q2"}},
+		{first, heard{"192.0.2.1", "a@sender.test", "a@sender.test", "mx.test", "Q1"}},
+		{second, heard{"2001:db8::1", "", "", "mx.test", "Q2"}},
 	} {
 		if _, err := f.Send(tt.send); err != nil {
 			t.Fatal(err)

@@ -35,14 +35,14 @@ func keyField(key string) string {
 	return "X-Auth-Key: " + key + "\r\n"
 }
 
-// A front takes mail by SMTP, or as if by SMTP, and has the milter look at it.
-type front interface {
+// An mta takes mail by SMTP, or as if by SMTP, and has the milter look at it.
+type mta interface {
 	name() string
 	addr() string
 	// deliver takes a message from outside and says what became of it.
 	deliver(ctx context.Context, l letter) (found, error)
-	// route sends what is for other domains to another front.
-	route(ctx context.Context, next front) error
+	// route sends what is for other domains to another MTA.
+	route(ctx context.Context, next mta) error
 	// submit takes a message from a user who is logged in, and says what became of
 	// it where it was routed to.
 	submit(ctx context.Context, login string, l letter) (found, error)
@@ -52,8 +52,8 @@ type front interface {
 	stop() error
 }
 
-// A startFront starts the front of a domain, which asks the milter at socket.
-type startFront func(ctx context.Context, domain, socket string) (front, error)
+// A startMTA starts the MTA of a domain, which asks the milter at socket.
+type startMTA func(ctx context.Context, domain, socket string) (mta, error)
 
 // What became of a message where there is no reply to tell.
 const (
@@ -73,14 +73,14 @@ type found struct {
 // submission is the name of the listener for users.
 const submission = "submission"
 
-// postfix is the front that mail really has.
+// postfix is what mail really meets.
 type postfix struct {
 	mta  *testmta.Postfix
-	next front
+	next mta
 }
 
 // startPostfix starts a Postfix with a listener for strangers and one for users.
-func startPostfix(ctx context.Context, domain, socket string) (front, error) {
+func startPostfix(ctx context.Context, domain, socket string) (mta, error) {
 	mta, err := testmta.StartPostfix(ctx, testmta.PostfixOptions{
 		Hostname: "mx." + domain, RecipientDomains: []string{domain}, Milters: []string{socket},
 		Main: map[string]string{"smtp_bind_address": "127.0.0.1"},
@@ -100,7 +100,7 @@ func (p *postfix) stop() error  { return p.mta.Stop() }
 
 func (p *postfix) delivered() ([]testmta.Message, error) { return p.mta.Deliveries() }
 
-func (p *postfix) route(ctx context.Context, next front) error {
+func (p *postfix) route(ctx context.Context, next mta) error {
 	host, port, _ := strings.Cut(next.addr(), ":")
 	p.next = next
 	return p.mta.Reload(ctx, map[string]string{"default_transport": "smtp", "relayhost": "[" + host + "]:" + port})
