@@ -12,7 +12,7 @@ import (
 // it answer. The rules about what may be dialled hold.
 func (v *Verifier) Ask(ctx context.Context, server wire.Server, q Query) Result {
 	switch {
-	case q.Address.IsZero():
+	case q.Address.IsZero(), q.Address.IsDomain():
 		return Result{Status: None, Reason: ReasonBadAddress}
 	case q.Key.Bad():
 		return Result{Status: Fail, Reason: ReasonBadKey}

@@ -4,7 +4,7 @@ package verifier
 // is false where the cache does not know the key to be valid, which says nothing
 // about it.
 func (v *Verifier) Cached(q Query) (r Result, ok bool) {
-	if q.Address.IsZero() || q.Key.IsZero() || q.Key.Bad() {
+	if q.Address.IsZero() || q.Address.IsDomain() || q.Key.IsZero() || q.Key.Bad() {
 		return Result{}, false
 	}
 	return v.cached(q, v.cache.digest(q.Address, q.Key))

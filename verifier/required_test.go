@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/authkey/authkey/internal/wire"
 )
 
 // requiringRecords remember that req.test says req=yes, for some time already.
@@ -23,6 +25,25 @@ func TestRequiredWhenTimeIsShort(t *testing.T) {
 	for _, key := range []string{"", "bad key", "good"} {
 		if r := v.Verify(context.Background(), query(t, "alice@req.test", key)); !r.Required {
 			t.Errorf("key %q: %s/%s, and not required", key, r.Status, r.Reason)
+		}
+	}
+}
+
+// TestDomainAlone: an address that is too long to have a key is asked about nowhere but
+// in DNS, whatever key the message has.
+func TestDomainAlone(t *testing.T) {
+	o := options("127.0.0.1:1")
+	o.Records = requiringRecords(0)
+	v := startVerifier(t, o)
+	address, err := wire.DomainAddress("x@req.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"", "bad key", "good"} {
+		q := Query{Address: address, Key: wire.Key{}.Join(key)}
+		check(t, v, q, Fail, ReasonRequired)
+		if _, ok := v.Cached(q); ok {
+			t.Errorf("key %q: cached", key)
 		}
 	}
 }

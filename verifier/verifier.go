@@ -172,6 +172,9 @@ func (v *Verifier) Verify(ctx context.Context, q Query) Result {
 	if q.Address.IsZero() {
 		return Result{Status: None, Reason: ReasonBadAddress}
 	}
+	if q.Address.IsDomain() {
+		q.Key = wire.Key{} // it can have none
+	}
 	if q.Key.IsZero() || q.Key.Bad() {
 		return v.verifyAbsent(ctx, q)
 	}

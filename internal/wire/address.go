@@ -67,6 +67,26 @@ func ParseAddress(mailbox string) (Address, error) {
 	return Address{encoded: local + "@" + domain, at: len(local)}, nil
 }
 
+// DomainAddress returns an address that stands for the domain of a mailbox alone: "@"
+// and the domain in canonical form, which is a pvalue of RFC 8601 too. It is for
+// mailboxes without a local part and for those that are too long for the protocol:
+// they can have no key, but their domain may require one.
+func DomainAddress(mailbox string) (Address, error) {
+	mailbox = DropSourceRoute(mailbox)
+	at := strings.LastIndexByte(mailbox, '@')
+	if at < 0 {
+		return Address{}, ErrNoDomain
+	}
+	domain, err := ParseDomain(mailbox[at+1:])
+	if err != nil {
+		return Address{}, err
+	}
+	return Address{encoded: "@" + domain}, nil
+}
+
+// IsDomain reports whether a stands for a domain alone (DomainAddress).
+func (a Address) IsDomain() bool { return a.encoded != "" && a.at == 0 }
+
 // DecodeAddress reads an address as it stands in a VERIFY line. It is as
 // liberal as ParseAddress about the form once the encoding is undone, so that a
 // client with a slightly different idea of what is canonical is still

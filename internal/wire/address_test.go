@@ -203,3 +203,27 @@ func TestAddressProperties(t *testing.T) {
 		t.Errorf("only %d of the mailboxes are addresses: the pieces test nothing", parsed)
 	}
 }
+
+func TestDomainAddress(t *testing.T) {
+	for _, tt := range []struct{ mailbox, want string }{
+		{"ceo+" + strings.Repeat("a", 5000) + "@Bank.TEST.", "@bank.test"},
+		{"@bank.test", "@bank.test"},
+		{`"a@b@bank.test`, "@bank.test"},
+		{"@r.test:x@bücher.test", "@xn--bcher-kva.test"},
+		{"x@[192.0.2.1]", ""},
+		{"x@bank..test", ""},
+		{"x@", ""},
+		{"x", ""},
+	} {
+		a, err := DomainAddress(tt.mailbox)
+		if a.String() != tt.want || (err != nil) != (tt.want == "") || a.IsDomain() != (tt.want != "") {
+			t.Errorf("DomainAddress(%.20q) = %q, %v; want %q", tt.mailbox, a, err, tt.want)
+		}
+		if err == nil && (a.Local() != "" || "@"+a.Domain() != tt.want) {
+			t.Errorf("%q: local part %q, domain %q", a, a.Local(), a.Domain())
+		}
+	}
+	if mustAddress(t, "alice@bank.test").IsDomain() {
+		t.Error("alice@bank.test is a domain alone")
+	}
+}
