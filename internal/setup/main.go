@@ -1,7 +1,7 @@
 // Command setup installs the real programs that `make test` runs against: Postfix,
-// unpacked Sendmail files, Dovecot without mailboxes, OpenDKIM, dnsmasq, unbound, and
-// a C compiler for the race detector. It says what it installs, starts no service,
-// and leaves a mail system of the machine alone.
+// unpacked Sendmail files, Dovecot, OpenDKIM, dnsmasq, unbound, libraries that read
+// From fields, and a C compiler for the race detector. It says what it installs, starts
+// no service, and leaves a mail system of the machine alone.
 package main
 
 import (
@@ -29,7 +29,7 @@ func run(ctx context.Context) error {
 	return errors.Join(
 		testmta.EnsurePostfix(ctx, say),
 		sendmail,
-		testmta.EnsureDovecot(ctx, say),
+		testmta.EnsureReaders(ctx, say),
 		testmta.EnsureOpenDKIM(ctx, say),
 		testdns.EnsureDnsmasq(ctx, say),
 		testdns.EnsureUnbound(ctx, say),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -16,6 +17,29 @@ import (
 // under systemd, which would start it at the next boot.
 func EnsureDovecot(ctx context.Context, logf testdaemon.Logf) error {
 	return testdaemon.Ensure(ctx, logf, "dovecot", testdaemon.Installation{Packages: []string{"dovecot-core"}, Service: true})
+}
+
+// EnsureReaders installs programs and libraries that read the header of messages, where
+// one is missing: Dovecot's IMAP server, Python, Email::Address::XS for Perl, nodemailer
+// for Node.js. It tells logf before, and starts nothing; errors as EnsureDovecot's.
+func EnsureReaders(ctx context.Context, logf testdaemon.Logf) error {
+	if err := EnsureDovecot(ctx, logf); err != nil {
+		return err
+	}
+	for _, file := range []string{"/usr/lib/dovecot/imap", "/usr/bin/python3", "/usr/share/nodejs/nodemailer/package.json", "/usr/bin/node"} {
+		if _, err := os.Stat(file); err != nil {
+			return installReaders(ctx, logf)
+		}
+	}
+	if err := exec.CommandContext(ctx, "/usr/bin/perl", "-MEmail::Address::XS", "-e1").Run(); err != nil {
+		return installReaders(ctx, logf)
+	}
+	return nil
+}
+
+func installReaders(ctx context.Context, logf testdaemon.Logf) error {
+	return testdaemon.Install(ctx, logf, testdaemon.Installation{
+		Packages: []string{"dovecot-imapd", "python3", "libemail-address-xs-perl", "nodejs", "node-nodemailer"}})
 }
 
 // A Dovecot is a running private Dovecot 2.3 which knows passwords, for the

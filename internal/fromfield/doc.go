@@ -1,0 +1,23 @@
+// Package fromfield reads the From fields of a message (RFC 5322 section 3.6.2) for
+// whoever has to know which addresses people will see in them.
+//
+// Programs that show mail do not agree about a malformed From field, and whoever
+// forges one chooses the form on which they disagree. So a [Reading] has two parts:
+//
+//   - Mailboxes: what the fields name, by a liberal reading of RFC 5322 with
+//     comments and blanks around every token, the obsolete forms, and the faults
+//     that honest programs make: commas, colons and brackets in a display name,
+//     raw 8-bit names, a missing ">", text after it.
+//   - Shown: further addresses that some program could show. They are found by
+//     looking at the text in several ways: comments kept or taken out, encoded words
+//     as they are or decoded, quotes and blanks kept or taken out, Unicode characters
+//     as they are, in compatibility form (NFKC), and as the ASCII characters that they
+//     resemble (UTS 39).
+//
+// Mailboxes decide; Shown is for finding out whether a domain that requires keys
+// stands in the field anywhere. Nothing here asks anybody, and the time to read a
+// field grows with its length only.
+//
+// It leaves out the From fields of attached messages, and ASCII characters that
+// resemble each other ("rn" and "m", "l" and "1").
+package fromfield

@@ -1,0 +1,197 @@
+package fromfield
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// outline writes a Reading in one line: mailboxes, "|", what else is shown.
+func outline(r Reading) string {
+	if r.Excess {
+		return "excess"
+	}
+	var parts []string
+	for _, m := range r.Mailboxes {
+		if m.Address.IsZero() {
+			parts = append(parts, m.Local+"@[]")
+			continue
+		}
+		parts = append(parts, m.Address.String())
+	}
+	if r.Unreadable {
+		parts = append(parts, "unreadable")
+	}
+	if len(r.Shown) > 0 {
+		parts = append(parts, "|")
+	}
+	for _, a := range r.Shown {
+		parts = append(parts, a.String())
+	}
+	return strings.Join(parts, " ")
+}
+
+func read(values ...string) Reading {
+	var f Fields
+	for _, v := range values {
+		f.Add(v)
+	}
+	return f.Read()
+}
+
+func TestRead(t *testing.T) {
+	for _, tt := range []struct{ name, field, want string }{
+		// Everyday mail.
+		{"an address", "alice@ok.test", "alice@ok.test"},
+		{"with a name", "Alice Adams <alice@ok.test>", "alice@ok.test"},
+		{"with a quoted name", `"Adams, Alice" <alice@ok.test>`, "alice@ok.test"},
+		{"with a comment", "alice@ok.test (Alice Adams)", "alice@ok.test"},
+		{"its own address for a name", "alice@ok.test <alice@ok.test>", "alice@ok.test"},
+		{"the same, quoted", `"alice@ok.test" <Alice@OK.test>`, "Alice@ok.test | alice@ok.test"},
+		{"a comma", "Doe, Alice <alice@ok.test>", "alice@ok.test"},
+		{"brackets", "[ACME] Support <help@ok.test>", "help@ok.test"},
+		{"a colon", "ACME: Support <help@ok.test>", "help@ok.test"},
+		{"a semicolon", "ACME; Support <help@ok.test>", "help@ok.test"},
+		{"a stray semicolon", "Alice <alice@ok.test>;", "alice@ok.test"},
+		{"dots and dashes", "A. B. Adams - Sales <alice@ok.test>", "alice@ok.test"},
+		{"Latin-1", "Andr\xe9 M\xfcller <andre@ok.test>", "andre@ok.test"},
+		{"UTF-8", "André Müller <andre@ok.test>", "andre@ok.test"},
+		{"ISO-2022-JP", "\x1b$B;3ED<@\"(B\x1b(B <yamada@ok.test>", "yamada@ok.test"},
+		{"encoded words", "=?utf-8?q?Andr=C3=A9?= =?utf-8?b?TcO8bGxlcg==?= <andre@ok.test>", "andre@ok.test"},
+		{"specials in encoded words", "=?utf-8?q?Doe,_(Al<ice?= <alice@ok.test>", "alice@ok.test"},
+		{"blanks in an encoded word", "=?utf-8?q?Alice Adams?= <alice@ok.test>", "alice@ok.test"},
+		{"blank before >", "Alice <alice@ok.test >", "alice@ok.test"},
+		{"dot after the domain", "Alice <alice@ok.test.>", "alice@ok.test"},
+		{"text after >", "Alice <alice@ok.test> Adams", "alice@ok.test"},
+		{"no >", "Alice <alice@ok.test", "alice@ok.test"},
+		{"comment first", "(Sales) Alice <alice@ok.test>", "alice@ok.test"},
+		{"a parenthesis that never closes", "Alice (Sales <alice@ok.test>", "alice@ok.test"},
+		{"a quote that never closes", `Alice "Al <alice@ok.test>`, "alice@ok.test"},
+		{"an apostrophe", "O'Brien <ob@ok.test>", "ob@ok.test"},
+		{"at a company", "Alice @ Acme, Inc. <alice@ok.test>", "alice@ok.test"},
+		{"folded", "Alice\r\n <alice@ok.test>", "alice@ok.test"},
+		{"several", "alice@ok.test, Bob <bob@b.test>", "bob@b.test alice@ok.test"},
+		{"a group", "Us: alice@ok.test (me), Bob <bob@b.test>;", "bob@b.test alice@ok.test"},
+		{"an empty group", "undisclosed-recipients:;", ""},
+		{"a local user", "root", ""},
+		{"a local user at a host", "root@localhost", "root@localhost"},
+		{"a literal", "x@[192.0.2.1]", "x@[]"},
+		{"another address in a quoted name", `"ceo@bank.test" <alice@ok.test>`, "alice@ok.test | ceo@bank.test"},
+		{"quoted local part", `"alice adams"@ok.test`, `"alice%20adams"@ok.test`},
+		{"an international domain", "Jürg <jürg@müller.test>", "j%C3%BCrg@xn--mller-kva.test"},
+
+		// Forms on which programs disagree.
+		{"a comment inside", "boss(hi)@bank.test", "boss@bank.test"},
+		{"blanks around @", "Boss <boss @ bank.test>", "boss@bank.test"},
+		{"addresses before", "a@n.test b@n.test <boss@bank.test>", "boss@bank.test | a@n.test b@n.test a@n.testb n.testb@n.test"},
+		{"one encoded word", "=?utf-8?q?Boss_=3Cboss=40bank.test=3E?=", "boss@bank.test"},
+		{"an encoded word in the name", "=?utf-8?q?boss=40bank.test?= <x@evil.test>", "x@evil.test | boss@bank.test"},
+		{"base64", "=?utf-8?b?Ym9zc0BiYW5rLnRlc3Q=?= <x@evil.test>", "x@evil.test | boss@bank.test"},
+		{"UTF-7", "=?utf-7?q?boss+AEA-bank.test?= <x@evil.test>", "x@evil.test | boss@bank.test"},
+		{"EBCDIC", "=?cp037?b?gpaionyCgZWSS6OFoqM=?= <x@evil.test>", "x@evil.test | boss@bank.test"},
+		{"no-break space", "<ceo@bank.test\u00a0>", "ceo@bank.test"},
+		{"zero width", "<ceo@ba\u200bnk.test>", "ceo@bank.test"},
+		{"full width", "ceo＠bank．test <x@evil.test>", "x@evil.test | ceo@bank.test"},
+		{"an encoded word in the domain", "boss@=?utf-8?q?bank?=.test", "boss@bank.test"},
+		{"a quoted domain", `boss@"bank.test"`, "boss@bank.test"},
+		{"a backslash in the domain", `boss@bank\.test`, "boss@bank.test"},
+		{"pieces of a quoted local part", `"bo"."ss"@bank.test`, "bo.ss@bank.test"},
+		{"behind a route", "<@relay.test,@x.test:boss@bank.test>", "boss@bank.test | @relay.test @x.test"},
+		{"two @", "boss@bank.test@evil.test", "bank.test@evil.test | boss@bank.test"},
+		{"blanks in the domain", "boss@ba nk.test", "boss@ba | boss@bank.test"},
+		{"a backslash before @", `boss\@bank.test`, "boss@bank.test"},
+		{"a backslash at the end", `<boss@bank.test\>`, "boss@bank.test"},
+		{"all in quotes", `"boss@bank.test"`, "boss@bank.test"},
+		{"a bracket after it", "boss@bank.test] Boss", "boss@bank.test"},
+		{"an address in what looks like an encoded word", "=?utf-8?q?a <boss@bank.test>?= <x@evil.test>", "boss@bank.test x@evil.test"},
+		{"a comment in a comment", "x@evil.test (boss@(hi)bank.test)", "x@evil.test | boss@bank.test"},
+		{"Cyrillic", "b\u043ess@b\u0430nk.test", "b%D0%BEss@xn--bnk-6cd.test | boss@bank.test"},
+		{"written backwards", "\u202etset.knab@ssob\u202c <x@evil.test>", "x@evil.test | boss@bank.test"},
+		{"percent", "boss%bank.test", "| boss@bank.test"},
+		{"bang", "bank.test!boss", "| boss@bank.test"},
+		{"no local part", "<@bank.test>", "@bank.test"},
+		{"too long", "<ceo+" + strings.Repeat("a", 1100) + "@bank.test>", "@bank.test"},
+		{"a longer domain", "boss@bank.test.evil.test", "boss@bank.test.evil.test"},
+		{"nothing", "", ""},
+		{"a domain that is none", "alice@ok..test", "unreadable"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, strings.TrimSpace(outline(read(tt.field)))); diff != "" {
+				t.Errorf("%q (-want +got):\n%s", tt.field, diff)
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	many := func(n int, format string) string {
+		var parts []string
+		for i := range n {
+			parts = append(parts, fmt.Sprintf(format, i))
+		}
+		return strings.Join(parts, ", ")
+	}
+	for _, tt := range []struct {
+		name   string
+		fields []string
+		excess bool
+	}{
+		{"as many fields", strings.Split(many(MaxFields, "a%d@ok.test"), ", "), false},
+		{"more fields", strings.Split(many(MaxFields+1, "a%d@ok.test"), ", "), true},
+		{"as many octets", []string{"<" + strings.Repeat(" ", MaxOctets-len("<a@ok.test>")) + "a@ok.test>"}, false},
+		{"more octets", []string{"<" + strings.Repeat(" ", MaxOctets-len("<a@ok.test>")) + " a@ok.test>"}, true},
+		{"more octets in several", []string{strings.Repeat(" ", MaxOctets/2), strings.Repeat(" ", MaxOctets/2), "a@ok.test"}, true},
+		{"as many words", []string{"(x) " + strings.Repeat("a ", MaxTokens-7) + "<a@ok.test>"}, false},
+		{"more words", []string{"(x) " + strings.Repeat("a ", MaxTokens-6) + "<a@ok.test>"}, true},
+		{"as many mailboxes", []string{many(MaxMailboxes, "a%d@ok.test")}, false},
+		{"more mailboxes", []string{many(MaxMailboxes+1, "a%d@ok.test")}, true},
+		{"as many domains shown", []string{strings.ReplaceAll(many(MaxDomains/2, "a@ok%d.test"), ",", "") + " <a@ok.test>"}, false},
+		{"more domains shown", []string{strings.ReplaceAll(many(MaxDomains+1, "a@ok%d.test"), ",", "") + " <a@ok.test>"}, true},
+		{"more addresses shown", []string{strings.ReplaceAll(many(MaxShown+1, "a%d@ok1.test"), ",", "") + " <a@ok.test>"}, true},
+		{"the same again and again", []string{strings.Repeat("a@ok.test ", 300) + " <a@ok.test>"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := read(tt.fields...); got.Excess != tt.excess {
+				t.Errorf("excess %v, want %v: %s", got.Excess, tt.excess, outline(got))
+			}
+		})
+	}
+}
+
+// An everydayValue is a value of a From field as honest mail has it.
+type everydayValue struct{ field, address, shown string }
+
+// everydayValues reads testdata/everyday.txt: a Go string, the mailbox that it names,
+// and what else is shown, between tabs.
+func everydayValues(t *testing.T) (values []everydayValue) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/everyday.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		parts := append(strings.Split(strings.TrimSuffix(line, "\n"), "\t"), "", "")
+		field, err := strconv.Unquote(parts[0])
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		values = append(values, everydayValue{field, parts[1], parts[2]})
+	}
+	return values
+}
+
+func TestEveryday(t *testing.T) {
+	for _, v := range everydayValues(t) {
+		want := v.address
+		if v.shown != "" {
+			want += " | " + v.shown
+		}
+		if got := outline(read(v.field)); got != want {
+			t.Errorf("%q: %s, want %s", v.field, got, want)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package fromfield
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/wire"
+)
+
+// newMailbox reads an addr-spec without comments and blanks. ok is false where its
+// domain can be no domain.
+func newMailbox(text string) (m Mailbox, ok bool) {
+	local, domain, _ := cutLast(text, '@')
+	local = withoutThin(local)
+	text = local + "@" + domain
+	a, err := wire.ParseAddress(text)
+	switch {
+	case err == nil:
+		return Mailbox{a.Local(), a}, true
+	case errors.Is(err, wire.ErrDomainLiteral):
+		return Mailbox{Local: local}, true
+	}
+	// Programs drop what cannot be seen, and backslashes.
+	domain = visible(strings.ReplaceAll(domain, `\`, ""))
+	local = strings.TrimSuffix(local, `\`)
+	if i := strings.IndexAny(domain, `"[]()`); i >= 0 {
+		domain = domain[:i] // where many of them stop reading
+	}
+	if a, err = wire.ParseAddress(local + "@" + domain); err == nil {
+		return Mailbox{a.Local(), a}, true
+	}
+	if a, err = wire.DomainAddress(local + "@" + domain); err == nil {
+		return Mailbox{local, a}, true
+	}
+	return Mailbox{}, false
+}
+
+// withoutThin returns a local part without what has no width: nobody sees the
+// difference.
+func withoutThin(local string) string {
+	if !hasHigh(local) {
+		return local
+	}
+	return dropRunes(local, func(r rune) bool { return r != utf8.RuneError && isThin(r) })
+}
+
+// visible returns s in compatibility form, without blanks and what has no width.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if isBlank(r) || isThin(r) {
+			return -1
+		}
+		return r
+	}, norm.NFKC.String(s))
+}
+
+// isBlank reports whether r shows as a blank.
+func isBlank(r rune) bool {
+	return r == ' ' || r == '\t' || unicode.Is(unicode.Zs, r) || r == '\u2800' || r == '\u3164' || r == '\u115f' || r == '\u1160' || r == '\uffa0'
+}
+
+// isThin reports whether r does not show at all: control and format characters,
+// variation selectors, the other default-ignorable ones, and octets that are no UTF-8.
+func isThin(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) ||
+		r == unicode.ReplacementChar
+}
