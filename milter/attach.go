@@ -23,8 +23,9 @@ type OwnMail struct {
 	Client     netip.Addr // zero where there is none
 	Sender     string     // MAIL FROM as received
 	From       []wire.Address
-	FromKnown  bool     // From is what the From field says; false where it cannot be read
-	Recipients []string // as RCPT TO gave them
+	FromKnown  bool           // From is what the From fields say; false where they cannot be read
+	FromShown  []wire.Address // further addresses that some program could show for them
+	Recipients []string       // as RCPT TO gave them
 }
 
 // An Attachment is the answer.
@@ -42,12 +43,13 @@ func (m *message) attach() Attachment {
 		return Attachment{}
 	}
 	mail := OwnMail{Login: m.origin.login, Client: m.origin.client, Sender: m.sender}
-	addresses, ok := fromAddresses(m.from)
-	for _, a := range addresses {
-		ok = ok && a.err == nil
-		mail.From = append(mail.From, a.address)
+	reading := m.readFrom()
+	mail.FromKnown = len(reading.Mailboxes) > 0 && !reading.Unreadable
+	for _, box := range reading.Mailboxes {
+		mail.From = append(mail.From, box.Address)
+		mail.FromKnown = mail.FromKnown && !box.Address.IsZero() && !box.Address.IsDomain()
 	}
-	mail.FromKnown = ok
+	mail.FromShown = reading.Shown
 	for _, r := range m.recipients {
 		mail.Recipients = append(mail.Recipients, r.Address)
 	}

@@ -147,8 +147,7 @@ func (m *message) known() (r results, ok bool) {
 	if m.engine.Settings.From == FromOff {
 		return r, true
 	}
-	addresses, ok := m.fromAddresses()
-	if !ok || slices.ContainsFunc(addresses, func(a fromAddress) bool { return a.err != nil || a.address != m.address }) {
+	if !m.isFromSender() {
 		return r, false
 	}
 	r.from = m.checkFrom(context.Background(), r.envelope) // asks nobody, then

@@ -2,12 +2,10 @@ package milter
 
 import (
 	"context"
-	"io"
-	"mime"
-	"net/mail"
 	"slices"
-	"strings"
+	"sync"
 
+	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -23,17 +21,11 @@ const (
 	FromEnforce                  // and the policy acts on it
 )
 
-// Limits of what is read of From fields.
-const (
-	maxFromFields    = 4
-	maxFromAddresses = 4
-	maxFromField     = 16 << 10
-)
-
 // Reasons of a From result that no verification gives.
 const (
-	reasonBadFrom verifier.Reason = "bad-from" // no From field, or one that cannot be read
-	reasonTrusted verifier.Reason = "trusted"  // from.trusted
+	reasonBadFrom   verifier.Reason = "bad-from"   // permerror: no From field, or no address in it
+	reasonFromLimit verifier.Reason = "from-limit" // fail: more octets, fields or addresses than honest mail has
+	reasonTrusted   verifier.Reason = "trusted"    // skipped: from.trusted
 )
 
 // Trust says for whose mail the From field is not checked: mailing lists and
@@ -55,87 +47,161 @@ type fromResult struct {
 	address wire.Address
 }
 
-// checkFrom finds the result of the From field (docs/design.md, "The From people
-// see"). Of several addresses the worst counts.
+// An author is what the From fields say: as they came, and as they are read, which is
+// done when somebody wants to know.
+type author struct {
+	fields  fromfield.Fields
+	reading *fromfield.Reading
+}
+
+// readFrom reads the message's From fields, once.
+func (m *message) readFrom() *fromfield.Reading {
+	if m.author.reading == nil {
+		r := m.fromSender()
+		if r == nil {
+			r = new(fromfield.Reading)
+			*r = m.author.fields.Read()
+		}
+		m.author.reading = r
+	}
+	return m.author.reading
+}
+
+// fromSender is the reading of a sole From field that names the envelope sender, to the
+// letter and in the form of nearly all mail; otherwise nil. That address has been
+// parsed.
+func (m *message) fromSender() *fromfield.Reading {
+	field, ok := m.author.fields.Sole()
+	if !ok || m.addrErr != nil {
+		return nil
+	}
+	if address, ok := fromfield.Plain(field); !ok || address != m.sender {
+		return nil
+	}
+	return &fromfield.Reading{Mailboxes: []fromfield.Mailbox{{Local: m.address.Local(), Address: m.address}}}
+}
+
+// isFromSender reports whether the From fields name the envelope sender and nobody
+// else, so that its result is theirs.
+func (m *message) isFromSender() bool {
+	r := m.readFrom()
+	return !r.Excess && !r.Unreadable && len(r.Shown) == 0 && len(r.Mailboxes) == 1 &&
+		m.addrErr == nil && r.Mailboxes[0].Address == m.address
+}
+
+// checkFrom finds the result of the From fields (docs/protocol.md section 5.3). Of
+// several addresses the worst counts.
 func (m *message) checkFrom(ctx context.Context, envelope verifier.Result) fromResult {
 	if m.engine.Settings.Trust.covers(m, envelope) {
 		return fromResult{Result: verifier.Result{Status: verifier.Skipped, Reason: reasonTrusted}}
 	}
-	addresses, ok := m.fromAddresses()
-	if !ok {
-		return m.checkBadFrom(ctx)
+	if m.isFromSender() {
+		return fromResult{envelope, m.address}
+	}
+	reading := m.readFrom()
+	switch {
+	case reading.Excess:
+		return fromResult{Result: verifier.Result{Status: verifier.Fail, Reason: reasonFromLimit}}
+	case len(reading.Mailboxes)+len(reading.Shown) == 0:
+		return fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
 	}
 	var worst fromResult
-	for i, a := range addresses {
-		got := m.checkFromAddress(ctx, envelope, a)
-		if i == 0 || badness(got.Status) > badness(worst.Status) {
+	if reading.Unreadable || len(reading.Mailboxes) == 0 {
+		worst.Result = verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}
+	}
+	for i, got := range m.checkAddresses(ctx, envelope, reading) {
+		switch {
+		case i >= len(reading.Mailboxes) && !got.Required:
+			// Of what is only shown, domains that require keys count, and no others.
+		case worst.Status == "" || badness(got.Status) > badness(worst.Status):
 			worst = got
 		}
 	}
 	return worst
 }
 
-// checkBadFrom finds the result of From fields that cannot be read, or name too
-// many. Programs which show mail read them all the same, so that whatever looks
-// like an address counts where that makes it worse: otherwise a blank in the wrong
-// place would be the way round req=yes. The key is shown to nobody for it.
-func (m *message) checkBadFrom(ctx context.Context) fromResult {
-	worst := fromResult{Result: verifier.Result{Status: verifier.PermError, Reason: reasonBadFrom}}
-	for _, a := range addressesIn(m.from) {
-		if m.addrErr == nil && a == m.address {
-			continue // verified as such
-		}
-		got := fromResult{m.engine.Verifier.Verify(ctx, verifier.Query{Address: a}), a}
-		if badness(got.Status) > badness(worst.Status) {
-			worst = got
-		}
-	}
-	return worst
-}
-
-// addressesIn returns the first things in fields that look like addresses.
-func addressesIn(fields []string) (found []wire.Address) {
-	for _, field := range fields[:min(len(fields), maxFromFields)] {
-		words := strings.FieldsFunc(field[:min(len(field), maxFromField)], func(r rune) bool {
-			return r <= ' ' || r == 0x7F || strings.ContainsRune(`<>()[]:;,"\`, r)
+// checkAddresses finds the results of all addresses of the From fields, first those of
+// the mailboxes. They are asked about side by side: a domain whose name servers are
+// slow must not use up the time in which the next one could be asked about.
+func (m *message) checkAddresses(ctx context.Context, envelope verifier.Result, reading *fromfield.Reading) []fromResult {
+	var (
+		n       = len(reading.Mailboxes)
+		results = make([]fromResult, n+len(reading.Shown))
+		several = slices.ContainsFunc(reading.Mailboxes, func(b fromfield.Mailbox) bool {
+			return b.Address.Domain() != reading.Mailboxes[0].Address.Domain()
 		})
-		for _, word := range words {
-			if len(found) == maxFromAddresses {
-				return found
-			}
-			if !strings.Contains(word, "@") {
-				continue
-			}
-			if a, err := wire.ParseAddress(word); err == nil && !slices.Contains(found, a) {
-				found = append(found, a)
-			}
+		all    sync.WaitGroup
+		panics = make([]any, len(results))
+	)
+	for i := range results {
+		check := func() { results[i] = m.checkShown(ctx, reading.Shown[i-n]) }
+		if i < n {
+			check = func() { results[i] = m.checkMailbox(ctx, envelope, reading.Mailboxes[i], several) }
+		}
+		if len(results) == 1 {
+			check()
+			break
+		}
+		all.Go(func() {
+			defer func() { panics[i] = recover() }()
+			check()
+		})
+	}
+	all.Wait()
+	for _, p := range panics {
+		if p != nil {
+			panic(p) // where the session recovers
 		}
 	}
-	return found
+	return results
 }
 
-func (m *message) checkFromAddress(ctx context.Context, envelope verifier.Result, a fromAddress) fromResult {
-	result := func(r verifier.Result) fromResult { return fromResult{r, a.address} }
+// checkMailbox finds the result of one mailbox. several: the mailboxes are of more
+// than one domain, so that nobody can say whose a key is.
+func (m *message) checkMailbox(ctx context.Context, envelope verifier.Result, box fromfield.Mailbox, several bool) fromResult {
+	a := box.Address
 	null := m.sender == ""
-	switch {
-	case null && a.isDaemon():
-		return result(verifier.Result{Status: verifier.Skipped, Reason: verifier.ReasonNullSender})
-	case a.err != nil:
-		return result(verifier.Unaddressable(a.err))
-	case m.addrErr == nil && a.address == m.address:
-		return result(envelope)
-	case m.key.IsZero():
-		return result(m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address}))
-	case envelope.Status == verifier.None, null:
-		return result(m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address, Key: m.key}))
+	ask := func(key wire.Key) fromResult {
+		return fromResult{m.engine.Verifier.Verify(ctx, verifier.Query{Address: a, Key: key}), a}
 	}
-	// The key is the envelope sender's. Asking A's server about it would show a live
-	// key to whoever wrote A into the field.
-	r := m.engine.Verifier.Verify(ctx, verifier.Query{Address: a.address})
+	switch {
+	case null && box.IsDaemon():
+		return fromResult{verifier.Result{Status: verifier.Skipped, Reason: verifier.ReasonNullSender}, a}
+	case a.IsZero():
+		return fromResult{verifier.Unaddressable(wire.ErrDomainLiteral), a}
+	case m.addrErr == nil && a == m.address:
+		return fromResult{envelope, a}
+	case m.key.IsZero(), m.addrErr == nil && a.Domain() == m.address.Domain():
+		// The server of the envelope sender's domain sees the key anyway, and knows
+		// which spellings are one mailbox.
+		return ask(m.key)
+	case !several && (envelope.Status == verifier.None || null):
+		return ask(m.key)
+	}
+	// The key is the envelope sender's, or nobody can say whose. Asking A's server about
+	// it would show a live key to whoever wrote A into the field.
+	r := ask(wire.Key{})
 	if r.Status == verifier.NoKey || r.Status == verifier.Fail {
 		r.Reason = verifier.ReasonKeyIsEnvelopes
+		if several {
+			r.Reason = verifier.ReasonKeyIsAmbiguous
+		}
 	}
-	return result(r)
+	return r
+}
+
+// checkShown finds the result of an address that is no mailbox of the fields, but that
+// some program could show. The key is shown to nobody for it but to the server of the
+// envelope sender's domain.
+func (m *message) checkShown(ctx context.Context, a wire.Address) fromResult {
+	q := verifier.Query{Address: a}
+	if m.addrErr == nil && a.Domain() == m.address.Domain() {
+		if a == m.address {
+			return fromResult{} // verified as the envelope sender
+		}
+		q.Key = m.key
+	}
+	return fromResult{m.engine.Verifier.Verify(ctx, q), a}
 }
 
 // badness orders results for fields with several addresses.
@@ -156,134 +222,3 @@ func badness(s verifier.Status) int {
 	}
 	return 6
 }
-
-// A fromAddress is one mailbox of a From field.
-type fromAddress struct {
-	local   string
-	address wire.Address
-	err     error // of wire.ParseAddress
-}
-
-// isDaemon reports whether a mail system writes under this name.
-func (a fromAddress) isDaemon() bool {
-	return strings.EqualFold(a.local, "mailer-daemon") || strings.EqualFold(a.local, "postmaster")
-}
-
-// fromAddresses reads the mailboxes of the message's From fields, once.
-func (m *message) fromAddresses() (addresses []fromAddress, ok bool) {
-	a := &m.author
-	if !a.read {
-		if m.isFromSender() {
-			local, _ := cutAddress(m.sender)
-			a.addresses, a.ok = []fromAddress{{local, m.address, m.addrErr}}, true
-		} else {
-			a.addresses, a.ok = fromAddresses(m.from)
-		}
-		a.read = true
-	}
-	return a.addresses, a.ok
-}
-
-// isFromSender reports whether From names the envelope sender, to the letter and in
-// the form of nearly all mail. That one has been parsed.
-func (m *message) isFromSender() bool {
-	if len(m.from) != 1 || len(m.from[0]) > maxFromField {
-		return false
-	}
-	address, ok := plainMailbox(m.from[0])
-	return ok && address == m.sender
-}
-
-// An author is what the From fields say, once they have been read.
-type author struct {
-	read      bool
-	addresses []fromAddress
-	ok        bool
-}
-
-// fromAddresses reads the mailboxes of all From fields. ok is false where there
-// are none, too many, or something that cannot be read.
-func fromAddresses(fields []string) (addresses []fromAddress, ok bool) {
-	if len(fields) == 0 || len(fields) > maxFromFields {
-		return nil, false
-	}
-	for _, field := range fields {
-		if len(field) > maxFromField {
-			return nil, false
-		}
-		if address, ok := plainMailbox(field); ok {
-			local, _ := cutAddress(address)
-			addresses = append(addresses, newFromAddress(local, address))
-			continue
-		}
-		parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
-		list, err := parser.ParseList(withoutBreaks.Replace(field))
-		if err != nil || len(list) == 0 || len(list) > maxFromAddresses {
-			return nil, false
-		}
-		for _, entry := range list {
-			local, domain := cutAddress(entry.Address)
-			// net/mail has taken the quotes off.
-			addresses = append(addresses, newFromAddress(local, quoteLocal(local)+domain))
-		}
-	}
-	return addresses, len(addresses) <= maxFromAddresses
-}
-
-func newFromAddress(local, mailbox string) fromAddress {
-	a := fromAddress{local: local}
-	a.address, a.err = wire.ParseAddress(mailbox)
-	return a
-}
-
-// cutAddress splits an address before its last "@".
-func cutAddress(s string) (local, domain string) {
-	at := strings.LastIndexByte(s, '@')
-	return s[:at], s[at:]
-}
-
-// plainMailbox reads a field that holds one mailbox in the form of nearly all mail,
-// words of letters and digits and an address in angle brackets, or an address
-// alone; for anything else ok is false, and a parser that knows all forms is asked.
-func plainMailbox(field string) (address string, ok bool) {
-	address = strings.Trim(field, " ")
-	if phrase, rest, found := strings.Cut(address, "<"); found {
-		for i := 0; i < len(phrase); i++ {
-			if c := phrase[i]; c != ' ' && c != '-' && !isAlnum(c) {
-				return "", false
-			}
-		}
-		address, ok = strings.CutSuffix(rest, ">")
-		if !ok {
-			return "", false
-		}
-	}
-	at := -1
-	for i := 0; i < len(address); i++ {
-		switch c := address[i]; {
-		case isAlnum(c), strings.IndexByte("-_+=", c) >= 0:
-		case c == '.' && i > 0 && i < len(address)-1 && address[i-1] != '.' && address[i-1] != '@' && address[i+1] != '@':
-		case c == '@' && at < 0 && i > 0 && i < len(address)-1:
-			at = i
-		default:
-			return "", false
-		}
-	}
-	return address, at > 0
-}
-
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
-
-// anyCharset lets display names be in any charset: nobody reads them here.
-func anyCharset(_ string, in io.Reader) (io.Reader, error) { return in, nil }
-
-func quoteLocal(local string) string {
-	return `"` + escapeQuoted.Replace(local) + `"`
-}
-
-var (
-	withoutBreaks = strings.NewReplacer("\r", "", "\n", "")
-	escapeQuoted  = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-)

@@ -28,6 +28,7 @@ func (s *session) logMessage(msg *message, out outcome) {
 		slog.Bool("cached", out.envelope.Cached))
 	if msg.engine.Settings.From != FromOff && out.from.Status != "" {
 		attrs = append(attrs, slog.String("from_result", string(out.from.Status)))
+		attrs = appendFrom(attrs, msg, out.from)
 	}
 	attrs = append(attrs, slog.String("action", action))
 	if out.own.IsZero() {
@@ -56,6 +57,21 @@ func (s *session) logMessage(msg *message, out outcome) {
 			s.srv.log.Error(failure.what, "qid", cut(msg.queueID, maxLogValue), "error", cut(failure.err.Error(), maxLogValue))
 		}
 	}
+}
+
+// appendFrom says why the From field has its result, and for which address, where that
+// is not the envelope sender's.
+func appendFrom(attrs []slog.Attr, msg *message, from fromResult) []slog.Attr {
+	if from.address == msg.address {
+		return attrs
+	}
+	if from.Reason != "" {
+		attrs = append(attrs, slog.String("from_reason", string(from.Reason)))
+	}
+	if !from.address.IsZero() {
+		attrs = append(attrs, slog.String("header_from", cut(from.address.String(), maxLogValue)))
+	}
+	return attrs
 }
 
 // ownReply is action= and reason= of a message about which the policy had nothing

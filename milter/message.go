@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -49,9 +50,8 @@ type message struct {
 	profile    policy.Profile
 
 	key       wire.Key
-	from      []string // values of From fields, at most maxFromFields and one
-	author    author   // what they say
-	authRes   []int    // indexes, among the fields of that name, of those which claim our method
+	author    author // what the From fields say
+	authRes   []int  // indexes, among the fields of that name, of those which claim our method
 	counts    fieldCounts
 	kept      []byte // the header, for DSNs and notices; see keepField
 	truncated bool   // there was more header than is kept
@@ -67,6 +67,10 @@ func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) 
 	m := &message{engine: engine, began: now, arrived: now, origin: o, client: client, mta: mta, sender: sender, mailArgs: mailArgs}
 	m.class = engine.Settings.classify(o)
 	m.address, m.addrErr = wire.ParseAddress(sender)
+	if errors.Is(m.addrErr, wire.ErrAddressSize) {
+		// It can have no key, but its domain may require one.
+		m.address, m.addrErr = wire.DomainAddress(sender)
+	}
 	m.authIDs = engine.authIDs
 	m.authID = m.authIDs[0]
 	if engine.Settings.AuthservID == "" && mta != "" {
@@ -141,8 +145,8 @@ func (m *message) addField(name, value string) {
 	case isField(name, quarantineField):
 		m.counts.quarantine++
 	case isField(name, fromField):
-		if m.needsFrom() && len(m.from) <= maxFromFields {
-			m.from = append(m.from, value)
+		if m.needsFrom() {
+			m.author.fields.Add(value)
 		}
 	case isField(name, authResField):
 		m.counts.authRes++

@@ -49,7 +49,8 @@ func (t Texts) rejection(res verifier.Result) Reply {
 	switch res.Status {
 	case verifier.Fail:
 		text = or(t.Fail, textFail)
-		if res.Reason == verifier.ReasonRequired || res.Reason == verifier.ReasonKeyIsEnvelopes {
+		switch res.Reason {
+		case verifier.ReasonRequired, verifier.ReasonKeyIsEnvelopes, verifier.ReasonKeyIsAmbiguous:
 			text = or(t.NoKey, textNoKey)
 		}
 	case verifier.NoKey:

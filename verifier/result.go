@@ -39,6 +39,9 @@ const (
 	// ReasonKeyIsEnvelopes: nokey or fail, of a From field: the message has a key, but
 	// it is the envelope sender's.
 	ReasonKeyIsEnvelopes Reason = "key-is-envelope-senders"
+	// ReasonKeyIsAmbiguous: the same, and the From field names addresses of several
+	// domains, so that nobody can say whose a key is.
+	ReasonKeyIsAmbiguous Reason = "key-is-ambiguous"
 
 	ReasonNoAS          Reason = "no-as"          // none: the domain publishes no AS record
 	ReasonNoDomain      Reason = "no-domain"      // none: the address has no domain

@@ -16,7 +16,7 @@ type attacher struct{ *attach.Attacher }
 func (a attacher) Attach(m milter.OwnMail) milter.Attachment {
 	s := attach.Submission{Login: m.Login, Client: m.Client, Sender: m.Sender, Recipients: m.Recipients}
 	if m.FromKnown {
-		s.From = m.From
+		s.From, s.Shown = m.From, m.FromShown
 	}
 	v := a.Attacher.Attach(s, time.Now())
 	return milter.Attachment{Key: v.Key, Agent: v.Agent, Note: string(v.Reason), Defer: v.TempFail,

@@ -19,7 +19,10 @@ type Submission struct {
 	Sender string
 	// From holds the addresses of all From fields; empty where there are none or one
 	// of them cannot be brought to canonical form.
-	From       []wire.Address
+	From []wire.Address
+	// Shown holds further addresses that some program could show for the From fields.
+	// The submitter must have a right to those of domains that are attached for.
+	Shown      []wire.Address
 	Recipients []string // as the MTA gave them
 }
 
@@ -125,6 +128,22 @@ func (a *Attacher) authorized(s Submission, sender wire.Address, now time.Time) 
 	}
 	for _, addr := range s.From {
 		if addr == sender {
+			continue
+		}
+		if ok, err := mayUse(addr, now); err != nil {
+			return reasonOf(err)
+		} else if !ok {
+			return FromNotAllowed
+		}
+	}
+	return a.mayShow(mayUse, s, now)
+}
+
+// mayShow checks that the submitter may use the addresses of ours that are only shown.
+// A domain alone is nobody's address.
+func (a *Attacher) mayShow(mayUse right, s Submission, now time.Time) Reason {
+	for _, addr := range s.Shown {
+		if a.domains[addr.Domain()] == nil || addr.IsDomain() {
 			continue
 		}
 		if ok, err := mayUse(addr, now); err != nil {

@@ -16,6 +16,7 @@ type story struct {
 	login, client string
 	sender        string
 	from          []string
+	shown         []string // in the From fields, beside from
 	to            []string
 	key           string
 	reason        Reason
@@ -24,6 +25,17 @@ type story struct {
 func (s story) tell(t *testing.T, o Options, a *Attacher) {
 	t.Helper()
 	sub := Submission{Login: s.login, Sender: s.sender, From: addresses(t, s.from...), Recipients: s.to}
+	for _, mailbox := range s.shown {
+		if mailbox[0] == '@' {
+			domain, err := wire.DomainAddress(mailbox)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sub.Shown = append(sub.Shown, domain)
+			continue
+		}
+		sub.Shown = append(sub.Shown, addresses(t, mailbox)...)
+	}
 	if s.client != "" {
 		sub.Client = netip.MustParseAddr(s.client)
 	}
@@ -81,6 +93,9 @@ func TestAuthorizeLogin(t *testing.T) {
 		{name: "MAIL FROM with a literal", login: bob, sender: "bob@[192.0.2.1]", from: from(bob), reason: BadSender},
 		{name: "MAIL FROM with a line break", login: bob, sender: "bob\r\n@example.com", from: from(bob), reason: SenderNotAllowed},
 
+		{name: "a colleague shown in the name", login: bob, sender: bob, from: from(bob), shown: from(carol), reason: FromNotAllowed},
+		{name: "the address shown in the name", login: bob, sender: bob, from: from(bob), shown: from("Bob@example.com", "bob+x@example.com"), key: bob},
+		{name: "strangers shown in the name", login: bob, sender: bob, from: from(bob), shown: from("x@mail.example", "@example.com"), key: bob},
 		{name: "null sender", login: bob, from: from(bob), key: bob},
 		{name: "null sender, another's From", login: bob, from: from(carol), reason: FromNotAllowed},
 		{name: "null sender, several From", login: bob, from: from(bob, carol), reason: SeveralFrom},

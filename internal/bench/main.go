@@ -27,6 +27,7 @@ var scenarios = []scenario{
 	{"load", "cached messages against OpenDKIM, libmilter and a bare reader", runLoad},
 	{"uncached", "every message from another address, the AS asked each time", runUncached},
 	{"policy", "ten thousand rules and a hundred thousand preferences, against none", runPolicy},
+	{"from", "reading From fields: everyday ones against net/mail, hostile ones by their length", runFrom},
 	{"postfix", "through a real Postfix, over a unix socket and over TCP", runPostfix},
 	{"stuck", "a fast domain beside messages that wait for dead servers", runStuck},
 	{"idle", "memory of idle MTA connections", runIdle},

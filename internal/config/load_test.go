@@ -39,7 +39,7 @@ func mustLoad(t *testing.T, content string, environ ...string) *Loaded {
 func defaults() Config {
 	accept := Actions{Pass: "accept", None: "accept", NoKey: "accept", Fail: "mark", PermError: "accept"}
 	from := accept
-	from.TempError = "accept"
+	from.PermError, from.TempError = "mark", "accept"
 	return Config{
 		Mode:               "enforce",
 		Listen:             []Listen{{"unix", "/run/authkey/milter.sock"}},
@@ -191,7 +191,7 @@ func TestEveryKey(t *testing.T) {
 			Floor:      Actions{Fail: "mark", TempError: "tempfail"},
 			Recipients: "separate", MarkConflict: "accept",
 		},
-		From: From{"enforce", Actions{"accept", "accept", "mark", "reject", "accept", "accept"},
+		From: From{"enforce", Actions{"accept", "accept", "mark", "reject", "mark", "accept"},
 			[]Trusted{{MailFrom: "lists.example.org"}, {Client: netip.MustParsePrefix("192.0.2.0/24")}}},
 		Preferences: Preferences{"postgres://u:secret@db.example/x", "SELECT 1\nFROM t", "tempfail", time.Second, 0},
 		Mark:        Mark{"X-Spam", "yes, AuthKey", "{local}+spam@{domain}"},

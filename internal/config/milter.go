@@ -65,7 +65,7 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"from.actions.none", actionKind(actions), "accept", acted, "action for From result none"},
 	{"from.actions.nokey", actionKind(actions), "accept", acted, "action for From result nokey"},
 	{"from.actions.fail", actionKind(actions), "mark", acted, "action for From result fail"},
-	{"from.actions.permerror", actionKind(actions), "accept", acted, "action for From result permerror"},
+	{"from.actions.permerror", actionKind(actions), "mark", acted, "action for From result permerror"},
 	{"from.actions.temperror", actionKind(actions), "accept", acted, "action for From result temperror"},
 	{"from.trusted", objects("lists and forwarders", trustedFields(), checkTrusted), []any{}, acted, "lists and forwarders whose From is not checked"},
 

@@ -39,7 +39,11 @@ var fromCases = []fromCase{
 	{name: "the sender itself, forged", from: "alice@" + withAS, author: "alice@pass.test", key: "alice@" + requiring,
 		envelope: `fail reason="invalid-key" smtp.mailfrom=alice@pass.test`, result: `fail reason="invalid-key" header.from=alice@pass.test`},
 	{name: "a colleague", from: "alice@" + withAS, author: "The Boss <boss@pass.test>", key: "alice@" + withAS,
-		envelope: "pass smtp.mailfrom=alice@pass.test", result: `none reason="no AuthKey" header.from=boss@pass.test`},
+		envelope: "pass smtp.mailfrom=alice@pass.test", result: `fail reason="invalid-key" header.from=boss@pass.test`},
+	{name: "the sender in another spelling", from: "alice+lists@" + withAS, author: "Alice@PASS.test", key: "alice@" + withAS,
+		envelope: "pass smtp.mailfrom=alice+lists@pass.test", result: "pass header.from=Alice@pass.test"},
+	{name: "the sender behind a bounce tag", from: "prvs=0123456789=alice@" + withAS, author: "alice@pass.test", key: "alice@" + withAS,
+		envelope: "pass smtp.mailfrom=prvs=0123456789=alice@pass.test", result: "pass header.from=alice@pass.test"},
 	{name: "no AS", from: "alice@" + withAS, author: "alice@none.test", key: "alice@" + withAS,
 		envelope: "pass smtp.mailfrom=alice@pass.test", result: `none reason="no-as" header.from=alice@none.test`},
 	{name: "another domain", from: "alice@" + withAS, author: "ceo@" + curious, key: "alice@" + withAS,
@@ -53,7 +57,9 @@ var fromCases = []fromCase{
 	{name: "another domain, the sender's record is broken", from: "alice@" + brokenAS, author: "ceo@" + curious, key: "alice@" + withAS,
 		envelope: `permerror reason="as-record"`, result: `none reason="no AuthKey" header.from=ceo@curious.test`},
 	{name: "one of several", from: "alice@" + withAS, author: "alice@pass.test, ceo@" + greedy, key: "alice@" + withAS,
-		envelope: "pass smtp.mailfrom=alice@pass.test", result: `fail reason="key-is-envelope-senders" header.from=ceo@greedy.test`},
+		envelope: "pass smtp.mailfrom=alice@pass.test", result: `fail reason="key-is-ambiguous" header.from=ceo@greedy.test`},
+	{name: "a mailing service that names two domains", from: "bounce-17@" + withoutAS, author: "alice@pass.test, ceo@" + curious, key: "alice@" + withAS,
+		envelope: `none reason="no-as" smtp.mailfrom=bounce-17@none.test`, result: `none reason="no AuthKey" header.from=alice@pass.test`},
 	{name: "a mailing service", from: "bounce-17@" + withoutAS, author: "alice@pass.test", key: "alice@" + withAS,
 		envelope: `none reason="no-as" smtp.mailfrom=bounce-17@none.test`, result: "pass header.from=alice@pass.test"},
 	{name: "a mailing service that forges", from: "bounce-17@" + withoutAS, author: "alice@req.test",
@@ -80,6 +86,7 @@ func TestFrom(t *testing.T) {
 			o.prefer(t, wishes)
 			t.Run("report", func(t *testing.T) { o.reportFrom(t, spy) })
 			t.Run("enforce", o.enforceFrom)
+			t.Run("forms", o.formsOfFrom)
 			// Something for lookForKeys to read.
 			o.configure(t, wishesYAML)
 			diff(t, o.send(t, dialSMTP(t, o.mta), o.forgedBy(t, at("discard-notify")...)),
@@ -194,6 +201,58 @@ from:
 		})
 	}
 }
+
+// formsOfFrom sends forms on which programs disagree, and those that are everyday mail.
+func (o *office) formsOfFrom(t *testing.T) {
+	o.configure(t, "from: {check: enforce, actions: {fail: reject, permerror: reject}}\n")
+	const missing = "550 5.7.1 Sender address not authenticated: AuthKey missing"
+	c := dialSMTP(t, o.mta)
+	for _, author := range []string{
+		"boss(hi)@req.test", "Boss <boss @ req.test>", "a@n b@n c@n d@n <boss@req.test>", "=?utf-8?q?Boss_=3Cboss=40req.test=3E?=",
+		"<boss@req.test\u00a0>", "<boss+" + strings.Repeat("a", 900) + "@req.test>", "<boss+" + strings.Repeat("a", 1100) + "@req.test>",
+		`"bo"."ss"@req.test`, `boss@"req.test"`, `boss@req\.test`, "<@x.test:boss@req.test>", "boss@req.test@none.test", "Boss <boss@req.test",
+		"=?utf-8?q?boss=40req.test?= <alice@pass.test>", "boss@req.test <alice@pass.test>", `"boss@req.test" <alice@pass.test>`, "boss@re\u200bq.test",
+		"alice@pass.test, boss@req.test", "boss%req.test", "req.test!boss", "boss＠req.test <alice@pass.test>",
+	} {
+		t.Run("shows "+cutAt(author, 40), func(t *testing.T) {
+			m := o.letter(t, fromCase{from: "alice@" + withAS, author: author, key: "alice@" + withAS})
+			diff(t, o.send(t, c, m), outcome{Reply: missing})
+		})
+	}
+	for name, fields := range map[string]string{
+		"a fifth field": strings.Repeat("From: alice@pass.test\r\n", 4) + "From: boss@req.test\r\n",
+		"much before":   "From: (" + strings.Repeat("\r\n "+strings.Repeat("x", 900), 19) + ") boss@req.test\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := o.letter(t, fromCase{from: "alice@" + withAS, author: "alice@pass.test", key: "alice@" + withAS, fields: fields})
+			diff(t, o.send(t, c, m), outcome{Reply: refusal})
+			o.wantLog(t, 0, "from_reason=from-limit")
+		})
+	}
+	for _, author := range []string{
+		"alice@pass.test <alice@pass.test>", "Doe, Alice <alice@pass.test>", "[ACME] Support <alice@pass.test>", "ACME: Support <alice@pass.test>",
+		"M\xfcller <alice@pass.test>", "<alice@pass.test >", "Alice <alice@pass.test>;", "'alice@pass.test' <alice@pass.test>",
+	} {
+		t.Run("everyday "+author, func(t *testing.T) {
+			m := o.letter(t, fromCase{from: "alice@" + withAS, author: author, key: "alice@" + withAS})
+			diff(t, o.send(t, c, m), outcome{Reply: "250", Boxes: at("bob")})
+			if got := fromRes(delivered(t, o.mta, m)); !strings.HasPrefix(got, "mx.test; x-authkey=pass header.from=alice@pass.test") {
+				t.Errorf("Authentication-Results %q", got)
+			}
+		})
+	}
+	t.Run("an envelope sender that is too long", func(t *testing.T) {
+		if o.mta.Name() == "sendmail" {
+			return // it refuses such an address itself
+		}
+		m := o.letter(t, fromCase{from: "ceo+" + strings.Repeat("a", 1100) + "@" + requiring, author: "alice@pass.test"})
+		o.configure(t, "policy: {fail: reject}\n")
+		diff(t, o.send(t, c, m), outcome{Reply: missing})
+	})
+	must(t, c.Quit())
+}
+
+func cutAt(s string, n int) string { return s[:min(len(s), n)] }
 
 // A spy is an Authentication Server that notes every key it is shown, and says
 // that it is valid.
