@@ -67,7 +67,7 @@ func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) 
 	m := &message{engine: engine, began: now, arrived: now, origin: o, client: client, mta: mta, sender: sender, mailArgs: mailArgs}
 	m.class = engine.Settings.classify(o)
 	m.address, m.addrErr = wire.ParseAddress(sender)
-	if errors.Is(m.addrErr, wire.ErrAddressSize) {
+	if errors.Is(m.addrErr, wire.ErrAddressSize) || errors.Is(m.addrErr, wire.ErrNoLocalPart) {
 		// It can have no key, but its domain may require one.
 		m.address, m.addrErr = wire.DomainAddress(sender)
 	}
