@@ -178,7 +178,8 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 // recipients are deleted and added.
 func (o *office) atSocket(t *testing.T, m *mail) (changes int) {
 	t.Helper()
-	client := gomilter.NewClient(o.milter.network, o.milter.address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks))
+	client := gomilter.NewClient(o.milter.network, o.milter.address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks),
+		gomilter.WithReadTimeout(patience), gomilter.WithWriteTimeout(patience))
 	s, err := client.Session(gomilter.NewMacroBag())
 	must(t, err)
 	defer s.Close()
