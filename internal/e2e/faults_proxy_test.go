@@ -47,7 +47,7 @@ func ensureToxiproxy(t *testing.T) (path string) {
 	defer os.RemoveAll(bin)
 	build := exec.CommandContext(t.Context(), "go", "install", "github.com/Shopify/toxiproxy/v2/cmd/server@"+toxiproxyVersion)
 	build.Dir = bin // this module's go.mod has nothing to do with it
-	build.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=", "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build toxiproxy: %v\n%s", err, out)
 	}
