@@ -32,7 +32,7 @@ func FuzzSession(f *testing.F) {
 	}
 	// One server for all inputs, as in production.
 	srv := New(slog.New(slog.DiscardHandler), &Engine{Settings: defaultSettings(),
-		Limits: Limits{Connections: 100, IdleTimeout: time.Second, Recipients: 10}, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{})})
+		Limits: Limits{Connections: 100, IdleTimeout: patience, Recipients: 10}, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{})})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		f.Fatal(err)
@@ -49,7 +49,7 @@ func FuzzSession(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		answers := make(chan []byte, 1)
 		go func() {
 			b, _ := io.ReadAll(c)

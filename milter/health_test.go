@@ -12,7 +12,7 @@ import (
 func TestSelfCheck(t *testing.T) {
 	r := newRig(t, defaultSettings(), policy.Options{})
 	r.mustSend(r.connect(), sent{from: "alice@a.test"})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := r.srv.SelfCheck(ctx); err != nil {
 		t.Errorf("healthy: %v", err)

@@ -84,7 +84,7 @@ func TestTheBareLibraryDies(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Error("the library by itself survives")
 			}
 		})

@@ -149,7 +149,11 @@ type rig struct {
 	served chan error
 }
 
-var testLimits = Limits{Connections: 20, IdleTimeout: 5 * time.Second, Recipients: 50}
+// patience is how long a test waits for what must come: longer than the busiest machine
+// takes.
+const patience = time.Minute
+
+var testLimits = Limits{Connections: 20, IdleTimeout: patience, Recipients: 50}
 
 func defaultSettings() Settings {
 	return Settings{
@@ -185,7 +189,7 @@ func newRig(t *testing.T, settings Settings, opts policy.Options) *rig {
 // waitFor waits until cond holds.
 func (r *rig) waitFor(what string, cond func() bool) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if !poll(ctx, cond) {
 		r.t.Fatalf("waited in vain for %s", what)
@@ -203,7 +207,8 @@ func (r *rig) connect(opts ...gomilter.Option) *gomilter.ClientSession {
 
 func (r *rig) connectAs(client string, bag *gomilter.MacroBag, opts ...gomilter.Option) *gomilter.ClientSession {
 	r.t.Helper()
-	opts = append([]gomilter.Option{gomilter.WithActions(gomilter.AllClientSupportedActionMasks)}, opts...)
+	opts = append([]gomilter.Option{gomilter.WithActions(gomilter.AllClientSupportedActionMasks),
+		gomilter.WithReadTimeout(patience), gomilter.WithWriteTimeout(patience)}, opts...)
 	s, err := gomilter.NewClient("unix", r.socket, opts...).Session(bag)
 	if err != nil {
 		r.t.Fatalf("milter session: %v", err)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,7 +241,11 @@ func TestLookup(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			ns := startNameServer(t, tt.handler)
-			r := startResolver(t, 500*time.Millisecond, ns.addr)
+			timeout := patience
+			if tt.err == ErrDNSTimeout {
+				timeout = soon
+			}
+			r := startResolver(t, timeout, ns.addr)
 			began := time.Now()
 			a, err := r.lookup(t.Context(), "A.test", typeTXT)
 			if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) || len(a.texts) != tt.texts {
@@ -249,7 +254,7 @@ func TestLookup(t *testing.T) {
 			if slices.Contains(a.texts, "forged") {
 				t.Error("believed a forged packet")
 			}
-			if took := time.Since(began); took > time.Second {
+			if took := time.Since(began); took >= patience {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -277,7 +282,12 @@ func TestNameServers(t *testing.T) {
 		{"none", nil, ErrDNSFailure},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := startResolver(t, 800*time.Millisecond, tt.servers...)
+			t.Parallel()
+			timeout := patience
+			if slices.Contains(tt.servers, hung.addr) && tt.err != nil {
+				timeout = 5 * time.Second // which it takes, all but one interval of it for the one that fails
+			}
+			r := startResolver(t, timeout, tt.servers...)
 			a, err := r.lookup(t.Context(), "a.test", typeTXT)
 			if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) || err == nil && a.server.String() != good.addr {
 				t.Errorf("%v by %v, want %v", err, a.server, tt.err)
@@ -285,18 +295,17 @@ func TestNameServers(t *testing.T) {
 		})
 	}
 	t.Run("the one that hangs is asked last", func(t *testing.T) {
-		r := startResolver(t, 8*time.Second, hung.addr, good.addr)
-		before := hung.asked.Load()
+		r := startResolver(t, patience, hung.addr, good.addr)
+		servers := r.servers()
 		for range 10 {
 			if _, err := r.lookup(t.Context(), "a.test", typeTXT); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if n := hung.asked.Load() - before; n != 1 {
-			t.Errorf("asked %d times", n)
+			if got := r.order(time.Now()); got[0] != servers[1] {
+				t.Fatalf("the next to ask: %v", got)
+			}
 		}
 		// After a while one question, and only one, tries it again.
-		servers := r.servers()
 		later := time.Now().Add(demotion + time.Second)
 		if got := r.order(later); got[0] != servers[0] {
 			t.Errorf("later: %v", got)
@@ -310,7 +319,7 @@ func TestNameServers(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		if _, err := r.lookup(ctx, "a.test", typeTXT); !errors.Is(err, ErrDNSTimeout) || time.Since(began) > time.Second {
+		if _, err := r.lookup(ctx, "a.test", typeTXT); !errors.Is(err, ErrDNSTimeout) || time.Since(began) >= time.Minute {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
@@ -325,7 +334,7 @@ func TestAddresses(t *testing.T) {
 		}
 		return served(network, req)
 	})
-	r := startResolver(t, time.Second, ns.addr)
+	r := startResolver(t, patience, ns.addr)
 	for _, tt := range []struct {
 		host, want string
 		err        error
@@ -414,16 +423,18 @@ func TestQuestionPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	r := startResolver(t, 30*time.Millisecond, pc.LocalAddr().String())
+	r := startResolver(t, patience, pc.LocalAddr().String())
 	ports, ids := make(map[string]bool), make(map[uint16]bool)
 	const lookups = 8
-	for range lookups {
-		r.lookup(t.Context(), "a.test", typeTXT)
-	}
-	pc.SetReadDeadline(time.Now().Add(time.Second))
+	pc.SetReadDeadline(time.Now().Add(patience))
 	buf := make([]byte, 512)
 	for range lookups {
+		ctx, cancel := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		asking.Go(func() { r.lookup(ctx, "a.test", typeTXT) })
 		n, from, err := pc.ReadFrom(buf)
+		cancel()
+		asking.Wait()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -331,14 +331,21 @@ func hold(s *session) {
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
-// options are short timeouts and a way to loopback.
+// patience is how long tests wait for what comes: longer than the busiest machine
+// takes. soon is the timeout of what never comes.
+const (
+	patience = 30 * time.Second
+	soon     = 400 * time.Millisecond
+)
+
+// options are a way to loopback, and timeouts that nothing exceeds which answers.
 func options(resolver string) Options {
 	return Options{
 		Resolvers:      []string{resolver},
-		DNSTimeout:     400 * time.Millisecond,
-		Timeout:        3 * time.Second,
-		ConnectTimeout: 400 * time.Millisecond,
-		ReplyTimeout:   400 * time.Millisecond,
+		DNSTimeout:     patience,
+		Timeout:        2 * patience,
+		ConnectTimeout: patience,
+		ReplyTimeout:   patience,
 		AllowNetworks:  []netip.Prefix{loopback},
 		Cache:          NewCache(1000),
 	}
@@ -380,7 +387,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(2 * patience)
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -59,9 +58,7 @@ func TestRealResolvers(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { r.Stop() })
-			o := options(r.Addr())
-			o.DNSTimeout = 3 * time.Second
-			v := startVerifier(t, o)
+			v := startVerifier(t, options(r.Addr()))
 			for _, tt := range []struct {
 				domain, key string
 				status      Status

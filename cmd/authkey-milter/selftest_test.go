@@ -32,7 +32,7 @@ func selftestWith(t *testing.T, args ...string) (code int, out, errOut string) {
 	// Nothing may be left of it, neither in the process nor on the disk.
 	t.Setenv("TMPDIR", shortTempDir(t))
 	running := goleak.IgnoreCurrent()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var o, e bytes.Buffer
 	code = this().Run(ctx, append([]string{"selftest"}, args...), strings.NewReader(""), &o, &e, commands()...)

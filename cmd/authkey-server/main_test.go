@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func run(t *testing.T, stdin string, args ...string) (code int, out, errOut string) {
 	t.Helper()
 	var o, e bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	code = this().Run(ctx, args, strings.NewReader(stdin), &o, &e, commands()...)
 	return code, o.String(), e.String()

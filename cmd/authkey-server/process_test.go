@@ -30,7 +30,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // eventually polls until done.
 func eventually(t *testing.T, what string, done func() bool) {

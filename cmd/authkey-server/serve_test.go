@@ -34,6 +34,9 @@ func TestServe(t *testing.T) {
 		_ = systemd.SetReadDeadline(time.Now().Add(patience))
 		buf := make([]byte, 4096)
 		n, err := systemd.Read(buf)
+		for err == nil && strings.HasPrefix(string(buf[:n]), "WATCHDOG=1\n") { // every ten seconds
+			n, err = systemd.Read(buf)
+		}
 		if err != nil || !strings.HasPrefix(string(buf[:n]), want) {
 			t.Fatalf("systemd was told %q, %v, want %q", buf[:n], err, want)
 		}
@@ -109,9 +112,12 @@ func TestServe(t *testing.T) {
 	if _, err := io.WriteString(c, questions.String()); err != nil {
 		t.Fatal(err)
 	}
+	if r := c.reply(t); r.Seq != 1000 || r.Verdict != wire.ValidKey { // so that they have arrived
+		t.Errorf("%+v", r)
+	}
 	s.signal(syscall.SIGTERM)
 	told("STOPPING=1")
-	for i := range many {
+	for i := 1; i < many; i++ {
 		if r := c.reply(t); r.Seq != uint64(1000+i) || r.Verdict != wire.ValidKey {
 			t.Errorf("%+v", r)
 		}
@@ -380,10 +386,11 @@ func TestKilledWhileAdding(t *testing.T) {
 	if s := add(0); s.wait() != 0 {
 		t.Fatal(s.log.String())
 	}
-	whole := time.Since(begin)
+	whole := time.Since(begin) // that of the last one that was not killed
 	want, killed := readFile(t, p.list), 0
 	instants := rand.New(rand.NewPCG(30, 1))
 	for i := 1; i <= 30; i++ {
+		begin := time.Now()
 		s := add(i)
 		select {
 		case <-s.done:
@@ -402,6 +409,8 @@ func TestKilledWhileAdding(t *testing.T) {
 		}
 		if code != 0 {
 			killed++
+		} else {
+			whole = time.Since(begin)
 		}
 		if info, err := os.Stat(p.list); err != nil || info.Mode().Perm() != 0o640 {
 			t.Fatalf("mode %v, %v", info.Mode(), err)

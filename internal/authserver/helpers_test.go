@@ -107,6 +107,10 @@ func (b *syncBuffer) String() string {
 
 func logTo(b io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
+// patience is how long a test waits for what must come: longer than the busiest machine
+// takes.
+const patience = time.Minute
+
 // listen starts s on a free loopback port, under TLS where conf is given, and
 // shuts it down at the end of the test.
 func listen(t testing.TB, s *Server, conf *tls.Config) string {
@@ -122,7 +126,7 @@ func listen(t testing.TB, s *Server, conf *tls.Config) string {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
@@ -143,7 +147,7 @@ type peer struct {
 
 func newPeer(t testing.TB, nc net.Conn) *peer {
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &peer{Conn: nc, t: t, r: bufio.NewReader(nc)}
@@ -217,10 +221,10 @@ func selfSigned(t testing.TB) (server, client *tls.Config) {
 	return server, &tls.Config{RootCAs: roots, ServerName: "as.example.com"}
 }
 
-// waitFor polls until the condition holds, for some seconds at most.
+// waitFor polls until the condition holds.
 func waitFor(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()

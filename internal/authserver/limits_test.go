@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -50,24 +51,36 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net:
 func bubble(t *testing.T, d *keyring.Domain, conf *tls.Config, test func(t *testing.T, s *Server, client net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Domains: []*keyring.Domain{d}, Limits: testLimits(), Now: clock})
-		l := newPipeListener()
-		var listener net.Listener = l
-		if conf != nil {
-			listener = tls.NewListener(l, conf)
-		}
-		served := make(chan error, 1)
-		go func() { served <- s.Serve(listener) }()
-		client, server := net.Pipe()
-		l.conns <- server
+		connect := listenInBubble(t, s, conf)
+		client := connect()
 		test(t, s, client)
 		client.Close()
-		if err := s.Shutdown(t.Context()); err != nil {
+	})
+}
+
+// listenInBubble starts s in a bubble, under TLS where conf is given, and shuts it down
+// at the end. Each call of connect is a client that comes.
+func listenInBubble(t *testing.T, s *Server, conf *tls.Config) (connect func() net.Conn) {
+	l := newPipeListener()
+	var listener net.Listener = l
+	if conf != nil {
+		listener = tls.NewListener(l, conf)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(listener) }()
+	t.Cleanup(func() {
+		if err := s.Shutdown(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
+	return func() net.Conn {
+		client, server := net.Pipe()
+		l.conns <- server
+		return client
+	}
 }
 
 // end reads until the server closes, and returns what it read and how long that took.

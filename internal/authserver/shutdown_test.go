@@ -2,12 +2,14 @@ package authserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/authkey/authkey/internal/keyring"
 )
@@ -16,50 +18,79 @@ import (
 func TestShutdownAnswersWhatHasArrived(t *testing.T) {
 	d := testDomain(t, "example.com", "bob")
 	bob := keyOf(t, d, "bob@example.com", 0)
-	serverTLS, clientTLS := selfSigned(t)
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("tls ", secure), func(t *testing.T) {
-			server, client := serverTLS, clientTLS
-			if !secure {
-				server, client = nil, nil
-			}
-			s := New(Options{Domains: []*keyring.Domain{d}, Limits: testLimits(), Now: clock})
-			address := listen(t, s, server)
-			p, idle := dial(t, address, client), dial(t, address, client)
-			for _, q := range []*peer{p, idle} {
-				q.send("VERIFY 1 bob@example.com " + bob + "\r\n")
-				q.line()
-			}
-			done := make(chan error, 1)
-			go func() { done <- s.Shutdown(t.Context()) }()
-			<-s.stop // has begun
-			p.send(strings.Repeat("VERIFY 2 bob@example.com "+bob+"\r\n", 500) + "VERIFY 3 bob@")
-			for i := range 500 {
-				if got := p.line(); got != "VERIFY_REPLY 2 bob@example.com VALIDKEY ttl=3600" {
-					t.Fatalf("%d: %q", i, got)
+			// In a bubble that moment is over when nobody has anything to do.
+			synctest.Test(t, func(t *testing.T) {
+				server, client := selfSigned(t)
+				if !secure {
+					server = nil
 				}
-			}
-			p.wantEnd()
-			idle.wantEnd()
-			p.Close()
-			idle.Close()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			if _, err := net.Dial("tcp", address); err == nil {
-				t.Error("somebody still listens")
-			}
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Serve(l); err != nil {
-				t.Errorf("Serve after Shutdown: %v", err)
-			}
-			if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("the listener is open: %v", err)
-			}
+				s := New(Options{Domains: []*keyring.Domain{d}, Limits: testLimits(), Now: clock})
+				connect := listenInBubble(t, s, server)
+				come := func() *peer {
+					nc := connect()
+					if secure {
+						nc = tls.Client(nc, client)
+					}
+					return newPeer(t, nc)
+				}
+				p, idle := come(), come()
+				for _, q := range []*peer{p, idle} {
+					q.send("VERIFY 1 bob@example.com " + bob + "\r\n")
+					q.line()
+				}
+				done := make(chan error, 1)
+				go func() { done <- s.Shutdown(t.Context()) }()
+				<-s.stop // has begun
+				sent := make(chan error, 1)
+				go func() {
+					_, err := io.WriteString(p, strings.Repeat("VERIFY 2 bob@example.com "+bob+"\r\n", 500)+"VERIFY 3 bob@")
+					sent <- err
+				}()
+				for i := range 500 {
+					if got := p.line(); got != "VERIFY_REPLY 2 bob@example.com VALIDKEY ttl=3600" {
+						t.Fatalf("%d: %q", i, got)
+					}
+				}
+				if err := <-sent; err != nil {
+					t.Error(err)
+				}
+				p.wantEnd()
+				idle.wantEnd()
+				p.Close()
+				idle.Close()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
 		})
+	}
+}
+
+// After Shutdown nobody listens, now and later.
+func TestShutdownClosesListeners(t *testing.T) {
+	s := New(Options{Limits: testLimits()})
+	address := listen(t, s, nil)
+	p := dial(t, address, nil)
+	p.send("x\n")
+	p.line()
+	p.Close()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", address); err == nil {
+		t.Error("somebody still listens")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); err != nil {
+		t.Errorf("Serve after Shutdown: %v", err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
 	}
 }
 
@@ -67,15 +98,22 @@ func TestShutdownAnswersWhatHasArrived(t *testing.T) {
 // there are still answered.
 func TestShutdownMakesNoPlace(t *testing.T) {
 	d := testDomain(t, "example.com", "bob")
+	synctest.Test(t, func(t *testing.T) { shutdownMakesNoPlace(t, d) })
+}
+
+func shutdownMakesNoPlace(t *testing.T, d *keyring.Domain) {
 	limits := testLimits()
 	limits.Connections = 3
 	s := New(Options{Domains: []*keyring.Domain{d}, Limits: limits, Now: clock})
-	address := listen(t, s, nil)
+	connect := listenInBubble(t, s, nil)
 	there := make([]*peer, limits.Connections)
 	for i := range there {
-		there[i] = dial(t, address, nil)
+		there[i] = newPeer(t, connect())
 	}
-	waitFor(t, "connections", func() bool { return s.Stats().Open == len(there) })
+	synctest.Wait()
+	if n := s.Stats().Open; n != len(there) {
+		t.Fatalf("%d connections", n)
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(t.Context()) }()
 	<-s.stop

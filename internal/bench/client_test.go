@@ -67,10 +67,11 @@ func TestLoad(t *testing.T) {
 }
 
 func TestLoadEndsWithItsTime(t *testing.T) {
-	l := load{socket: startTestReader(t), connections: 2, duration: 50 * time.Millisecond}
+	t.Parallel()
+	l := load{socket: startTestReader(t), connections: 2, duration: 2 * time.Second}
 	l.next = same(&message{sender: "user@bench.test"}, 0)
 	o, err := l.run(t.Context())
-	if err != nil || o.elapsed < l.duration || o.elapsed > time.Minute || o.answered() != o.begun || o.begun == 0 {
+	if err != nil || o.elapsed < l.duration || o.answered() != o.begun || o.begun == 0 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

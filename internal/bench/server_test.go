@@ -104,9 +104,10 @@ func TestPipeline(t *testing.T) {
 
 func TestPipelineEndsWithItsTime(t *testing.T) {
 	_, questions := startTestServer(t)
-	const d = 50 * time.Millisecond
+	t.Parallel()
+	const d = 2 * time.Second
 	answered, took, err := pipeline(t.Context(), startTestEcho(t).dial, echoExchanges(questions), d, 0)
-	if err != nil || answered == 0 || took < d || took > time.Minute {
+	if err != nil || answered == 0 || took < d {
 		t.Errorf("%d answered in %s, %v", answered, took, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -23,6 +23,7 @@ func TestDemo(t *testing.T) {
 	p := programs{filepath.Join(dir, "authkey-milter"), filepath.Join(dir, "authkey-server")}
 	for name, builtin := range map[string]bool{"Postfix at": false, "built-in": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var out bytes.Buffer
 			if err := run(t.Context(), &out, p, builtin); err != nil {
 				t.Fatalf("%v\n%s", err, out.String())

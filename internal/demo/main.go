@@ -26,7 +26,7 @@ import (
 )
 
 // patience bounds the whole demo once everything is installed.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // programs are the paths of the built programs.
 type programs struct{ milter, server string }

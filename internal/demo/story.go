@@ -28,7 +28,7 @@ const (
 
 const (
 	// revokedPatience is how long a revoked key may pass: far more than officeTTL.
-	revokedPatience = 15 * time.Second
+	revokedPatience = time.Minute
 	// thiefRests is between two messages of the thief.
 	thiefRests = 200 * time.Millisecond
 )

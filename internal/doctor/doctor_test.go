@@ -22,6 +22,7 @@ import (
 // a time; the doctor must name that fault and no other, and the commands that it
 // gives must mend it.
 func TestPlantedFaults(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string

@@ -159,7 +159,7 @@ func (p *patient) postconf(args ...string) {
 func (p *patient) examine() []Finding {
 	p.t.Helper()
 	path := filepath.Join(p.t.TempDir(), "milter.yaml")
-	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 500ms}\nverify: {connect_timeout: 500ms, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
+	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 10s}\nverify: {connect_timeout: 10s, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
 	must(p.t, os.WriteFile(path, []byte(yaml+p.yaml), 0o644))
 	written := time.Now().Add(-p.configAge)
 	must(p.t, os.Chtimes(path, written, written))

@@ -27,6 +27,7 @@ func (p *patient) sendmailCF(filters ...string) {
 
 // TestPlantedFaultsOfSendmail is TestPlantedFaults for what Sendmail says otherwise.
 func TestPlantedFaultsOfSendmail(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -78,7 +77,7 @@ func relayTo(addr string) map[string]string {
 // sendsTo makes other the place for all mail that is not the site's own.
 func (s *site) sendsTo(t *testing.T, other *site) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	main := relayTo(other.mta.SMTPAddr())
 	main["smtpd_relay_restrictions"] = "permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"
@@ -105,6 +104,7 @@ func (s *site) submit(t *testing.T, login, from, to string, fields ...string) *m
 // TestTwoDomains lets two sites authenticate each other, each through its own
 // milter, and a user of one of them try what is not his.
 func TestTwoDomains(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, b := newSite(t, w, "a.test", "alice", "mallory"), newSite(t, w, "b.test", "bob")
 	a.sendsTo(t, b)
@@ -127,7 +127,7 @@ func TestTwoDomains(t *testing.T) {
 		}
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a.submit(t, "mallory@a.test", "alice@a.test", "bob@b.test")
 	_, err := a.milter.WaitLog(ctx, "result=skipped", "note=sender-not-allowed")

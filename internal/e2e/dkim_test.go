@@ -13,6 +13,7 @@ import (
 // TestDKIM lets a real OpenDKIM sign behind our milter, and another one verify behind
 // the milter of a site that has removed the key.
 func TestDKIM(t *testing.T) {
+	t.Parallel()
 	must(t, testmta.EnsureOpenDKIM(t.Context(), t.Logf))
 	w := newWorld(t)
 	a, b := foundSite(t, w, "a.test", []string{"alice"}), foundSite(t, w, "b.test", []string{"bob"})

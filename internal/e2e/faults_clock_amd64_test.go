@@ -57,7 +57,7 @@ func takeClock(t *testing.T, pid int) *processClock {
 	c := &processClock{mem: mem, offset: begin + int64(at) + int64(len(clockGettime))}
 
 	// No thread may be in the midst of what is written over.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, testdaemon.Poll(ctx, func() (bool, error) {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -146,6 +146,7 @@ const day = 24 * time.Hour
 // A key that was found valid is relied upon for the time that passes, not for the
 // time that the clock shows.
 func TestClockOfMilter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	milter, err := w.newMilter(binary, "unix")
 	must(t, err)
@@ -180,7 +181,7 @@ func TestClockOfMilter(t *testing.T) {
 	}
 	must(t, w.Revoke(withAS, "alice"))
 	must(t, clock.set(-day))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	last := ""
 	err = testdaemon.Poll(ctx, func() (bool, error) {
@@ -196,6 +197,7 @@ func TestClockOfMilter(t *testing.T) {
 // TestClockOfServer has the wall clock of an Authentication Server jump: the key of
 // today is valid as long as the server's own calendar says so.
 func TestClockOfServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const domain = "clock.test"
 	must(t, w.AddDomain(domain, "alice"))

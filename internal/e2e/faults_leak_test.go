@@ -155,7 +155,7 @@ func newFaultyWorld(t *testing.T) (f *faultyWorld, end func()) {
 	served := make(chan error, 1)
 	go func() { served <- f.srv.Serve(ln) }()
 	return f, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		f.srv.Shutdown(ctx)
 		must(t, <-served)
@@ -166,7 +166,7 @@ func newFaultyWorld(t *testing.T) (f *faultyWorld, end func()) {
 func (f *faultyWorld) engine() *milter.Engine {
 	return &milter.Engine{
 		Settings: milter.Settings{HostName: "mx.test", MarkHeader: "X-Spam-Flag", MarkValue: "YES", From: milter.FromReport, VerifyTimeout: time.Second},
-		Limits:   milter.Limits{Connections: 2 * mtaClients, IdleTimeout: 5 * time.Second, Recipients: 10},
+		Limits:   milter.Limits{Connections: 2 * mtaClients, IdleTimeout: time.Minute, Recipients: 10},
 		Verifier: f.verifier, Policy: policy.New(policy.Options{}),
 		Release: func() { f.releases.Add(1) },
 	}
@@ -310,8 +310,6 @@ type milterClient struct {
 	in *bufio.Reader
 }
 
-const milterPatience = 10 * time.Second
-
 // dialMilter connects and negotiates.
 func dialMilter(socket string) (*milterClient, error) {
 	conn, err := net.Dial("unix", socket)
@@ -319,7 +317,7 @@ func dialMilter(socket string) (*milterClient, error) {
 		return nil, err
 	}
 	c := &milterClient{conn, bufio.NewReader(conn)}
-	_ = conn.SetDeadline(time.Now().Add(milterPatience))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	// Version 6, every action, every option.
 	err = c.send(frame('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff"))
 	if err == nil {
@@ -394,7 +392,7 @@ func (f *faultyWorld) settled() footprint {
 	const quiet = 30 // measurements in a row
 	var last footprint
 	same := 0
-	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
 	err := testdaemon.Poll(ctx, func() (bool, error) {
 		open, err := descriptors(os.Getpid())

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
@@ -139,7 +138,7 @@ func (l *load) turn(parity int) {
 // wait waits until cond holds, which is asked with the books open.
 func (l *load) wait(what string, cond func() bool) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := testdaemon.Poll(ctx, func() (bool, error) {
 		l.mu.Lock()
@@ -250,7 +249,7 @@ func (l *load) enter(m *letter, dialled int) {
 func (l *load) reckon(mta testmta.MTA) []*letter {
 	l.t.Helper()
 	l.stop()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
 	must(l.t, mta.WaitIdle(ctx))
 	all, err := mta.Deliveries()

@@ -47,7 +47,7 @@ func ensureToxiproxy(t *testing.T) (path string) {
 	defer os.RemoveAll(bin)
 	build := exec.CommandContext(t.Context(), "go", "install", "github.com/Shopify/toxiproxy/v2/cmd/server@"+toxiproxyVersion)
 	build.Dir = bin // this module's go.mod has nothing to do with it
-	build.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=", "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build toxiproxy: %v\n%s", err, out)
 	}
@@ -128,7 +128,7 @@ type toxic struct {
 var toxics = []toxic{
 	{name: "latency", kind: "latency", attributes: map[string]int{"latency": 50, "jitter": 20}, steady: true},
 	{name: "slices", kind: "slicer", attributes: map[string]int{"average_size": 3, "size_variation": 2, "delay": 500}, steady: true},
-	{name: "slowly", kind: "latency", attributes: map[string]int{"latency": 2500}, harsh: true},
+	{name: "slowly", kind: "latency", attributes: map[string]int{"latency": 10_000}, harsh: true},
 	{name: "narrow", kind: "bandwidth", attributes: map[string]int{"rate": 1}},
 	{name: "reset", kind: "reset_peer", attributes: map[string]int{"timeout": 0}, harsh: true},
 	{name: "reset-late", kind: "reset_peer", attributes: map[string]int{"timeout": 30}},
@@ -140,6 +140,7 @@ var toxics = []toxic{
 // TestToxiproxy puts toxiproxy between the milter and the AS, and between another
 // milter and DNS.
 func TestToxiproxy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	proxies := startToxiproxy(t)
 	milters := make(map[string]*Milter)
@@ -148,6 +149,10 @@ func TestToxiproxy(t *testing.T) {
 		milters[name], err = w.newMilter(binary, "unix")
 		must(t, err)
 	}
+	// What toxics hold back for ever, or for 10 s, comes too late; what is only slow
+	// takes a tenth of a second.
+	milters["as"].environ = []string{"AUTHKEY_MILTER_VERIFY_REPLY_TIMEOUT=5s", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT=5s"}
+	milters["dns"].environ = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=3s"}
 	postfix := startFaultPostfix(t, milters["as"].Socket,
 		testmta.Listener{Name: "dns", Options: []string{"smtpd_milters=" + milters["dns"].Socket}})
 
@@ -236,7 +241,7 @@ func (s *stage) poisonedDNS(proxies *toxiproxy) {
 	startUDPRelay(t, fmt.Sprintf("127.0.0.1:%d", port), w.DNS.Addr())
 	w.DNS.Behave("*", testdns.Truncated())
 	defer w.DNS.Behave("*")
-	s.milter.environ = []string{fmt.Sprintf("AUTHKEY_MILTER_DNS_SERVERS=127.0.0.1:%d", port)}
+	s.milter.environ = append(s.milter.environ, fmt.Sprintf("AUTHKEY_MILTER_DNS_SERVERS=127.0.0.1:%d", port))
 	must(t, s.milter.configure(""))
 	must(t, s.milter.startListening(s.ctx))
 	s.load = newLoad(t, w, s.postfix.Listener("dns"), 12, fresh)

@@ -23,6 +23,7 @@ const freshPerStep = 24
 // TestResolvConf changes the resolv.conf of a milter without dns.servers, in a mount
 // namespace where the file is a test's own, and restarts the resolver that it names.
 func TestResolvConf(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	firstResolver, secondResolver := resolverHost(), resolverHost()
 	fresh := newDomains(t, w, 16*freshPerStep) // until takes some too

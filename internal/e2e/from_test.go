@@ -72,6 +72,7 @@ var fromCases = []fromCase{
 
 // TestFrom checks the From field, which people read, on real mail.
 func TestFrom(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	spy := startSpy(t)
 	must(t, w.Publish(curious, ASRecord(spy.port)))

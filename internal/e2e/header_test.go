@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -16,6 +15,7 @@ import (
 // TestKeyIsFoundAndRemovedWhereverItStands puts the key in every odd place, and
 // compares the delivered bytes with the sent ones.
 func TestKeyIsFoundAndRemovedWhereverItStands(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	key := w.mustKey(t, "alice@"+withAS)
 	filler := strings.Repeat("X-Filler: one of three thousand\r\n", 3000)
@@ -83,6 +83,7 @@ func TestKeyIsFoundAndRemovedWhereverItStands(t *testing.T) {
 
 // TestEnvelopes sends envelope senders as no client should, and as odd ones do.
 func TestEnvelopes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	must(t, w.AddDomain("odd.test", "alice", `"a b"`, "per%cent", "δοκιμή"))
 	port, _, err := w.ServeAS("odd.test")
@@ -145,6 +146,7 @@ func TestEnvelopes(t *testing.T) {
 // TestOneConnectionManyMessages has RSET, refused recipients and messages with and
 // without a key on one connection.
 func TestOneConnectionManyMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, mtaKind := range mtas {
 		t.Run(mtaKind.name, func(t *testing.T) {
@@ -169,7 +171,7 @@ func TestOneConnectionManyMessages(t *testing.T) {
 					t.Errorf("round %d: without a key: %q", i, got)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			_, err := milter.WaitLog(ctx, "action=aborted", "from=alice@"+withAS)
 			must(t, err)
@@ -185,6 +187,7 @@ func TestOneConnectionManyMessages(t *testing.T) {
 
 // TestForgedResults sends results that claim to be ours.
 func TestForgedResults(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	forged := []string{
 		"Authentication-Results: mx.test; x-authkey=pass smtp.mailfrom=alice@pass.test\r\n",
@@ -211,9 +214,11 @@ func TestForgedResults(t *testing.T) {
 
 // TestMilterProtocols runs Postfix with every milter_protocol it knows.
 func TestMilterProtocols(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, protocol := range []int{2, 3, 4, 6} {
 		t.Run(fmt.Sprint(protocol), func(t *testing.T) {
+			t.Parallel()
 			milter := startMilter(t, w, "")
 			mta := startMTA(t, func(t *testing.T, socket string) (testmta.MTA, error) {
 				return testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Milters: []string{socket}, MilterProtocol: protocol})
@@ -233,6 +238,7 @@ func TestMilterProtocols(t *testing.T) {
 // TestKeyPrependedByAPolicyService has another program of the receiving host put
 // the key in.
 func TestKeyPrependedByAPolicyService(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	key := w.mustKey(t, "alice@"+withAS)
 	service := startPolicyService(t, "PREPEND X-Auth-Key: "+key)

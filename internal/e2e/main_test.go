@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,26 +20,34 @@ import (
 // binary is the authkey-milter under test, built with the race detector.
 var binary string
 
+// buildDir is where the programs under test are built, once for all tests.
+var buildDir string
+
 // sendmailPrefix is where Sendmail's files are.
 var sendmailPrefix string
+
+// patience is how long a test waits for what must come. It is much longer than anything
+// takes, also on a machine that has other things to do: when it is over, something
+// hangs.
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	// Programs with the race detector wait a second before they end, unless told not to.
 	if err := os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0"); err != nil {
 		panic(err)
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	dir, err := os.MkdirTemp("", "authkey-build-")
-	if err != nil {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "authkey-build-"); err != nil {
 		say("%v", err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "authkey-milter")
+	defer os.RemoveAll(buildDir)
+	binary = filepath.Join(buildDir, "authkey-milter")
 	build := exec.CommandContext(ctx, "go", "build", "-race", "-o", binary, "github.com/authkey/authkey/cmd/authkey-milter")
 	if out, err := build.CombinedOutput(); err != nil {
 		say("build: %v\n%s", err, out)
@@ -51,6 +60,11 @@ func runTests(m *testing.M) int {
 	if sendmailPrefix, err = testmta.EnsureSendmail(ctx, say); err != nil {
 		say("%v", err)
 		return 1
+	}
+	// These tests wait for mail, and for timeouts, more than they compute.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	return m.Run()
 }
@@ -124,7 +138,7 @@ func (w *World) mustKey(t *testing.T, mailbox string) string {
 // startMilter runs the milter on a unix socket.
 func startMilter(t *testing.T, w *World, more string) *Milter {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	m, err := w.StartMilter(ctx, binary, "unix", more)
 	must(t, err)
@@ -204,7 +218,7 @@ func sendMail(t *testing.T, c *testmta.Client, m *mail) testmta.Outcome {
 // delivered waits for the copy of m.
 func delivered(t *testing.T, mta testmta.MTA, m *mail) testmta.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	got, err := mta.WaitDelivered(ctx, func(d testmta.Message) bool { return d.Get("Subject") == m.subject })
 	if err != nil {
@@ -216,7 +230,7 @@ func delivered(t *testing.T, mta testmta.MTA, m *mail) testmta.Message {
 // notDelivered reports what should not have been delivered.
 func notDelivered(t *testing.T, mta testmta.MTA, m *mail) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, mta.WaitIdle(ctx))
 	all, err := mta.Deliveries()

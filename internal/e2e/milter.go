@@ -38,13 +38,14 @@ type Milter struct {
 
 // MilterConfig is what every milter of a World needs in its configuration: this
 // world's DNS, permission to dial loopback, loopback clients counted as strangers,
-// and Told as the place for notices. listen is a value of the configuration's
+// and Told as the place for notices. Its timeouts are such that what answers at all
+// answers in time, however busy the machine is. listen is a value of the configuration's
 // listen. notify stands last, so that more of it can follow on its indented lines.
 func (w *World) MilterConfig(listen string) string {
 	return fmt.Sprintf(`listen: [%q]
 socket: {mode: "0666"}
-dns: {servers: [%q], timeout: 1s}
-verify: {timeout: 3s, connect_timeout: 500ms, reply_timeout: 1s, allow_networks: ["127.0.0.0/8"]}
+dns: {servers: [%q], timeout: 20s}
+verify: {timeout: 45s, connect_timeout: 20s, reply_timeout: 20s, allow_networks: ["127.0.0.0/8"]}
 submission: {networks: []}
 notify:
   smtp: %q
@@ -96,7 +97,7 @@ func (w *World) newMilter(binary, network string) (*Milter, error) {
 		if m.cmd == nil || m.Ended() {
 			return nil // somebody wanted that
 		}
-		return m.Stop(15 * time.Second)
+		return m.Stop(time.Minute)
 	})
 	return m, nil
 }

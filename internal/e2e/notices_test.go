@@ -14,6 +14,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 	"github.com/emersion/go-smtp"
+	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
@@ -22,6 +23,7 @@ import (
 // TestNotices is about the DSNs and notices themselves, on a Postfix that is two
 // hosts: its usual listener asks one milter, the listener far another one.
 func TestNotices(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	milter, err := w.newMilter(binary, "unix")
 	must(t, err)
@@ -115,11 +117,12 @@ func (o *office) forgedSenders(t *testing.T) {
 	}
 }
 
-// manyRecipients: a thousand wishes cost a thousand times one, and that is little.
-// Postfix itself needs longer for those who are taken off, since it searches its
-// queue file for each, so that the time is taken at the milter's socket.
+// manyRecipients: four thousand wishes cost four times what a thousand do. Postfix
+// itself needs longer for those who are taken off, since it searches its queue file for
+// each, so that the cost is taken at the milter's socket; it is the processor's time
+// that the milter uses, which others on the machine do not make longer.
 func (o *office) manyRecipients(t *testing.T) {
-	const many, limit = 1000, time.Second
+	const many = 1000
 	actions := strings.Fields("accept mark discard reject")
 	var yaml strings.Builder
 	for i := range 4 * many {
@@ -144,12 +147,12 @@ func (o *office) manyRecipients(t *testing.T) {
 		t.Errorf("%s, a DSN about %d", got.Reply, len(got.DSN))
 	}
 
-	var took [2]time.Duration // by number of recipients, the best of some: others use the machine too
+	var took [2]time.Duration // by number of recipients, the best of some
 	for range 5 {
 		for i, n := range []int{many, 4 * many} {
-			began := time.Now()
+			began := cpuTime(t, o.milter.Pid())
 			changes := o.atSocket(t, message(n))
-			if d := time.Since(began); took[i] == 0 || d < took[i] {
+			if d := cpuTime(t, o.milter.Pid()) - began; took[i] == 0 || d < took[i] {
 				took[i] = d
 			}
 			if want := n/4*3 + n/4; changes != want { // three of four go, and one of them elsewhere
@@ -157,16 +160,26 @@ func (o *office) manyRecipients(t *testing.T) {
 			}
 		}
 	}
-	if took[0] > limit || took[1] > 4*2*took[0] {
-		t.Errorf("%d recipients take %v, %d take %v", many, took[0], 4*many, took[1])
+	t.Logf("%d recipients take %v, %d take %v", many, took[0], 4*many, took[1])
+	if took[1] > 4*2*took[0] {
+		t.Error("the cost of each grows with their number")
 	}
+}
+
+// cpuTime is how long a process has had a processor so far, all its threads together.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	var used unix.Timespec
+	must(t, unix.ClockGettime(int32(^pid<<3|2), &used)) // clock_getcpuclockid(3)
+	return time.Duration(used.Nano())
 }
 
 // atSocket takes a message to the milter as an MTA does, and counts how many
 // recipients are deleted and added.
 func (o *office) atSocket(t *testing.T, m *mail) (changes int) {
 	t.Helper()
-	client := gomilter.NewClient(o.milter.network, o.milter.address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks))
+	client := gomilter.NewClient(o.milter.network, o.milter.address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks),
+		gomilter.WithReadTimeout(patience), gomilter.WithWriteTimeout(patience))
 	s, err := client.Session(gomilter.NewMacroBag())
 	must(t, err)
 	defer s.Close()
@@ -209,7 +222,7 @@ func (o *office) twoHosts(t *testing.T, milter *Milter) {
 	postfix := o.mta.(*testmta.Postfix)
 	far := &office{w: o.w, milter: milter, mta: postfix, relay: postfix.SMTPAddr(), places: map[string]string{"STATE": t.TempDir()}}
 	far.write(t, strict)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, milter.startListening(ctx))
 	o.handTo = postfix.Listener("far")

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -90,7 +89,7 @@ const inForce = "configuration in force"
 func (o *office) start(t *testing.T) {
 	t.Helper()
 	before := o.milter.Log()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, o.milter.startListening(ctx))
 	must(t, o.waitInForce(ctx, before))
@@ -134,7 +133,7 @@ func (o *office) reload(t *testing.T) {
 	t.Helper()
 	before := o.milter.Log()
 	must(t, o.milter.Signal(syscall.SIGHUP))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, o.waitInForce(ctx, before))
 }
@@ -196,7 +195,7 @@ func (o *office) outcome(t *testing.T, m *mail, reply testmta.Outcome) outcome {
 	if !reply.Accepted {
 		got.Reply = reply.Final.String()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, o.mta.WaitIdle(ctx))
 	all, err := o.mta.Deliveries()
@@ -304,7 +303,7 @@ func diff(t *testing.T, got, want outcome) {
 // length, and looks for parts of it.
 func (o *office) wantLog(t *testing.T, since int, parts ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var line string
 	must(t, testdaemon.Poll(ctx, func() (bool, error) {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
@@ -18,6 +17,7 @@ import (
 // running Postfix about the milter in test mode, sends mail, reads the report, and
 // takes it all back.
 func TestPostmaster(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	must(t, w.Publish("example.com", "v=spf1 -all"))
 	postfix, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{})
@@ -53,7 +53,7 @@ func TestPostmaster(t *testing.T) {
 	}
 
 	// Postfix takes a second to notice. Until then nobody asks the milter.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, testdaemon.Poll(ctx, func() (bool, error) {
 		c, err := testmta.Dial(postfix.SMTPAddr())

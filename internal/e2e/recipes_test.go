@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -17,6 +16,7 @@ const policyDoc = "../../docs/policy.md"
 // TestRecipes runs every configuration that docs/policy.md prints, byte for byte,
 // in front of a real Postfix, and sends what the table below it lists.
 func TestRecipes(t *testing.T) {
+	t.Parallel()
 	doc, err := os.ReadFile(policyDoc)
 	must(t, err)
 	before, recipes, _ := strings.Cut(string(doc), "\n## Ten recipes\n")
@@ -35,9 +35,10 @@ func TestRecipes(t *testing.T) {
 	o.milter.environ = []string{
 		"AUTHKEY_MILTER_LISTEN=" + o.milter.listen, "AUTHKEY_MILTER_SOCKET_MODE=0666",
 		"AUTHKEY_MILTER_DNS_SERVERS=" + w.DNS.Addr(), "AUTHKEY_MILTER_VERIFY_ALLOW_NETWORKS=127.0.0.0/8",
+		"AUTHKEY_MILTER_DNS_TIMEOUT=20s", "AUTHKEY_MILTER_VERIFY_TIMEOUT=45s", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT=20s", "AUTHKEY_MILTER_VERIFY_REPLY_TIMEOUT=20s",
 		"AUTHKEY_MILTER_SUBMISSION_NETWORKS=", "AUTHKEY_MILTER_NOTIFY_SMTP=" + o.relay, "AUTHKEY_MILTER_NOTIFY_STATE_DIR=" + o.places["STATE"],
 	}
-	must(t, o.milter.Stop(15*time.Second))
+	must(t, o.milter.Stop(patience))
 	sections := strings.Split(recipes, "\n### ")[1:]
 	if len(sections) != 10 {
 		t.Fatalf("%d recipes, want ten", len(sections))
@@ -116,7 +117,7 @@ func (o *office) cook(t *testing.T, text string) {
 		t.Fatalf("check: exit %d\n%s", code, out)
 	}
 	o.start(t)
-	defer func() { must(t, o.milter.Stop(15*time.Second)) }()
+	defer func() { must(t, o.milter.Stop(patience)) }()
 	for _, row := range rows {
 		o.tryRow(t, row)
 	}

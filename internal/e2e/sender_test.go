@@ -11,6 +11,7 @@ import (
 // own way, and deliver under what they made of them. What is verified, and whose
 // rules count, must be that. The AS of pass.test would vouch for anything.
 func TestAddressesAsTheMTAReadsThem(t *testing.T) {
+	t.Parallel()
 	senders := []string{
 		"<alice@req.test >", "<alice@req.test (hi)>", "<(hi)alice@req.test>", "< alice@req.test>", "<alice @ req.test>", "<alice@req.test;>",
 		"<Alice <alice@req.test>>", "<<alice@req.test>>", "<alice@req.test\t>", "<alice@req.test\r>", "<alice%req.test>", "<req.test!alice>",
@@ -60,6 +61,7 @@ func TestAddressesAsTheMTAReadsThem(t *testing.T) {
 // TestEveryFormOfARecipientIsTakenOff: a recipient who wants such mail discarded
 // does not get it in any spelling.
 func TestEveryFormOfARecipientIsTakenOff(t *testing.T) {
+	t.Parallel()
 	forms := []string{
 		"<carol@rcpt.test>", "<carol@rcpt.test >", "<(x)carol@rcpt.test>", "<<carol@rcpt.test>>", "<Carol@RCPT.test.>", "<\"carol\"@rcpt.test>",
 		"<@a.test:carol@rcpt.test>", "<@a.test,@b.test:Carol@rcpt.test>", "<carol%rcpt.test>", "<rcpt.test!carol>", "<c\\arol@rcpt.test>",
@@ -100,6 +102,7 @@ func TestEveryFormOfARecipientIsTakenOff(t *testing.T) {
 // TestLocalPartKeepsItsCase: only the AS knows whether it matters, and in the hashes
 // of SRS and BATV it does.
 func TestLocalPartKeepsItsCase(t *testing.T) {
+	t.Parallel()
 	for _, mta := range mtas {
 		t.Run(mta.name, func(t *testing.T) {
 			m := startMilter(t, newWorld(t), "")

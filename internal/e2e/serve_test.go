@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -19,6 +19,7 @@ import (
 // TestReload changes the configuration of a milter in use: a good one takes its
 // place, a bad one is logged and changes nothing, and the cache survives both.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	milter := startMilter(t, w, "policy: {nokey: accept}\n")
 	mta := startMTA(t, mtas[0].start, milter.Socket)
@@ -38,13 +39,9 @@ func TestReload(t *testing.T) {
 		before := len(milter.Log())
 		must(t, os.WriteFile(milter.Config, []byte(w.MilterConfig(milter.Socket)+more), 0o644))
 		must(t, milter.Signal(syscall.SIGHUP))
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		for !strings.Contains(milter.Log()[before:], logged) {
-			if _, err := milter.WaitLog(ctx, logged); err != nil {
-				t.Fatal(err)
-			}
-		}
+		must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Contains(milter.Log()[before:], logged), nil }))
 	}
 	configure("policy: {nokey: reject}\n", "configuration in force")
 	if code := reply(&mail{from: "alice@" + withAS}); code != 550 {
@@ -64,16 +61,21 @@ func TestReload(t *testing.T) {
 
 // TestStop ends the milter while a message waits for its AS.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"answered in time", "not answered"} {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
 			release := make(chan struct{})
+			milter, err := w.newMilter(binary, "unix")
+			must(t, err)
 			if kind == "answered in time" {
 				w.DNS.Behave(withAS, testdns.Late(release))
 			} else {
 				w.DNS.Behave(withAS, testdns.Silent())
+				milter.environ = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=1s"} // much less than there is for the end
 			}
-			milter := startMilter(t, w, "policy: {nokey: accept, temperror: accept}\n")
+			must(t, milter.configure("policy: {nokey: accept, temperror: accept}\n"))
+			must(t, milter.startListening(t.Context()))
 			mta := startMTA(t, mtas[0].start, milter.Socket)
 			c := dialSMTP(t, mta)
 			m := &mail{from: "alice@" + withAS}
@@ -85,17 +87,17 @@ func TestStop(t *testing.T) {
 				}
 				answer <- out
 			}()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			must(t, w.DNS.WaitQueries(ctx, withAS, 16 /* TXT */, 1))
 			must(t, milter.Signal(syscall.SIGTERM))
-			_, err := milter.WaitLog(ctx, "msg=stopping")
+			_, err = milter.WaitLog(ctx, "msg=stopping")
 			must(t, err)
 			close(release)
 			if out := <-answer; out.Final.Code != 250 {
 				t.Errorf("the message in flight: %d %s", out.Final.Code, out.Final.Text)
 			}
-			if err := milter.Stop(12 * time.Second); err != nil {
+			if err := milter.Stop(patience); err != nil {
 				t.Errorf("it did not end well: %v\n%s", err, milter.Log())
 			}
 			if _, err := os.Stat(strings.TrimPrefix(milter.Socket, "unix:")); !os.IsNotExist(err) {
@@ -113,6 +115,7 @@ func TestStop(t *testing.T) {
 // TestKilled leaves a stale socket, which the next start replaces; while the
 // milter runs, a second one must not take its socket.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	milter := startMilter(t, w, "")
 	out, err := exec.Command(binary, "serve", "--config", milter.Config).CombinedOutput()
@@ -127,8 +130,8 @@ func TestKilled(t *testing.T) {
 	}
 	again := &Milter{Socket: milter.Socket, Config: milter.Config, log: milter.log + ".2", done: make(chan struct{})}
 	must(t, again.start(binary))
-	defer func() { must(t, again.Stop(12*time.Second)) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer func() { must(t, again.Stop(patience)) }()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = again.WaitLog(ctx, "msg=listening")
 	must(t, err)
@@ -139,8 +142,9 @@ func TestKilled(t *testing.T) {
 
 // TestInetSocket runs the milter on TCP.
 func TestInetSocket(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	milter, err := w.StartMilter(ctx, binary, "inet", "log: {format: json}\n")
 	must(t, err)
@@ -154,6 +158,7 @@ func TestInetSocket(t *testing.T) {
 
 // TestRealResolvers has dnsmasq and unbound answer for the records.
 func TestRealResolvers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	port, _, err := w.ServeAS(withAS)
 	must(t, err)
@@ -167,7 +172,7 @@ func TestRealResolvers(t *testing.T) {
 	defer unbound.Stop()
 	for name, addr := range map[string]string{"dnsmasq": dnsmasq.Addr(), "unbound": unbound.Addr()} {
 		t.Run(name, func(t *testing.T) {
-			conf := writeConfig(t, fmt.Sprintf("dns: {servers: [%q]}\nverify: {allow_networks: [127.0.0.0/8]}\n", addr))
+			conf := writeConfig(t, fmt.Sprintf("dns: {servers: [%q], timeout: 20s}\nverify: {timeout: 45s, connect_timeout: 20s, reply_timeout: 20s, allow_networks: [127.0.0.0/8]}\n", addr))
 			out, code := runMilter(t, w.mustKey(t, "alice@"+withAS)+"\n", "verify", "--config", conf, "alice@"+withAS)
 			if code != 0 || !strings.HasPrefix(out, "result    pass\n") {
 				t.Errorf("verify: exit %d\n%s", code, out)

@@ -17,6 +17,7 @@ import (
 // root: no tool tears the list, and the server goes on with the one in force, whatever
 // is written over it.
 func TestServerOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t, "-race"), withAS)
 	disk := t.TempDir()
@@ -72,6 +73,7 @@ func TestServerOnAFullDisk(t *testing.T) {
 
 // TestServerAndToolsRefuseAnOpenSecret: a secret that others can read is none.
 func TestServerAndToolsRefuseAnOpenSecret(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t, "-race"), withAS)
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o601} {
@@ -94,6 +96,7 @@ func TestServerAndToolsRefuseAnOpenSecret(t *testing.T) {
 // TestServerTellsNobodyWhoExists: of an address that is not in the list it says, octet
 // for octet, what it says of one that is, whatever is wrong with the key.
 func TestServerTellsNobodyWhoExists(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t, "-race"), withAS)
 	s.start()
@@ -140,6 +143,7 @@ func TestServerTellsNobodyWhoExists(t *testing.T) {
 // TestServerSecretIsReplaced goes through the steps of docs/server.md with two servers
 // of one set: no key that was ever attached fails before its time is over.
 func TestServerSecretIsReplaced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	program := buildServer(t, "-race")
 	one, two := newServer(t, w, program, withAS), newServer(t, w, program, withAS)

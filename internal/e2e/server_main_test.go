@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,17 +20,31 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// serverPatience is for what a server has to do within a test.
-const serverPatience = 30 * time.Second
+// servers are the programs that buildServer has built, by their flags.
+var servers struct {
+	sync.Mutex
+	built map[string]string
+}
 
-// buildServer builds authkey-server, with flags of go build such as -race.
+// buildServer builds authkey-server, with flags of go build such as -race: once, for all
+// tests that want it so.
 func buildServer(t *testing.T, flags ...string) (program string) {
 	t.Helper()
-	program = filepath.Join(t.TempDir(), "authkey-server")
+	servers.Lock()
+	defer servers.Unlock()
+	kind := strings.Join(flags, "")
+	if program = servers.built[kind]; program != "" {
+		return program
+	}
+	program = filepath.Join(buildDir, "authkey-server"+kind)
 	args := append(append([]string{"build"}, flags...), "-o", program, "github.com/authkey/authkey/cmd/authkey-server")
 	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	if servers.built == nil {
+		servers.built = make(map[string]string)
+	}
+	servers.built[kind] = program
 	return program
 }
 
@@ -119,7 +134,7 @@ func (s *server) waitLog(n int, parts ...string) {
 
 func (s *server) eventually(what string, done func() bool) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), serverPatience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	if err := testdaemon.Poll(ctx, func() (bool, error) { return done(), nil }); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
@@ -163,12 +178,12 @@ type asker struct {
 
 // dialFrom connects from one of loopback's many addresses.
 func (s *server) dialFrom(ip string) (*asker, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: serverPatience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
 	c, err := d.DialContext(s.t.Context(), "tcp", s.addr())
 	if err != nil {
 		return nil, err
 	}
-	return &asker{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(serverPatience))
+	return &asker{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(patience))
 }
 
 // ask asks one question and returns the line in reply.

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
@@ -95,11 +94,13 @@ var submissions = []submission{
 // TestSubmission has real clients log in at real MTAs, and reads their mail as it
 // leaves and as it arrives at a site that verifies it.
 func TestSubmission(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name  string
 		start func(t *testing.T, a, b *site) *service
 	}{{"postfix", postfixSubmission}, {"sendmail", sendmailSubmission}} {
 		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			a := foundSite(t, w, "a.test", []string{"alice", "mallory", "erin", "sales", "frank"})
 			b := newSite(t, w, "b.test", "bob")
@@ -222,7 +223,7 @@ func (s *service) send(t *testing.T, w *World, b *site, c *testmta.Client, sub s
 // wantNote waits for the line about the message in the log of a milter.
 func (s *service) wantNote(t *testing.T, qid, note string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var line string
 	err := testdaemon.Poll(ctx, func() (bool, error) {

@@ -110,6 +110,7 @@ var mergeRules = []aWish{
 // TestWishes gives recipients of one message, on real mail, what each of them
 // wants; and where one verdict cannot, what the rules say.
 func TestWishes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	postfix := postfixOffice(testmta.PostfixOptions{RecipientDomains: []string{"rcpt.test", withAS},
 		Main: map[string]string{"virtual_alias_maps": "inline:{ {team@rcpt.test = one@rcpt.test, two@rcpt.test}, {boss@rcpt.test = reject@rcpt.test} }"}})
@@ -125,6 +126,7 @@ func TestWishes(t *testing.T) {
 		}},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
 			o := newOffice(t, w, kind.start)
 			o.prefer(t, wishes)
 			c := dialSMTP(t, o.mta)

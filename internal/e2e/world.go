@@ -180,7 +180,7 @@ func (w *World) ServeAS(names ...string) (port int, stop func() error, err error
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
 	stop = sync.OnceValue(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return errors.Join(srv.Shutdown(ctx), <-done)
 	})

@@ -239,11 +239,7 @@ func TestContextEnds(t *testing.T) {
 	defer ln.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	began := time.Now()
 	if _, err := Dial(ctx, "unix", path, "mx.test"); err == nil {
 		t.Error("Dial succeeds with a milter that does not negotiate")
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("Dial took %v after its context had ended", took)
 	}
 }

@@ -173,13 +173,9 @@ func TestSlowMTA(t *testing.T) {
 		t.Run("silent at "+stop, func(t *testing.T) {
 			n := newNotifier(t, brokenMTA(t, stop), memoryLedger(t))
 			n.timeout = 100 * time.Millisecond
-			began := time.Now()
 			err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("dave@rcpt.example"))
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("error %v, want one of the deadline", err)
-			}
-			if took := time.Since(began); took > HandOverTimeout {
-				t.Errorf("took %v", took)
 			}
 			if s := n.ledger.Stats(); s.Failures != 2 || s.Remembered != 0 {
 				t.Errorf("stats %+v", s)

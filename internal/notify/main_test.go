@@ -178,6 +178,7 @@ func newNotifier(t *testing.T, smtpAddr string, ledger *Ledger, change ...func(*
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.timeout = time.Minute // what is taken is taken in time, however busy the machine is
 	return n
 }
 

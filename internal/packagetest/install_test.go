@@ -275,7 +275,7 @@ func TestNothingIsLost(t *testing.T) {
 // checkWatchdog: a process that is stuck is started again.
 func (m *machine) checkWatchdog(key string) {
 	m.t.Helper()
-	m.write("/etc/systemd/system/authkey-milter.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
+	m.write("/etc/systemd/system/authkey-milter.service.d/test.conf", "[Service]\nWatchdogSec=10s\n")
 	m.run("systemctl daemon-reload && systemctl restart authkey-milter")
 	// It is fed, not only just begun.
 	m.await("systemctl show --property=StatusText --value authkey-milter | grep -q answered")

@@ -32,7 +32,7 @@ var world = []string{"--host-record=mx.b.example," + serverAddress, "--host-reco
 	"--txt-record=a.example,AS=as.a.example:7425"}
 
 // patience bounds whatever is waited for on a machine.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // A machine is a booted Debian.
 type machine struct {
@@ -75,7 +75,7 @@ func bootAt(t *testing.T, addresses ...string) *machine {
 			return false
 		}
 		// Asked too early it may get no answer.
-		state, _ := m.try("timeout 2 systemctl is-system-running")
+		state, _ := m.try("timeout 10 systemctl is-system-running")
 		return state == "running\n" || state == "degraded\n"
 	}))
 	for _, a := range addresses {

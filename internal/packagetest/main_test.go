@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 func runTests(m *testing.M) int {
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 	dir, err := testdaemon.TempDir("authkey-packagetest-")
 	if err != nil {

@@ -45,7 +45,7 @@ type senderResult struct {
 
 const (
 	retryAfter  = 100 * time.Millisecond
-	senderLimit = 5 * time.Minute
+	senderLimit = 10 * time.Minute
 )
 
 func senderMain(text string) int {

@@ -261,13 +261,16 @@ func TestService(t *testing.T) {
 	}
 	defer systemd.Close()
 	t.Setenv("NOTIFY_SOCKET", systemd.LocalAddr().String())
-	told := func(want string) {
-		t.Helper()
-		_ = systemd.SetReadDeadline(time.Now().Add(20 * time.Second))
+	next := func() (string, error) {
+		_ = systemd.SetReadDeadline(time.Now().Add(time.Minute))
 		buf := make([]byte, 1024)
 		n, err := systemd.Read(buf)
-		if err != nil || !strings.HasPrefix(string(buf[:n]), want) {
-			t.Fatalf("told %q, %v, want %q", buf[:n], err, want)
+		return string(buf[:n]), err
+	}
+	told := func(want string) {
+		t.Helper()
+		if got, err := next(); err != nil || !strings.HasPrefix(got, want) {
+			t.Fatalf("told %q, %v, want %q", got, err, want)
 		}
 	}
 	s := NewService()
@@ -295,6 +298,13 @@ func TestService(t *testing.T) {
 	sick.Store(true)
 	if err := <-failures; err.Error() != "a headache" {
 		t.Error(err)
+	}
+	// However often it was fed before, it is not any more.
+	notify("STATUS=sick")
+	for got := ""; got != "STATUS=sick"; {
+		if got, err = next(); err != nil || got != "STATUS=sick" && !strings.HasPrefix(got, "WATCHDOG=1\n") {
+			t.Fatalf("told %q, %v", got, err)
+		}
 	}
 	for range 2 {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -19,24 +20,48 @@ const (
 	portTries = 200
 )
 
-// FreePort finds a port on 127.0.0.1 that is free for both TCP and UDP.
+// marks stand for the ports that FreePort has returned, until this program ends.
+var marks struct {
+	sync.Mutex
+	held []net.Listener
+}
+
+// FreePort finds a port on 127.0.0.1 that is free for both TCP and UDP. It returns none
+// a second time, nor one that it has returned in another program that still runs: a
+// daemon needs seconds from its start to its bind.
 func FreePort() (int, error) {
 	for range portTries {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		l, err := net.Listen("tcp", addr)
+		// Like the port, a name without a file belongs to the network namespace, and goes
+		// with the process.
+		mark, err := net.Listen("unix", "@authkey-port-"+strconv.Itoa(port))
 		if err != nil {
 			continue
 		}
-		p, err := net.ListenPacket("udp", addr)
-		l.Close()
-		if err != nil {
+		if !isFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) {
+			mark.Close()
 			continue
 		}
-		p.Close()
+		marks.Lock()
+		defer marks.Unlock()
+		marks.held = append(marks.held, mark)
 		return port, nil
 	}
 	return 0, fmt.Errorf("no free port on 127.0.0.1 among %d tries", portTries)
+}
+
+func isFree(addr string) bool {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	p, err := net.ListenPacket("udp", addr)
+	l.Close()
+	if err != nil {
+		return false
+	}
+	p.Close()
+	return true
 }
 
 // TempDir makes a folder that every user of the machine may search, whatever

@@ -12,6 +12,10 @@ import (
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
+// PostfixDebconf has Debian's postfix come without a configuration, in the syntax of
+// debconf-set-selections(1).
+const PostfixDebconf = "postfix postfix/main_mailer_type select No configuration"
+
 // EnsurePostfix installs Debian's Postfix where it is missing, with no
 // configuration, so that it neither starts nor receives mail, and tells logf
 // before. It returns ErrNoPostfix where it cannot, and where it would have to
@@ -26,7 +30,7 @@ func EnsurePostfix(ctx context.Context, logf testdaemon.Logf) error {
 	}
 	err := testdaemon.Install(ctx, logf, testdaemon.Installation{
 		Packages: []string{"postfix"},
-		Debconf:  "postfix postfix/main_mailer_type select No configuration",
+		Debconf:  PostfixDebconf,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoPostfix, err)
