@@ -115,8 +115,8 @@ func (a *Attacher) keyOwner(sender wire.Address, from []wire.Address) (wire.Addr
 }
 
 // authorized checks that the submitter may use MAIL FROM, which everybody may leave
-// null, and every From address, and that he may have the key of owner, which is one of
-// them.
+// null, and every From address, also those of ours that are only shown, and that he may
+// have the key of owner, which is one of them.
 func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time.Time) Reason {
 	mayUse, reason := a.rights(s)
 	if reason != "" {
@@ -146,20 +146,12 @@ func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time
 			return reason
 		}
 	}
-	return a.mayShow(mayUse, s, now)
-}
-
-// mayShow checks that the submitter may use the addresses of ours that are only shown.
-// A domain alone is nobody's address.
-func (a *Attacher) mayShow(mayUse right, s Submission, now time.Time) Reason {
 	for _, addr := range s.Shown {
 		if a.domains[addr.Domain()] == nil || addr.IsDomain() {
-			continue
+			continue // a domain alone is nobody's address
 		}
-		if ok, err := mayUse(addr, now); err != nil {
-			return reasonOf(err)
-		} else if !ok {
-			return FromNotAllowed
+		if reason := check(addr, FromNotAllowed); reason != "" {
+			return reason
 		}
 	}
 	return ""

@@ -124,7 +124,7 @@ func TestPreferencesWhileTheyAreEdited(t *testing.T) {
 	edits(t, 300*time.Millisecond, func(i int) {
 		put(fmt.Sprintf("- {recipient: bob@rcpt.test, nokey: reject}\n# %d\n", i))
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), serverPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := testdaemon.Poll(ctx, func() (bool, error) { return reply() == 550, nil }); err != nil {
 		t.Errorf("the preference never counts: %v\n%s", err, milter.Log())
@@ -142,7 +142,7 @@ func TestCutOffConfiguration(t *testing.T) {
 	must(t, err)
 	refused := func(log func() string, n int) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), serverPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := testdaemon.Poll(ctx, func() (bool, error) {
 			return strings.Count(log(), "the new configuration is refused") >= n, nil
@@ -172,7 +172,7 @@ func TestCutOffConfiguration(t *testing.T) {
 	short, _, _ := strings.Cut(string(whole), "policy:")
 	must(t, os.WriteFile(milter.Config, []byte(short+"...\n"), 0o644))
 	must(t, milter.Signal(syscall.SIGHUP))
-	ctx, cancel := context.WithTimeout(t.Context(), serverPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), "configuration in force") == 2, nil }))
 	if out := sendMail(t, c, &mail{from: "alice@" + withAS}); out.Final.Code != 250 {
@@ -243,7 +243,7 @@ func TestAttachNeedsAUnixSocket(t *testing.T) {
 	}
 
 	// Nor does a reload begin to attach, though the new file says that it listens elsewhere.
-	ctx, cancel := context.WithTimeout(t.Context(), serverPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	m, err := w.StartMilter(ctx, binary, "inet", "")
 	must(t, err)
@@ -264,7 +264,7 @@ func TestAttachNeedsAUnixSocket(t *testing.T) {
 // families, and to nobody else; and the log says who can reach a socket.
 func TestInetIsLoopback(t *testing.T) {
 	w := newWorld(t)
-	ctx, cancel := context.WithTimeout(t.Context(), serverPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	m, err := w.newMilter(binary, "inet")
 	must(t, err)
