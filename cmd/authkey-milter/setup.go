@@ -81,6 +81,9 @@ func newSetupPostfix() *cobra.Command {
 		}
 		for _, e := range edits {
 			fmt.Fprintln(cmd.OutOrStdout(), "done:", postfix.EditCommand(e))
+			for _, move := range e.Moves() {
+				fmt.Fprintln(cmd.OutOrStdout(), "which", move)
+			}
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "now run:", postfix.Command("postfix", "reload"))
 		return nil
