@@ -12,6 +12,7 @@ package doctor
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,9 @@ const (
 	CheckAccess    = "socket-access"  // folders, group and mode
 	CheckDefault   = "default-action" // against our mode
 	CheckOrder     = "order"          // among milters
-	CheckTimeout   = "timeout"        // of Sendmail, for our answer
+	CheckTimeout   = "timeout"        // of the MTA, for our answer
+	CheckChanges   = "changes"        // by others, of what we read and write
+	CheckOwnMail   = "own-mail"       // what makes strangers' mail look like our users'
 	CheckDNS       = "dns"            // every name server
 	CheckClock     = "clock"
 	CheckNotify    = "notify"    // notify.smtp
@@ -58,10 +61,15 @@ type Options struct {
 	// OpenDKIMConf is where OpenDKIM is configured.
 	OpenDKIMConf string
 
+	// Gateways are this machine's; see Gateways.
+	Gateways []netip.Addr
+
 	Hostname string // for EHLO
 	Now      func() time.Time
 	// Synchronized tells whether the clock is kept right; see Synchronized.
 	Synchronized func() (bool, error)
+	lost         []mtaconf.Loss // of Postfix
+
 	// Container is what kind of container this is, whose clock is its host's; empty:
 	// it is none. See Container.
 	Container string
@@ -74,8 +82,11 @@ const examineTimeout = time.Minute
 func Examine(ctx context.Context, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
+	if o.Postfix != nil {
+		o.lost = o.Postfix.Losses(ctx, o.traffic())
+	}
 	checks := []func(context.Context) []Finding{o.mta, o.listening, o.listed, o.path, o.access, o.defaultAction,
-		o.order, o.timeout, o.dns, o.clock, o.notify, o.domains}
+		o.order, o.timeout, o.changes, o.ownMail, o.dns, o.clock, o.notify, o.domains}
 	found := make([][]Finding, len(checks))
 	var all sync.WaitGroup
 	for i, check := range checks {

@@ -3,8 +3,11 @@ package doctor
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -96,6 +99,86 @@ func TestPlantedFaults(t *testing.T) {
 			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
 			p.postconf("-P", "127.0.0.1:10025/inet/content_filter=")
 		}, CheckListed, "127.0.0.1:10025/inet asks the milter again", "127.0.0.1:10025/inet/smtpd_milters=", true},
+
+		{"before-queue filter of a service", func(p *patient) {
+			p.stock("smtpd_proxy_filter=127.0.0.1:10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+		}, CheckListed, "smtp/inet hands mail to a filter before it is queued (smtpd_proxy_filter = 127.0.0.1:10024)", "smtp/inet/content_filter=smtp:[127.0.0.1]:10024", true},
+		{"before-queue filter", func(p *patient) {
+			p.stock()
+			p.postconf("-e", "smtpd_proxy_filter = 10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+			p.postconf("-P", "127.0.0.1:10025/inet/smtpd_proxy_filter=")
+		}, CheckListed, "hands mail to a filter before it is queued", "-X smtpd_proxy_filter", true},
+		{"before-queue filter, and the milter behind it", func(p *patient) {
+			p.yaml += "submission: {networks: []}\n"
+			p.stock("smtpd_proxy_filter=127.0.0.1:10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+		}, "", "", "", false},
+		{"no milter for anybody", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = static:DISABLE") },
+			CheckListed, "has no milter at all for the client 192.0.2.1 (smtpd_milter_maps)", "-X smtpd_milter_maps", true},
+		{"no milter for a client, in main.cf", func(p *patient) { p.stock("smtpd_milter_maps=inline:{192.0.2.77=DISABLE}") },
+			CheckListed, "smtp/inet has no milter at all for the client 192.0.2.77", "-PX smtp/inet/smtpd_milter_maps", true},
+		{"no milter for a network in a file", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = cidr:"+p.file("maps", "# internal\n10.0.0.0/8  "+p.entry()+"\n198.18.0.0/15\tDISABLE\n"))
+		}, CheckListed, "for the client 198.18.0.0/15", "give 198.18.0.0/15 the milter too", false},
+		{"other milters for a client in an indexed file", func(p *patient) {
+			table := p.file("maps", "203.0.113.9 unix:other\n")
+			must(p.t, exec.Command("postmap", "-c", p.etc, "hash:"+table).Run())
+			p.postconf("-e", "smtpd_milter_maps = hash:"+table)
+		}, CheckListed, "has unix:other for the client 203.0.113.9", "postmap -c ", false},
+		{"other milters for those that a pattern matches", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = regexp:"+p.file("maps", "/^2001:/ DISABLE\n"))
+		}, CheckListed, "for the client 2001:db8::1", "give 2001:db8::1", false},
+		{"maps that leave strangers alone", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = cidr:"+p.file("maps", "192.0.2.0/24 "+p.entry()+"\n192.0.2.0/25 DISABLE\n127.0.0.0/8 DISABLE\n"))
+		}, "", "", "", false},
+		{"asked twice", func(p *patient) { p.postconf("-e", "smtpd_milters = "+p.entry()+", unix:x, unix:"+p.socket) },
+			CheckChanges, "asks the milter more than once", "unix:x'", true},
+		{"port 25 named as a submission", func(p *patient) {
+			p.postconf("-e", "milter_macro_daemon_name = ORIGINATING")
+			p.postconf("-M", "submission/inet=submission inet n - n - - smtpd")
+		}, CheckOwnMail, "calls itself ORIGINATING", "submission/inet/milter_macro_daemon_name=ORIGINATING", true},
+		{"port 25 named as a submission in master.cf", func(p *patient) { p.stock("milter_macro_daemon_name=originating") },
+			CheckOwnMail, "smtp/inet calls itself originating", "-PX smtp/inet/milter_macro_daemon_name", true},
+		{"a login for everybody", func(p *patient) {
+			p.postconf("-e", "milter_macro_defaults = auth_type=x, {auth_authen} = nobody")
+			p.postconf("-e", "milter_macro_defaults = auth_type=x, auth_authen=nobody")
+		}, CheckOwnMail, "gives every client a login", "milter_macro_defaults = auth_type=x'", true},
+		{"logins that are not told", func(p *patient) { p.postconf("-e", "milter_protocol = 4", "milter_mail_macros = i") },
+			CheckOwnMail, "who has logged in (milter_protocol = 4", "-X milter_mail_macros", true},
+		{"macros that are asked for", func(p *patient) { p.postconf("-e", "milter_mail_macros = i", "milter_connect_macros =") }, "", "", "", false},
+		{"everybody may say who he is", func(p *patient) { p.postconf("-e", "smtpd_authorized_xclient_hosts = 0.0.0.0/0") },
+			CheckOwnMail, "lets strangers say who they are", "-X smtpd_authorized_xclient_hosts", true},
+		{"everybody is one of us", func(p *patient) { p.yaml += "submission: {networks: ['0.0.0.0/0']}\n" },
+			CheckOwnMail, "submission.networks has 0.0.0.0/0", "name your own networks only", false},
+		{"everybody is exempt", func(p *patient) { p.yaml += "exempt: {networks: ['::/0']}\n" },
+			CheckOwnMail, "exempt.networks has ::/0", "name your own networks only", false},
+		{"the key is taken off before", func(p *patient) {
+			p.postconf("-e", "header_checks = regexp:"+p.file("checks", "/^X-Auth-Key:/ IGNORE\n"))
+		}, CheckChanges, "cleanup/unix does IGNORE on X-Auth-Key (header_checks)", "take out the line", false},
+		{"the key is taken off by another cleanup", func(p *patient) {
+			p.stock("cleanup_service_name=inbound")
+			p.postconf("-M", "inbound/unix=inbound unix n - n - 0 cleanup -o { header_checks = regexp:{{/^X-Auth-Key:/ REJECT}} }")
+		}, CheckChanges, "inbound/unix does REJECT on X-Auth-Key (header_checks)", "-PX inbound/unix/header_checks", true},
+		{"results are taken off after", func(p *patient) {
+			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^Authentication-Results:.*x-authkey/ IGNORE\n"))
+		}, CheckChanges, "does IGNORE on Authentication-Results (milter_header_checks)", "take out the line", false},
+		{"marks are acted on", func(p *patient) {
+			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^X-Spam-Flag: YES/ HOLD\n/^X-/ WARN\n"))
+		}, "", "", "", false},
+		{"the key is taken off on its way out", func(p *patient) {
+			p.attach()
+			p.postconf("-e", "smtp_header_checks = regexp:"+p.file("checks", "/^X-Auth-/ IGNORE\n"))
+		}, CheckChanges, "smtp/unix does IGNORE on X-Auth-Key (smtp_header_checks)", "take out the line", false},
+		{"impatient", func(p *patient) { p.postconf("-e", "milter_content_timeout = 2s") },
+			CheckTimeout, "waits for the milter for 2s only", "-X milter_content_timeout", true},
+		{"impatient by its entry", func(p *patient) { p.postconf("-e", "smtpd_milters = { "+p.entry()+", content_timeout=1s }") },
+			CheckTimeout, "waits for the milter for 1s only", "content_timeout=300s }'", true},
+		{"QMQP", func(p *patient) {
+			p.postconf("-M", "628/inet=628 inet n - n - - qmqpd")
+			p.postconf("-e", "qmqpd_authorized_clients = 192.0.2.0/24")
+		}, CheckListed, "628/inet takes mail by QMQP from 192.0.2.0/24", "-MX 628/inet", true},
 
 		{"default action accept while enforcing", func(p *patient) { p.postconf("-e", "milter_default_action = accept") },
 			CheckDefault, "does accept while the milter cannot be asked, in mode enforce", "default_action=tempfail }", true},
@@ -221,6 +304,95 @@ func checkFaults(t *testing.T, found []Finding, check, what, mend string) {
 	}
 	if !strings.Contains(ill[0].What, what) || !strings.Contains(ill[0].Mend, mend) {
 		t.Errorf("found %q, mend %q; want parts %q, %q", ill[0].What, ill[0].Mend, what, mend)
+	}
+}
+
+// stock adds port 25 itself, with options.
+func (p *patient) stock(options ...string) {
+	p.t.Helper()
+	p.postconf("-M", "smtp/inet=smtp inet n - n - - smtpd")
+	for _, option := range options {
+		p.postconf("-P", "smtp/inet/"+option)
+	}
+}
+
+// file writes a table.
+func (p *patient) file(name, content string) string {
+	p.t.Helper()
+	path := filepath.Join(p.etc, name)
+	must(p.t, os.WriteFile(path, []byte(content), 0o644))
+	return path
+}
+
+// attach has keys put on our users' mail.
+func (p *patient) attach() {
+	domain := filepath.Join(p.world.Dir, "domain-"+ownDomain)
+	p.yaml += fmt.Sprintf("attach: {domains: [{domain: %s, source: 'secret:%s/secret', addresses: 'file:%s/addresses'}]}\n", ownDomain, domain, domain)
+}
+
+// TestWarnings are what only a person can judge: no fault, but not passed over.
+func TestWarnings(t *testing.T) {
+	c := newClinic(t)
+	for _, tc := range []struct {
+		name  string
+		plant func(p *patient)
+		check string
+		want  string // empty: no warning of that check
+	}{
+		{"loopback only", func(*patient) {}, CheckOwnMail, "mail comes in from this machine only"},
+		{"open to the world", func(p *patient) { p.postconf("-e", "inet_interfaces = all"); p.stock() }, CheckOwnMail, ""},
+		{"loopback only, and a proxy that says who it is", func(p *patient) {
+			p.postconf("-e", "smtpd_upstream_proxy_protocol = haproxy")
+		}, CheckOwnMail, ""},
+		{"loopback only, which is nobody's", func(p *patient) { p.yaml += "submission: {networks: []}\n" }, CheckOwnMail, ""},
+		{"the gateway is one of us", func(p *patient) {
+			p.yaml += "submission: {networks: [172.17.0.0/16]}\n"
+			p.options.Gateways = []netip.Addr{netip.MustParseAddr("172.17.0.1")}
+		}, CheckOwnMail, "default gateway 172.17.0.1 is in submission.networks"},
+		{"the gateway is none of us", func(p *patient) {
+			p.yaml += "submission: {networks: [10.0.0.0/8]}\n"
+			p.options.Gateways = []netip.Addr{netip.MustParseAddr("172.17.0.1")}
+		}, CheckOwnMail, ""},
+		{"another port that opts out", func(p *patient) {
+			p.postconf("-e", "inet_interfaces = all")
+			p.postconf("-M", "2525/inet=2525 inet n - n - - smtpd")
+			p.postconf("-P", "2525/inet/smtpd_milters=")
+		}, CheckListed, "2525/inet does not ask the milter"},
+		{"a further instance", func(p *patient) { p.postconf("-e", "multi_instance_directories = /etc/postfix-out") }, CheckListed, "a further instance of Postfix, configured in /etc/postfix-out"},
+		{"a table that cannot be looked into", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = cidr:/nonexistent") }, CheckListed, "smtpd_milter_maps cannot be looked into"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := c.patient(t)
+			tc.plant(p)
+			found := p.examine()
+			if ill := faults(found); len(ill) > 0 {
+				t.Errorf("faults: %+v", ill)
+			}
+			var warned []Finding
+			for _, f := range found {
+				if f.Status == Warning && f.Check == tc.check {
+					warned = append(warned, f)
+				}
+			}
+			switch {
+			case tc.want == "" && len(warned) > 0:
+				t.Errorf("warned: %+v", warned)
+			case tc.want != "" && (len(warned) == 0 || !strings.Contains(warned[0].What, tc.want) || warned[0].Why == "" || warned[0].Mend == ""):
+				t.Errorf("warned %+v, want %q", warned, tc.want)
+			}
+		})
+	}
+}
+
+// TestGateways reads what a Linux machine had.
+func TestGateways(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "route")
+	must(t, os.WriteFile(path, []byte("Iface\tDestination\tGateway \tFlags\neth0\t00000000\t010011AC\t0003\neth0\t000011AC\t00000000\t0001\ntun0\t00000000\t00000000\t0001\nbroken\t00000000\tXY\n"), 0o644))
+	if got := gatewaysIn(path); len(got) != 1 || got[0] != netip.MustParseAddr("172.17.0.1") {
+		t.Errorf("%v", got)
+	}
+	if got := gatewaysIn(path + ".none"); got != nil {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -13,6 +13,8 @@ type Filter struct {
 	// DefaultAction is what the MTA does while the filter cannot be asked: accept,
 	// tempfail, reject … In lists it is the entry's own, empty where it has none.
 	DefaultAction string
+	// ContentTimeout is the entry's own milter_content_timeout, empty where it has none.
+	ContentTimeout string
 	// Ours: it is authkey.
 	Ours bool
 	// Astray: it names authkey's socket as others see it, but the MTA's process, which
@@ -38,6 +40,7 @@ func parseList(value string) []Filter {
 			if len(parts) > 0 {
 				socket = parts[0]
 				f.DefaultAction = attribute(parts[1:], "default_action")
+				f.ContentTimeout = attribute(parts[1:], "content_timeout")
 			}
 		}
 		f.Socket, _ = parsePostfix(socket) // zero where it cannot be read
