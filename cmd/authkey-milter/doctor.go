@@ -36,7 +36,7 @@ func newDoctor() *cobra.Command {
 		}
 		opts := doctor.Options{
 			Config: loaded.Config, ConfigFile: loaded.Path, Ours: mtaconf.Listening(cmd.Context(), loaded),
-			Service: doctor.FindService(cmd.Context()), OpenDKIMConf: mtaconf.OpenDKIMConf,
+			Service: doctor.FindService(cmd.Context()), Version: version, OpenDKIMConf: mtaconf.OpenDKIMConf,
 			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
 			Gateways: doctor.Gateways(),
 		}

@@ -26,6 +26,7 @@ import (
 const (
 	CheckMTA       = "mta"            // there is a mail system, and its configuration can be read
 	CheckListening = "listening"      // the milter answers on its sockets
+	CheckConfig    = "config"         // the milter may read it, and has it in force
 	CheckListed    = "listed"         // smtpd_milters, InputMailFilters
 	CheckPath      = "socket-path"    // as the MTA sees it, which may be chrooted
 	CheckAccess    = "socket-access"  // folders, group and mode
@@ -52,6 +53,7 @@ type Options struct {
 	Verifier   verifier.Options // of Config
 	Ours       mtaconf.Ours
 	Service    Service
+	Version    string // of this program; empty: that of the milter does not matter
 
 	// At most one of these is set.
 	Postfix  *mtaconf.Postfix
@@ -82,10 +84,11 @@ const examineTimeout = time.Minute
 func Examine(ctx context.Context, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
+	o.Service.User = o.serviceUser()
 	if o.Postfix != nil {
 		o.lost = o.Postfix.Losses(ctx, o.traffic())
 	}
-	checks := []func(context.Context) []Finding{o.mta, o.listening, o.listed, o.path, o.access, o.defaultAction,
+	checks := []func(context.Context) []Finding{o.mta, o.running, o.listed, o.path, o.access, o.defaultAction,
 		o.order, o.timeout, o.changes, o.ownMail, o.dns, o.clock, o.notify, o.domains}
 	found := make([][]Finding, len(checks))
 	var all sync.WaitGroup

@@ -2,8 +2,11 @@ package doctor
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/inforce"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
@@ -44,6 +51,63 @@ func TestPlantedFaults(t *testing.T) {
 			p.listener.(*net.UnixListener).SetUnlinkOnClose(false)
 			must(p.t, p.listener.Close())
 		}, CheckListening, "nobody listens on unix:", "systemctl start authkey-milter", false},
+		{"the socket is there, and no service", func(p *patient) { p.answer(nil) },
+			CheckListening, "takes a connection, and nobody answers on it", "authkey-milter check", false},
+		{"too many connections", func(p *patient) { p.answer(func(c net.Conn) { c.Close() }) },
+			CheckListening, "closes connections at once", "journalctl -u authkey-milter", false},
+		{"another program on the socket", func(p *patient) {
+			p.answer(func(c net.Conn) { fmt.Fprint(c, "220 mx.test ESMTP\r\n"); c.Close() })
+		}, CheckListening, "it is no milter", "ss -lp", false},
+
+		{"the configuration is root's only", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) {
+				must(p.t, os.Chmod(path, 0o600))
+				p.written = nil
+			}
+		}, CheckConfig, "user nobody, as whom the milter runs, may not read the configuration ", "chmod g+r ", true},
+		{"the configuration is in a folder that is root's only", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			must(p.t, os.Chmod(filepath.Dir(p.configFile), 0o700))
+		}, CheckConfig, "may not read the configuration ", "chmod g+x ", true},
+		{"the configuration's list shuts the milter out", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) { p.acl(path, 12345) }
+		}, CheckConfig, "and an access control list", "chgrp nogroup ", false},
+		{"the configuration's list lets the milter in", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) { p.acl(path, 65534) }
+		}, "", "", "", false},
+		{"the configuration is where the service sees nothing", func(p *patient) {
+			p.open()
+			p.options.Service.Hidden = []string{filepath.Dir(p.configFile)}
+		}, CheckConfig, "does not see the configuration ", "move it to /etc/authkey", false},
+		{"a file that the configuration names", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			list := filepath.Join(filepath.Dir(p.configFile), "preferences")
+			must(p.t, os.WriteFile(list, nil, 0o600))
+			p.yaml += "preferences: {source: 'file:" + list + "'}\n"
+		}, CheckConfig, "may not read preferences.source ", "chmod g+r ", true},
+		{"saved and not reloaded", func(p *patient) { p.note("log: {level: debug}\n", nil) },
+			CheckConfig, "was changed after the milter read it", "systemctl reload authkey-milter", false},
+		{"in force as it is", func(p *patient) { p.note("", nil) }, "", "", "", false},
+		{"in force, but for the environment", func(p *patient) {
+			p.note("", func(n *inforce.Note, l *config.Loaded) {
+				n.Environment = []string{"mode"}
+				n.Digest = l.Digest(n.Environment)
+			})
+			p.yaml += "mode: enforce\n"
+		}, "", "", "", false},
+		{"another file is in force", func(p *patient) {
+			p.note("", func(n *inforce.Note, _ *config.Loaded) { n.File = "/etc/authkey/other.yaml" })
+		}, CheckConfig, "the milter runs with /etc/authkey/other.yaml, and this looks at ", "authkey-milter doctor --config /etc/authkey/other.yaml", false},
+		{"the unit names another file", func(p *patient) { p.options.Service.ConfigFile = "/etc/authkey/other.yaml" },
+			CheckConfig, "authkey-milter.service is to run with /etc/authkey/other.yaml", "--config /etc/authkey/other.yaml", false},
 
 		{"socket mode", func(p *patient) { must(p.t, os.Chmod(p.socket, 0o600)) },
 			CheckAccess, "may not write to the socket: " /* … */, `socket: {mode: "0660", group: postfix}`, false},
@@ -124,6 +188,7 @@ func TestPlantedFaults(t *testing.T) {
 		}, CheckListed, "for the client 198.18.0.0/15", "give 198.18.0.0/15 the milter too", false},
 		{"other milters for a client in an indexed file", func(p *patient) {
 			table := p.file("maps", "203.0.113.9 unix:other\n")
+			p.age()
 			must(p.t, exec.Command("postmap", "-c", p.etc, "hash:"+table).Run())
 			p.postconf("-e", "smtpd_milter_maps = hash:"+table)
 		}, CheckListed, "has unix:other for the client 203.0.113.9", "postmap -c ", false},
@@ -305,6 +370,128 @@ func checkFaults(t *testing.T, found []Finding, check, what, mend string) {
 	if !strings.Contains(ill[0].What, what) || !strings.Contains(ill[0].Mend, mend) {
 		t.Errorf("found %q, mend %q; want parts %q, %q", ill[0].What, ill[0].Mend, what, mend)
 	}
+}
+
+// answer has something else than a milter on its socket: nil accepts and says nothing.
+func (p *patient) answer(serve func(net.Conn)) {
+	p.t.Helper()
+	must(p.t, p.listener.Close())
+	ln, err := net.Listen("unix", p.socket)
+	must(p.t, err)
+	p.t.Cleanup(func() { ln.Close() })
+	must(p.t, os.Chown(p.socket, -1, p.group("postfix")))
+	must(p.t, os.Chmod(p.socket, 0o660))
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.t.Cleanup(func() { c.Close() })
+			if serve != nil {
+				serve(c)
+			}
+		}
+	}()
+}
+
+// open has the configuration where everybody may look.
+func (p *patient) open() {
+	p.t.Helper()
+	dir, err := testdaemon.TempDir("authkey-doctor-")
+	must(p.t, err)
+	p.t.Cleanup(func() { os.RemoveAll(dir) })
+	p.configFile = filepath.Join(dir, "milter.yaml")
+}
+
+// acl lets one user more read a file that is its owner's.
+func (p *patient) acl(path string, uid uint32) {
+	p.t.Helper()
+	must(p.t, os.Chmod(path, 0o600))
+	b := binary.LittleEndian.AppendUint32(nil, aclVersion)
+	for _, e := range []aclEntry{{aclUserObj, 6, math.MaxUint32}, {aclUser, 4, uid}, {aclGroupObj, 0, math.MaxUint32}, {aclMask, 4, math.MaxUint32}, {aclOther, 0, math.MaxUint32}} {
+		b = binary.LittleEndian.AppendUint16(b, e.tag)
+		b = binary.LittleEndian.AppendUint16(b, uint16(e.bits))
+		b = binary.LittleEndian.AppendUint32(b, e.id)
+	}
+	must(p.t, unix.Setxattr(path, "system.posix_acl_access", b, 0))
+}
+
+// note has the milter say, when the configuration is written, that it has in force what
+// the file was before more was added.
+func (p *patient) note(more string, change func(*inforce.Note, *config.Loaded)) {
+	p.written = func(path string) {
+		loaded, err := config.Load(path, nil)
+		must(p.t, err)
+		n := inforce.Note{Version: "1", PID: 1, Loaded: time.Now(), File: path, Digest: loaded.Digest(nil)}
+		if change != nil {
+			change(&n, loaded)
+		}
+		must(p.t, n.Write(filepath.Dir(p.socket), inforce.Milter))
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		must(p.t, err)
+		_, err = f.WriteString(more)
+		must(p.t, errors.Join(err, f.Close()))
+	}
+}
+
+// TestServiceDoesNotRun is what systemd says of a milter that does not answer.
+func TestServiceDoesNotRun(t *testing.T) {
+	for _, tc := range []struct {
+		active string
+		exit   int
+		want   string // empty: nothing
+		mend   string
+	}{
+		{"active", 0, "", ""},
+		{"activating", 0, "", ""},
+		{"activating", 78, "refused its configuration", "authkey-milter check"},
+		{"failed", 78, "refused its configuration (exit code 78)", "reset-failed"},
+		{"failed", 2, "has failed (exit code 2)", "journalctl"},
+		{"inactive", 0, "does not run", "systemctl start authkey-milter"},
+		{"", 0, "", ""},
+	} {
+		o := Options{Service: Service{User: "root", State: func(context.Context) (string, int) { return tc.active, tc.exit }}}
+		f, down := o.stopped(t.Context())
+		if down != (tc.want != "") || !strings.Contains(f.What, tc.want) || !strings.Contains(f.Mend, tc.mend) {
+			t.Errorf("%s, %d: %v %+v", tc.active, tc.exit, down, f)
+		}
+	}
+}
+
+// TestACL is the algorithm of acl(5), case by case.
+func TestACL(t *testing.T) {
+	a := account{uid: 1000, groups: []uint32{2000}}
+	const none = math.MaxUint32
+	for _, tc := range []struct {
+		list         []aclEntry
+		owner, group uint32
+		need         uint32
+		want         bool
+	}{
+		{[]aclEntry{{aclUserObj, 4, none}, {aclOther, 0, none}}, 1000, 0, mayRead, true},
+		{[]aclEntry{{aclUserObj, 0, none}, {aclUser, 7, 1000}, {aclMask, 7, none}, {aclOther, 7, none}}, 1000, 0, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclUser, 4, 1000}, {aclMask, 0, none}, {aclOther, 7, none}}, 0, 0, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclUser, 0, 1000}, {aclGroupObj, 7, none}, {aclMask, 7, none}, {aclOther, 7, none}}, 0, 2000, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclGroup, 4, 2000}, {aclMask, 4, none}, {aclOther, 0, none}}, 0, 2000, mayRead, true},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclOther, 7, none}}, 0, 2000, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclOther, 4, none}}, 0, 3000, mayRead, true},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroup, 4, 2000}, {aclGroupObj, 0, none}, {aclMask, 7, none}, {aclOther, 7, none}}, 0, 0, mayWrite, false},
+	} {
+		if got := a.allowed(tc.list, tc.owner, tc.group, tc.need); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+}
+
+func FuzzACL(f *testing.F) {
+	f.Add([]byte("\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if entries, ok := parseACL(b); ok {
+			account{uid: 1, groups: []uint32{1}}.allowed(entries, 2, 2, mayRead)
+		}
+	})
 }
 
 // stock adds port 25 itself, with options.
