@@ -36,8 +36,9 @@ func newDoctor() *cobra.Command {
 		}
 		opts := doctor.Options{
 			Config: loaded.Config, ConfigFile: loaded.Path, Ours: mtaconf.Listening(cmd.Context(), loaded),
-			Service: doctor.FindService(cmd.Context()), OpenDKIMConf: mtaconf.OpenDKIMConf,
+			Service: doctor.FindService(cmd.Context()), Version: version, OpenDKIMConf: mtaconf.OpenDKIMConf,
 			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
+			Gateways: doctor.Gateways(),
 		}
 		if opts.Verifier, err = verifierOptions(loaded.Config); err != nil {
 			return program.Exit(program.Config, err)

@@ -44,6 +44,7 @@ type service struct {
 	prefs    *prefs.File      // nil: there are no preferences
 	watching func()           // ends the watch of the files in force
 	server   *milter.Server
+	notes    announcer
 }
 
 // A sharedVerifier is closed when the last configuration that uses it has ended.
@@ -63,6 +64,7 @@ func (v *sharedVerifier) drop() {
 
 // close ends what the last configuration used.
 func (d *service) close() {
+	d.notes.withdraw()
 	d.watching()
 	d.verifier.drop()
 	d.closing.Wait()
@@ -250,6 +252,9 @@ func (d *service) put(loaded *config.Loaded) {
 	}
 	for _, warning := range warnings {
 		d.log.Warn("a file may have been cut off", "warning", warning)
+	}
+	if err := d.notes.announce(loaded); err != nil {
+		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
 	}
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -14,50 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// dialTimeout bounds the look whether the milter answers.
-const dialTimeout = 3 * time.Second
-
-// listening connects to each of our sockets.
-func (o Options) listening(ctx context.Context) []Finding {
-	unit := "authkey-milter"
-	if o.Ours.Unit != "" {
-		unit = o.Ours.Unit
-	}
-	var found []Finding
-	for _, s := range o.Ours.Sockets {
-		network := "tcp"
-		if s.Network == "unix" {
-			network = "unix"
-		}
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-		var d net.Dialer
-		c, err := d.DialContext(ctx, network, s.Address)
-		cancel()
-		if err == nil {
-			_ = c.Close() // nothing was said
-			found = append(found, ok(CheckListening, "%s answers", s))
-			continue
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			found = append(found, inapplicable(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s))
-			continue
-		}
-		what := fmt.Sprintf("%s does not answer: %v", s, err)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			what = fmt.Sprintf("there is no socket %s", s.Address)
-		case errors.Is(err, syscall.ECONNREFUSED):
-			what = fmt.Sprintf("nobody listens on %s", s)
-		}
-		found = append(found, Finding{CheckListening, Fault, what, "no mail can be checked", "systemctl start " + unit + "\njournalctl -u authkey-milter -n 20"})
-	}
-	return found
-}
 
 // access looks whether folders, group and mode let the MTA's user come to our
 // socket. What a mode does not say, such as SELinux and AppArmor, is left out.
@@ -136,6 +92,10 @@ func lookup(name string) (account, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		if u, err = user.LookupId(name); err != nil {
+			// A container may run it as a number that has no name here.
+			if uid, notNumber := strconv.ParseUint(name, 10, 32); notNumber == nil {
+				return account{uid: uint32(uid), group: name}, nil
+			}
 			return account{}, err
 		}
 	}
@@ -166,7 +126,11 @@ type obstacle struct {
 }
 
 func (o *obstacle) String() string {
-	return fmt.Sprintf("%s has mode %04o, owner %s and group %s", o.path, o.info.Mode().Perm(), o.owner(), o.group())
+	list := ""
+	if _, ok := accessList(o.path); ok {
+		list = ", and an access control list"
+	}
+	return fmt.Sprintf("%s has mode %04o, owner %s and group %s%s", o.path, o.info.Mode().Perm(), o.owner(), o.group(), list)
 }
 
 // open are the commands that let a user read the file or search the folder.
@@ -239,9 +203,14 @@ func (a account) blocked(path string, need uint32) (*obstacle, error) {
 		return nil, err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	// An access control list says more than the mode; who set one knows what for.
-	if size, err := unix.Getxattr(path, "system.posix_acl_access", nil); !ok || err == nil && size > 0 {
+	if !ok {
 		return nil, nil
+	}
+	if list, ok := accessList(path); ok && a.uid != 0 {
+		if a.allowed(list, stat.Uid, stat.Gid, need) {
+			return nil, nil
+		}
+		return &obstacle{path, info, stat}, nil
 	}
 	bits := uint32(info.Mode().Perm())
 	switch {

@@ -306,8 +306,11 @@ func TestParseService(t *testing.T) {
 		{"LoadState=not-found\nUser=\n", "", Service{}},
 		{"LoadState=loaded\nUser=\n", "[Service]\n# LoadCredential=authkey:/x\n", Service{User: "root", Copies: copies}},
 		{"User=authkey\nLoadState=loaded\n", "LoadCredential=other:/x\nLoadCredential = authkey:/etc/authkey/credentials/\n",
-			Service{"authkey", []string{"/etc/authkey/credentials"}, copies}},
-		{"LoadState=loaded\nUser=authkey\n", "LoadCredential=authkey:/x\nLoadCredential=\nLoadCredential=authkey:/y\n", Service{"authkey", []string{"/y"}, copies}},
+			Service{User: "authkey", Passed: []string{"/etc/authkey/credentials"}, Copies: copies}},
+		{"LoadState=loaded\nUser=authkey\n", "LoadCredential=authkey:/x\nLoadCredential=\nLoadCredential=authkey:/y\n", Service{User: "authkey", Passed: []string{"/y"}, Copies: copies}},
+		{"LoadState=loaded\nUser=authkey\nRuntimeDirectory=authkey more\nProtectHome=yes\nPrivateTmp=no\n" +
+			"ExecStart={ path=/usr/sbin/authkey-milter ; argv[]=/usr/sbin/authkey-milter serve --config /etc/x.yaml ; ignore_errors=no ; start_time=[n/a] }\n", "",
+			Service{User: "authkey", Copies: copies, RuntimeDir: "/run/authkey", ConfigFile: "/etc/x.yaml", Hidden: []string{"/home", "/root", "/run/user"}}},
 	} {
 		if diff := cmp.Diff(tc.want, parseService(tc.properties, tc.files)); diff != "" {
 			t.Errorf("%q, %q: %s", tc.properties, tc.files, diff)
@@ -322,10 +325,12 @@ func TestFindService(t *testing.T) {
 	if got := FindService(t.Context()); got.User != "" {
 		t.Errorf("without systemd: %+v", got)
 	}
-	script := "#!/bin/sh\ncase $1 in show) echo LoadState=loaded; echo User=authkey;; cat) echo LoadCredential=authkey:/x;; esac\n"
+	script := "#!/bin/sh\ncase $1 in show) echo LoadState=loaded; echo User=authkey; echo ActiveState=failed; echo ExecMainStatus=78;; cat) echo LoadCredential=authkey:/x;; esac\n"
 	must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte(script), 0o755))
 	if got := FindService(t.Context()); got.User != "authkey" || !got.passes("/x/secret") || got.passes("/y/secret") {
 		t.Errorf("%+v", got)
+	} else if active, exit := got.State(t.Context()); active != "failed" || exit != 78 {
+		t.Errorf("%s, exit code %d", active, exit)
 	}
 }
 

@@ -12,11 +12,8 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
+	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,26 +22,19 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// A Status is what came of a check in one word.
-type Status string
-
-// The statuses.
-const (
-	OK           Status = "ok"
-	Fault        Status = "fault"
-	Inapplicable Status = "n/a" // there is nothing to check, or it cannot be told from here
-)
-
 // The checks, by the names that people and programs see.
 const (
 	CheckMTA       = "mta"            // there is a mail system, and its configuration can be read
 	CheckListening = "listening"      // the milter answers on its sockets
+	CheckConfig    = "config"         // the milter may read it, and has it in force
 	CheckListed    = "listed"         // smtpd_milters, InputMailFilters
 	CheckPath      = "socket-path"    // as the MTA sees it, which may be chrooted
 	CheckAccess    = "socket-access"  // folders, group and mode
 	CheckDefault   = "default-action" // against our mode
 	CheckOrder     = "order"          // among milters
-	CheckTimeout   = "timeout"        // of Sendmail, for our answer
+	CheckTimeout   = "timeout"        // of the MTA, for our answer
+	CheckChanges   = "changes"        // by others, of what we read and write
+	CheckOwnMail   = "own-mail"       // what makes strangers' mail look like our users'
 	CheckDNS       = "dns"            // every name server
 	CheckClock     = "clock"
 	CheckNotify    = "notify"    // notify.smtp
@@ -56,23 +46,6 @@ const (
 	CheckSigner    = "signer"    // leaves X-Auth-Key out
 )
 
-// A Finding is what one check found.
-type Finding struct {
-	Check  string `json:"check"`
-	Status Status `json:"status"`
-	What   string `json:"what"`
-	Why    string `json:"why,omitempty"`  // what comes of it
-	Mend   string `json:"mend,omitempty"` // the commands that mend it
-}
-
-func ok(check, format string, args ...any) Finding {
-	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
-}
-
-func inapplicable(check, format string, args ...any) Finding {
-	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
-}
-
 // Options say what to look at.
 type Options struct {
 	Config     config.Config
@@ -80,6 +53,7 @@ type Options struct {
 	Verifier   verifier.Options // of Config
 	Ours       mtaconf.Ours
 	Service    Service
+	Version    string // of this program; empty: that of the milter does not matter
 
 	// At most one of these is set.
 	Postfix  *mtaconf.Postfix
@@ -89,10 +63,15 @@ type Options struct {
 	// OpenDKIMConf is where OpenDKIM is configured.
 	OpenDKIMConf string
 
+	// Gateways are this machine's; see Gateways.
+	Gateways []netip.Addr
+
 	Hostname string // for EHLO
 	Now      func() time.Time
 	// Synchronized tells whether the clock is kept right; see Synchronized.
 	Synchronized func() (bool, error)
+	lost         []mtaconf.Loss // of Postfix
+
 	// Container is what kind of container this is, whose clock is its host's; empty:
 	// it is none. See Container.
 	Container string
@@ -105,8 +84,12 @@ const examineTimeout = time.Minute
 func Examine(ctx context.Context, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	checks := []func(context.Context) []Finding{o.mta, o.listening, o.listed, o.path, o.access, o.defaultAction,
-		o.order, o.timeout, o.dns, o.clock, o.notify, o.domains}
+	o.Service.User = o.serviceUser()
+	if o.Postfix != nil {
+		o.lost = o.Postfix.Losses(ctx, o.traffic())
+	}
+	checks := []func(context.Context) []Finding{o.mta, o.running, o.listed, o.path, o.access, o.defaultAction,
+		o.order, o.timeout, o.changes, o.ownMail, o.dns, o.clock, o.notify, o.domains}
 	found := make([][]Finding, len(checks))
 	var all sync.WaitGroup
 	for i, check := range checks {
@@ -114,49 +97,4 @@ func Examine(ctx context.Context, o Options) []Finding {
 	}
 	all.Wait()
 	return slices.Concat(found...)
-}
-
-// AnyFault reports whether something has to be mended.
-func AnyFault(findings []Finding) bool {
-	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
-}
-
-// WriteText writes findings for people.
-func WriteText(w io.Writer, findings []Finding) error {
-	var b strings.Builder
-	faults := 0
-	for _, f := range findings {
-		word := string(f.Status)
-		if f.Status == Fault {
-			word = "FAULT"
-			faults++
-		}
-		fmt.Fprintf(&b, "%-5s  %-14s  %s\n", word, f.Check, f.What)
-		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"mend", f.Mend}} {
-			for line := range strings.SplitSeq(more.text, "\n") {
-				if line != "" {
-					fmt.Fprintf(&b, "       %14s  %s\n", more.word, line)
-				}
-				more.word = ""
-			}
-		}
-	}
-	switch faults {
-	case 0:
-		b.WriteString("no fault found\n")
-	case 1:
-		b.WriteString("1 fault found\n")
-	default:
-		fmt.Fprintf(&b, "%d faults found\n", faults)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// WriteJSON writes findings for programs.
-func WriteJSON(w io.Writer, findings []Finding) error {
-	return json.NewEncoder(w).Encode(struct {
-		OK       bool      `json:"ok"`
-		Findings []Finding `json:"findings"`
-	}{!AnyFault(findings), findings})
 }

@@ -2,17 +2,26 @@ package doctor
 
 import (
 	"bytes"
-	"encoding/json"
+	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/inforce"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
@@ -43,6 +52,63 @@ func TestPlantedFaults(t *testing.T) {
 			p.listener.(*net.UnixListener).SetUnlinkOnClose(false)
 			must(p.t, p.listener.Close())
 		}, CheckListening, "nobody listens on unix:", "systemctl start authkey-milter", false},
+		{"the socket is there, and no service", func(p *patient) { p.answer(nil) },
+			CheckListening, "takes a connection, and nobody answers on it", "authkey-milter check", false},
+		{"too many connections", func(p *patient) { p.answer(func(c net.Conn) { c.Close() }) },
+			CheckListening, "closes connections at once", "journalctl -u authkey-milter", false},
+		{"another program on the socket", func(p *patient) {
+			p.answer(func(c net.Conn) { fmt.Fprint(c, "220 mx.test ESMTP\r\n"); c.Close() })
+		}, CheckListening, "it is no milter", "ss -lp", false},
+
+		{"the configuration is root's only", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) {
+				must(p.t, os.Chmod(path, 0o600))
+				p.written = nil
+			}
+		}, CheckConfig, "user nobody, as whom the milter runs, may not read the configuration ", "chmod g+r ", true},
+		{"the configuration is in a folder that is root's only", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			must(p.t, os.Chmod(filepath.Dir(p.configFile), 0o700))
+		}, CheckConfig, "may not read the configuration ", "chmod g+x ", true},
+		{"the configuration's list shuts the milter out", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) { p.acl(path, 12345) }
+		}, CheckConfig, "and an access control list", "chgrp nogroup ", false},
+		{"the configuration's list lets the milter in", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			p.written = func(path string) { p.acl(path, 65534) }
+		}, "", "", "", false},
+		{"the configuration is where the service sees nothing", func(p *patient) {
+			p.open()
+			p.options.Service.Hidden = []string{filepath.Dir(p.configFile)}
+		}, CheckConfig, "does not see the configuration ", "move it to /etc/authkey", false},
+		{"a file that the configuration names", func(p *patient) {
+			p.options.Service.User = "nobody"
+			p.open()
+			list := filepath.Join(filepath.Dir(p.configFile), "preferences")
+			must(p.t, os.WriteFile(list, nil, 0o600))
+			p.yaml += "preferences: {source: 'file:" + list + "'}\n"
+		}, CheckConfig, "may not read preferences.source ", "chmod g+r ", true},
+		{"saved and not reloaded", func(p *patient) { p.note("log: {level: debug}\n", nil) },
+			CheckConfig, "was changed after the milter read it", "systemctl reload authkey-milter", false},
+		{"in force as it is", func(p *patient) { p.note("", nil) }, "", "", "", false},
+		{"in force, but for the environment", func(p *patient) {
+			p.note("", func(n *inforce.Note, l *config.Loaded) {
+				n.Environment = []string{"mode"}
+				n.Digest = l.Digest(n.Environment)
+			})
+			p.yaml += "mode: enforce\n"
+		}, "", "", "", false},
+		{"another file is in force", func(p *patient) {
+			p.note("", func(n *inforce.Note, _ *config.Loaded) { n.File = "/etc/authkey/other.yaml" })
+		}, CheckConfig, "the milter runs with /etc/authkey/other.yaml, and this looks at ", "authkey-milter doctor --config /etc/authkey/other.yaml", false},
+		{"the unit names another file", func(p *patient) { p.options.Service.ConfigFile = "/etc/authkey/other.yaml" },
+			CheckConfig, "authkey-milter.service is to run with /etc/authkey/other.yaml", "--config /etc/authkey/other.yaml", false},
 
 		{"socket mode", func(p *patient) { must(p.t, os.Chmod(p.socket, 0o600)) },
 			CheckAccess, "may not write to the socket: " /* … */, `socket: {mode: "0660", group: postfix}`, false},
@@ -98,6 +164,87 @@ func TestPlantedFaults(t *testing.T) {
 			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
 			p.postconf("-P", "127.0.0.1:10025/inet/content_filter=")
 		}, CheckListed, "127.0.0.1:10025/inet asks the milter again", "127.0.0.1:10025/inet/smtpd_milters=", true},
+
+		{"before-queue filter of a service", func(p *patient) {
+			p.stock("smtpd_proxy_filter=127.0.0.1:10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+		}, CheckListed, "smtp/inet hands mail to a filter before it is queued (smtpd_proxy_filter = 127.0.0.1:10024)", "smtp/inet/content_filter=smtp:[127.0.0.1]:10024", true},
+		{"before-queue filter", func(p *patient) {
+			p.stock()
+			p.postconf("-e", "smtpd_proxy_filter = 10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+			p.postconf("-P", "127.0.0.1:10025/inet/smtpd_proxy_filter=")
+		}, CheckListed, "hands mail to a filter before it is queued", "-X smtpd_proxy_filter", true},
+		{"before-queue filter, and the milter behind it", func(p *patient) {
+			p.yaml += "submission: {networks: []}\n"
+			p.stock("smtpd_proxy_filter=127.0.0.1:10024")
+			p.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - n - - smtpd")
+		}, "", "", "", false},
+		{"no milter for anybody", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = static:DISABLE") },
+			CheckListed, "has no milter at all for the client 192.0.2.1 (smtpd_milter_maps)", "-X smtpd_milter_maps", true},
+		{"no milter for a client, in main.cf", func(p *patient) { p.stock("smtpd_milter_maps=inline:{192.0.2.77=DISABLE}") },
+			CheckListed, "smtp/inet has no milter at all for the client 192.0.2.77", "-PX smtp/inet/smtpd_milter_maps", true},
+		{"no milter for a network in a file", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = cidr:"+p.file("maps", "# internal\n10.0.0.0/8  "+p.entry()+"\n198.18.0.0/15\tDISABLE\n"))
+		}, CheckListed, "for the client 198.18.0.0/15", "give 198.18.0.0/15 the milter too", false},
+		{"other milters for a client in an indexed file", func(p *patient) {
+			table := p.file("maps", "203.0.113.9 unix:other\n")
+			p.age()
+			must(p.t, exec.Command("postmap", "-c", p.etc, "hash:"+table).Run())
+			p.postconf("-e", "smtpd_milter_maps = hash:"+table)
+		}, CheckListed, "has unix:other for the client 203.0.113.9", "postmap -c ", false},
+		{"other milters for those that a pattern matches", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = regexp:"+p.file("maps", "/^2001:/ DISABLE\n"))
+		}, CheckListed, "for the client 2001:db8::1", "give 2001:db8::1", false},
+		{"maps that leave strangers alone", func(p *patient) {
+			p.postconf("-e", "smtpd_milter_maps = cidr:"+p.file("maps", "192.0.2.0/24 "+p.entry()+"\n192.0.2.0/25 DISABLE\n127.0.0.0/8 DISABLE\n"))
+		}, "", "", "", false},
+		{"asked twice", func(p *patient) { p.postconf("-e", "smtpd_milters = "+p.entry()+", unix:x, unix:"+p.socket) },
+			CheckChanges, "asks the milter more than once", "unix:x'", true},
+		{"port 25 named as a submission", func(p *patient) {
+			p.postconf("-e", "milter_macro_daemon_name = ORIGINATING")
+			p.postconf("-M", "submission/inet=submission inet n - n - - smtpd")
+		}, CheckOwnMail, "calls itself ORIGINATING", "submission/inet/milter_macro_daemon_name=ORIGINATING", true},
+		{"port 25 named as a submission in master.cf", func(p *patient) { p.stock("milter_macro_daemon_name=originating") },
+			CheckOwnMail, "smtp/inet calls itself originating", "-PX smtp/inet/milter_macro_daemon_name", true},
+		{"a login for everybody", func(p *patient) {
+			p.postconf("-e", "milter_macro_defaults = auth_type=x, {auth_authen} = nobody")
+			p.postconf("-e", "milter_macro_defaults = auth_type=x, auth_authen=nobody")
+		}, CheckOwnMail, "gives every client a login", "milter_macro_defaults = auth_type=x'", true},
+		{"logins that are not told", func(p *patient) { p.postconf("-e", "milter_protocol = 4", "milter_mail_macros = i") },
+			CheckOwnMail, "who has logged in (milter_protocol = 4", "-X milter_mail_macros", true},
+		{"macros that are asked for", func(p *patient) { p.postconf("-e", "milter_mail_macros = i", "milter_connect_macros =") }, "", "", "", false},
+		{"everybody may say who he is", func(p *patient) { p.postconf("-e", "smtpd_authorized_xclient_hosts = 0.0.0.0/0") },
+			CheckOwnMail, "lets strangers say who they are", "-X smtpd_authorized_xclient_hosts", true},
+		{"everybody is one of us", func(p *patient) { p.yaml += "submission: {networks: ['0.0.0.0/0']}\n" },
+			CheckOwnMail, "submission.networks has 0.0.0.0/0", "name your own networks only", false},
+		{"everybody is exempt", func(p *patient) { p.yaml += "exempt: {networks: ['::/0']}\n" },
+			CheckOwnMail, "exempt.networks has ::/0", "name your own networks only", false},
+		{"the key is taken off before", func(p *patient) {
+			p.postconf("-e", "header_checks = regexp:"+p.file("checks", "/^X-Auth-Key:/ IGNORE\n"))
+		}, CheckChanges, "cleanup/unix does IGNORE on X-Auth-Key (header_checks)", "take out the line", false},
+		{"the key is taken off by another cleanup", func(p *patient) {
+			p.stock("cleanup_service_name=inbound")
+			p.postconf("-M", "inbound/unix=inbound unix n - n - 0 cleanup -o { header_checks = regexp:{{/^X-Auth-Key:/ REJECT}} }")
+		}, CheckChanges, "inbound/unix does REJECT on X-Auth-Key (header_checks)", "-PX inbound/unix/header_checks", true},
+		{"results are taken off after", func(p *patient) {
+			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^Authentication-Results:.*x-authkey/ IGNORE\n"))
+		}, CheckChanges, "does IGNORE on Authentication-Results (milter_header_checks)", "take out the line", false},
+		{"marks are acted on", func(p *patient) {
+			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^X-Spam-Flag: YES/ HOLD\n/^X-/ WARN\n"))
+		}, "", "", "", false},
+		{"the key is taken off on its way out", func(p *patient) {
+			p.attach()
+			p.postconf("-e", "smtp_header_checks = regexp:"+p.file("checks", "/^X-Auth-/ IGNORE\n"))
+		}, CheckChanges, "smtp/unix does IGNORE on X-Auth-Key (smtp_header_checks)", "take out the line", false},
+		{"impatient", func(p *patient) { p.postconf("-e", "milter_content_timeout = 2s") },
+			CheckTimeout, "waits for the milter for 2s only", "-X milter_content_timeout", true},
+		{"impatient by its entry", func(p *patient) { p.postconf("-e", "smtpd_milters = { "+p.entry()+", content_timeout=1s }") },
+			CheckTimeout, "waits for the milter for 1s only", "content_timeout=300s }'", true},
+		{"QMQP", func(p *patient) {
+			p.postconf("-M", "628/inet=628 inet n - n - - qmqpd")
+			p.postconf("-e", "qmqpd_authorized_clients = 192.0.2.0/24")
+		}, CheckListed, "628/inet takes mail by QMQP from 192.0.2.0/24", "-MX 628/inet", true},
 
 		{"default action accept while enforcing", func(p *patient) { p.postconf("-e", "milter_default_action = accept") },
 			CheckDefault, "does accept while the milter cannot be asked, in mode enforce", "default_action=tempfail }", true},
@@ -226,6 +373,217 @@ func checkFaults(t *testing.T, found []Finding, check, what, mend string) {
 	}
 }
 
+// answer has something else than a milter on its socket: nil accepts and says nothing.
+func (p *patient) answer(serve func(net.Conn)) {
+	p.t.Helper()
+	must(p.t, p.listener.Close())
+	ln, err := net.Listen("unix", p.socket)
+	must(p.t, err)
+	p.t.Cleanup(func() { ln.Close() })
+	must(p.t, os.Chown(p.socket, -1, p.group("postfix")))
+	must(p.t, os.Chmod(p.socket, 0o660))
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.t.Cleanup(func() { c.Close() })
+			if serve != nil {
+				serve(c)
+			}
+		}
+	}()
+}
+
+// open has the configuration where everybody may look.
+func (p *patient) open() {
+	p.t.Helper()
+	dir, err := testdaemon.TempDir("authkey-doctor-")
+	must(p.t, err)
+	p.t.Cleanup(func() { os.RemoveAll(dir) })
+	p.configFile = filepath.Join(dir, "milter.yaml")
+}
+
+// acl lets one user more read a file that is its owner's.
+func (p *patient) acl(path string, uid uint32) {
+	p.t.Helper()
+	must(p.t, os.Chmod(path, 0o600))
+	b := binary.LittleEndian.AppendUint32(nil, aclVersion)
+	for _, e := range []aclEntry{{aclUserObj, 6, math.MaxUint32}, {aclUser, 4, uid}, {aclGroupObj, 0, math.MaxUint32}, {aclMask, 4, math.MaxUint32}, {aclOther, 0, math.MaxUint32}} {
+		b = binary.LittleEndian.AppendUint16(b, e.tag)
+		b = binary.LittleEndian.AppendUint16(b, uint16(e.bits))
+		b = binary.LittleEndian.AppendUint32(b, e.id)
+	}
+	must(p.t, unix.Setxattr(path, "system.posix_acl_access", b, 0))
+}
+
+// note has the milter say, when the configuration is written, that it has in force what
+// the file was before more was added.
+func (p *patient) note(more string, change func(*inforce.Note, *config.Loaded)) {
+	p.written = func(path string) {
+		loaded, err := config.Load(path, nil)
+		must(p.t, err)
+		n := inforce.Note{Version: "1", PID: 1, Loaded: time.Now(), File: path, Digest: loaded.Digest(nil)}
+		if change != nil {
+			change(&n, loaded)
+		}
+		must(p.t, n.Write(filepath.Dir(p.socket), inforce.Milter))
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		must(p.t, err)
+		_, err = f.WriteString(more)
+		must(p.t, errors.Join(err, f.Close()))
+	}
+}
+
+// TestServiceDoesNotRun is what systemd says of a milter that does not answer.
+func TestServiceDoesNotRun(t *testing.T) {
+	for _, tc := range []struct {
+		active string
+		exit   int
+		want   string // empty: nothing
+		mend   string
+	}{
+		{"active", 0, "", ""},
+		{"activating", 0, "", ""},
+		{"activating", 78, "refused its configuration", "authkey-milter check"},
+		{"failed", 78, "refused its configuration (exit code 78)", "reset-failed"},
+		{"failed", 2, "has failed (exit code 2)", "journalctl"},
+		{"inactive", 0, "does not run", "systemctl start authkey-milter"},
+		{"", 0, "", ""},
+	} {
+		o := Options{Service: Service{User: "root", State: func(context.Context) (string, int) { return tc.active, tc.exit }}}
+		f, down := o.stopped(t.Context())
+		if down != (tc.want != "") || !strings.Contains(f.What, tc.want) || !strings.Contains(f.Mend, tc.mend) {
+			t.Errorf("%s, %d: %v %+v", tc.active, tc.exit, down, f)
+		}
+	}
+}
+
+// TestACL is the algorithm of acl(5), case by case.
+func TestACL(t *testing.T) {
+	a := account{uid: 1000, groups: []uint32{2000}}
+	const none = math.MaxUint32
+	for _, tc := range []struct {
+		list         []aclEntry
+		owner, group uint32
+		need         uint32
+		want         bool
+	}{
+		{[]aclEntry{{aclUserObj, 4, none}, {aclOther, 0, none}}, 1000, 0, mayRead, true},
+		{[]aclEntry{{aclUserObj, 0, none}, {aclUser, 7, 1000}, {aclMask, 7, none}, {aclOther, 7, none}}, 1000, 0, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclUser, 4, 1000}, {aclMask, 0, none}, {aclOther, 7, none}}, 0, 0, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclUser, 0, 1000}, {aclGroupObj, 7, none}, {aclMask, 7, none}, {aclOther, 7, none}}, 0, 2000, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclGroup, 4, 2000}, {aclMask, 4, none}, {aclOther, 0, none}}, 0, 2000, mayRead, true},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclOther, 7, none}}, 0, 2000, mayRead, false},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroupObj, 0, none}, {aclOther, 4, none}}, 0, 3000, mayRead, true},
+		{[]aclEntry{{aclUserObj, 7, none}, {aclGroup, 4, 2000}, {aclGroupObj, 0, none}, {aclMask, 7, none}, {aclOther, 7, none}}, 0, 0, mayWrite, false},
+	} {
+		if got := a.allowed(tc.list, tc.owner, tc.group, tc.need); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+}
+
+func FuzzACL(f *testing.F) {
+	f.Add([]byte("\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if entries, ok := parseACL(b); ok {
+			account{uid: 1, groups: []uint32{1}}.allowed(entries, 2, 2, mayRead)
+		}
+	})
+}
+
+// stock adds port 25 itself, with options.
+func (p *patient) stock(options ...string) {
+	p.t.Helper()
+	p.postconf("-M", "smtp/inet=smtp inet n - n - - smtpd")
+	for _, option := range options {
+		p.postconf("-P", "smtp/inet/"+option)
+	}
+}
+
+// file writes a table.
+func (p *patient) file(name, content string) string {
+	p.t.Helper()
+	path := filepath.Join(p.etc, name)
+	must(p.t, os.WriteFile(path, []byte(content), 0o644))
+	return path
+}
+
+// attach has keys put on our users' mail.
+func (p *patient) attach() {
+	domain := filepath.Join(p.world.Dir, "domain-"+ownDomain)
+	p.yaml += fmt.Sprintf("attach: {domains: [{domain: %s, source: 'secret:%s/secret', addresses: 'file:%s/addresses'}]}\n", ownDomain, domain, domain)
+}
+
+// TestWarnings are what only a person can judge: no fault, but not passed over.
+func TestWarnings(t *testing.T) {
+	c := newClinic(t)
+	for _, tc := range []struct {
+		name  string
+		plant func(p *patient)
+		check string
+		want  string // empty: no warning of that check
+	}{
+		{"loopback only", func(*patient) {}, CheckOwnMail, "mail comes in from this machine only"},
+		{"open to the world", func(p *patient) { p.postconf("-e", "inet_interfaces = all"); p.stock() }, CheckOwnMail, ""},
+		{"loopback only, and a proxy that says who it is", func(p *patient) {
+			p.postconf("-e", "smtpd_upstream_proxy_protocol = haproxy")
+		}, CheckOwnMail, ""},
+		{"loopback only, which is nobody's", func(p *patient) { p.yaml += "submission: {networks: []}\n" }, CheckOwnMail, ""},
+		{"the gateway is one of us", func(p *patient) {
+			p.yaml += "submission: {networks: [172.17.0.0/16]}\n"
+			p.options.Gateways = []netip.Addr{netip.MustParseAddr("172.17.0.1")}
+		}, CheckOwnMail, "default gateway 172.17.0.1 is in submission.networks"},
+		{"the gateway is none of us", func(p *patient) {
+			p.yaml += "submission: {networks: [10.0.0.0/8]}\n"
+			p.options.Gateways = []netip.Addr{netip.MustParseAddr("172.17.0.1")}
+		}, CheckOwnMail, ""},
+		{"another port that opts out", func(p *patient) {
+			p.postconf("-e", "inet_interfaces = all")
+			p.postconf("-M", "2525/inet=2525 inet n - n - - smtpd")
+			p.postconf("-P", "2525/inet/smtpd_milters=")
+		}, CheckListed, "2525/inet does not ask the milter"},
+		{"a further instance", func(p *patient) { p.postconf("-e", "multi_instance_directories = /etc/postfix-out") }, CheckListed, "a further instance of Postfix, configured in /etc/postfix-out"},
+		{"a table that cannot be looked into", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = cidr:/nonexistent") }, CheckListed, "smtpd_milter_maps cannot be looked into"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := c.patient(t)
+			tc.plant(p)
+			found := p.examine()
+			if ill := faults(found); len(ill) > 0 {
+				t.Errorf("faults: %+v", ill)
+			}
+			var warned []Finding
+			for _, f := range found {
+				if f.Status == Warning && f.Check == tc.check {
+					warned = append(warned, f)
+				}
+			}
+			switch {
+			case tc.want == "" && len(warned) > 0:
+				t.Errorf("warned: %+v", warned)
+			case tc.want != "" && (len(warned) == 0 || !strings.Contains(warned[0].What, tc.want) || warned[0].Why == "" || warned[0].Mend == ""):
+				t.Errorf("warned %+v, want %q", warned, tc.want)
+			}
+		})
+	}
+}
+
+// TestGateways reads what a Linux machine had.
+func TestGateways(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "route")
+	must(t, os.WriteFile(path, []byte("Iface\tDestination\tGateway \tFlags\neth0\t00000000\t010011AC\t0003\neth0\t000011AC\t00000000\t0001\ntun0\t00000000\t00000000\t0001\nbroken\t00000000\tXY\n"), 0o644))
+	if got := gatewaysIn(path); len(got) != 1 || got[0] != netip.MustParseAddr("172.17.0.1") {
+		t.Errorf("%v", got)
+	}
+	if got := gatewaysIn(path + ".none"); got != nil {
+		t.Errorf("%v", got)
+	}
+}
+
 // chrootAll makes every smtpd a chrooted one.
 func (p *patient) chrootAll() {
 	p.t.Helper()
@@ -255,32 +613,6 @@ func TestNoMTA(t *testing.T) {
 	found := o.mta(t.Context())
 	if len(found) != 1 || found[0].Status != Fault || !strings.Contains(found[0].What, "no Postfix on this machine") {
 		t.Errorf("%+v", found)
-	}
-}
-
-func TestWrite(t *testing.T) {
-	found := []Finding{ok("a", "good"), inapplicable("b", "none"), {"c", Fault, "what", "why", "do this\ndo that"}}
-	const want = "ok     a               good\n" +
-		"n/a    b               none\n" +
-		"FAULT  c               what\n" +
-		"                  why  why\n" +
-		"                 mend  do this\n" +
-		"                       do that\n" +
-		"1 fault found\n"
-	if got := text(t, found); got != want {
-		t.Errorf("%s\nwant\n%s", got, want)
-	}
-	if got := text(t, found[:2]); !strings.HasSuffix(got, "no fault found\n") {
-		t.Error(got)
-	}
-	var b bytes.Buffer
-	must(t, WriteJSON(&b, found))
-	var read struct {
-		OK       bool
-		Findings []Finding
-	}
-	if err := json.Unmarshal(b.Bytes(), &read); err != nil || read.OK || len(read.Findings) != 3 || read.Findings[2] != found[2] {
-		t.Errorf("%v, %+v", err, read)
 	}
 }
 

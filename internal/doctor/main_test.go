@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,8 @@ import (
 	"github.com/authkey/authkey/internal/e2e"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testmta"
+	"github.com/authkey/authkey/milter"
+	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -98,6 +101,9 @@ type patient struct {
 	openDKIM  string
 	cf        string // of Sendmail, in place of Postfix
 	configAge time.Duration
+
+	configFile string            // where the configuration is; see open
+	written    func(path string) // called when it is there
 }
 
 func (c *clinic) patient(t *testing.T) *patient {
@@ -112,7 +118,7 @@ func (c *clinic) patient(t *testing.T) *patient {
 	p.postconf("-e", "smtpd_milters = "+p.entry())
 	p.yaml = fmt.Sprintf("local_domains: [%s]\nnotify: {smtp: %q}\n", ownDomain, c.postfix.Listener("relay"))
 	p.resolvers = c.world.DNS.Addr()
-	p.options = Options{Hostname: "mx.test", Now: time.Now, Synchronized: func() (bool, error) { return true, nil }}
+	p.options = Options{Service: Service{User: "root"}, Hostname: "mx.test", Now: time.Now, Synchronized: func() (bool, error) { return true, nil }}
 	return p
 }
 
@@ -134,7 +140,9 @@ func (p *patient) listen(path string) {
 	var err error
 	p.listener, err = net.Listen("unix", path)
 	must(p.t, err)
-	p.t.Cleanup(func() { p.listener.Close() })
+	srv := milter.New(slog.New(slog.DiscardHandler), &milter.Engine{Limits: milter.Limits{Connections: 10, IdleTimeout: time.Minute}, Policy: policy.New(policy.Options{})})
+	go func() { _ = srv.Serve(p.listener) }()
+	p.t.Cleanup(func() { srv.Shutdown(context.WithoutCancel(p.t.Context())) })
 	must(p.t, os.Chown(path, -1, p.group("postfix")))
 	must(p.t, os.Chmod(path, 0o660))
 	p.socket = path
@@ -149,6 +157,7 @@ func (p *patient) entry() string {
 
 func (p *patient) postconf(args ...string) {
 	p.t.Helper()
+	p.age()
 	out, err := exec.Command("postconf", append([]string{"-c", p.etc}, args...)...).CombinedOutput()
 	if err != nil {
 		p.t.Fatalf("postconf %q: %v: %s", args, err, out)
@@ -158,11 +167,17 @@ func (p *patient) postconf(args ...string) {
 // examine lets the doctor look.
 func (p *patient) examine() []Finding {
 	p.t.Helper()
-	path := filepath.Join(p.t.TempDir(), "milter.yaml")
+	if p.configFile == "" {
+		p.open()
+	}
+	path := p.configFile
 	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 10s}\nverify: {connect_timeout: 10s, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
 	must(p.t, os.WriteFile(path, []byte(yaml+p.yaml), 0o644))
 	written := time.Now().Add(-p.configAge)
 	must(p.t, os.Chtimes(path, written, written))
+	if p.written != nil {
+		p.written(path)
+	}
 	loaded, err := config.Load(path, nil)
 	must(p.t, err)
 	c := loaded.Config

@@ -124,14 +124,15 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 	if slices.ContainsFunc(o.Postfix.NonSMTPD, func(f mtaconf.Filter) bool { return f.Ours }) {
 		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", o.mendPostfix(ctx))
 	}
-	if len(faults) == 0 && len(asking) > 0 {
-		found := []Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}
+	faults = append(faults, o.losses(mtaconf.Asked)...)
+	if !AnyFault(faults) && len(asking) > 0 {
+		found := append([]Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}, faults...)
 		if attaching && !submission {
 			found = append(found, inapplicable(CheckListed, "master.cf has no submission service: keys are attached to what our users send to these"))
 		}
 		return found
 	}
-	if len(faults) == 0 && !meant {
+	if !AnyFault(faults) && !meant {
 		fault("no smtpd of master.cf asks the milter about mail from outside", "no mail is checked, and keys are not removed", o.Postfix.Command("postconf", "-M"))
 	}
 	return faults
@@ -235,11 +236,11 @@ func (o Options) order(ctx context.Context) []Finding {
 	return found
 }
 
-// timeout looks at how long Sendmail waits. Postfix waits for five minutes for each
-// answer, and longer while the milter reports progress.
+// timeout looks at how long the MTA waits. Postfix waits for five minutes for each
+// answer unless it is told otherwise, and anew whenever the milter reports progress.
 func (o Options) timeout(context.Context) []Finding {
 	if o.Sendmail == nil {
-		return nil
+		return o.losses(mtaconf.Waiting)
 	}
 	var found []Finding
 	for _, f := range o.Sendmail.Filters {

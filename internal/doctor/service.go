@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,6 +23,20 @@ type Service struct {
 	// it starts (LoadCredential=authkey:FOLDER), and Copies is where it puts them.
 	Passed []string
 	Copies string
+	// RuntimeDir is its runtime folder, and ConfigFile the one that ExecStart= names;
+	// empty: none is said.
+	RuntimeDir string
+	ConfigFile string
+	// Hidden are folders that it does not see (ProtectHome=, PrivateTmp=).
+	Hidden []string
+	// State asks systemd whether the service runs, and how it ended; nil: nobody can
+	// be asked.
+	State func(context.Context) (active string, exit int)
+}
+
+// hides reports whether the service sees nothing of a path.
+func (s Service) hides(path string) bool {
+	return slices.ContainsFunc(s.Hidden, func(dir string) bool { return strings.HasPrefix(path, dir+"/") })
 }
 
 const (
@@ -35,7 +50,8 @@ func FindService(ctx context.Context) Service {
 	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
 	defer cancel()
 	// What show says of LoadCredential is unprintable.
-	properties, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState,User", serviceUnit).Output()
+	properties, err := exec.CommandContext(ctx, "systemctl", "show",
+		"--property=LoadState,User,RuntimeDirectory,ExecStart,ProtectHome,PrivateTmp", serviceUnit).Output()
 	if err != nil {
 		return Service{}
 	}
@@ -43,7 +59,30 @@ func FindService(ctx context.Context) Service {
 	if err != nil {
 		return Service{}
 	}
-	return parseService(string(properties), string(files))
+	s := parseService(string(properties), string(files))
+	if s.User != "" {
+		s.State = state
+	}
+	return s
+}
+
+// state asks systemd for ActiveState, and for the exit code of the last run.
+func state(ctx context.Context) (active string, exit int) {
+	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=ActiveState,ExecMainStatus", serviceUnit).Output()
+	if err != nil {
+		return "", 0
+	}
+	for line := range strings.Lines(string(out)) {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
+		case "ActiveState":
+			active = value
+		case "ExecMainStatus":
+			exit, _ = strconv.Atoi(value) // 0 where it is none
+		}
+	}
+	return active, exit
 }
 
 // parseService reads NAME=VALUE, one a line, of the unit's properties and of its files.
@@ -55,6 +94,14 @@ func parseService(properties, files string) Service {
 			return Service{}
 		case name == "User" && value != "":
 			s.User = value
+		case name == "RuntimeDirectory" && value != "":
+			s.RuntimeDir = filepath.Join("/run", strings.Fields(value)[0])
+		case name == "ExecStart":
+			s.ConfigFile = configOf(value)
+		case name == "ProtectHome" && (value == "yes" || value == "tmpfs"):
+			s.Hidden = append(s.Hidden, "/home", "/root", "/run/user")
+		case name == "PrivateTmp" && value == "yes":
+			s.Hidden = append(s.Hidden, "/tmp", "/var/tmp")
 		}
 	}
 	for line := range strings.Lines(files) {
@@ -71,6 +118,22 @@ func parseService(properties, files string) Service {
 		}
 	}
 	return s
+}
+
+// configOf finds --config in what systemd shows of ExecStart=: "{ path=… ; argv[]=… ; …".
+func configOf(execStart string) string {
+	_, argv, _ := strings.Cut(execStart, "argv[]=")
+	argv, _, _ = strings.Cut(argv, " ; ")
+	words := strings.Fields(argv)
+	for i, word := range words {
+		if path, ok := strings.CutPrefix(word, "--config="); ok {
+			return path
+		}
+		if word == "--config" && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return ""
 }
 
 // passes reports whether the milter sees a copy of the file.

@@ -34,6 +34,16 @@ type Postfix struct {
 	main     map[string]string // references expanded
 	dkim     OpenDKIM
 	attach   bool
+	daemons  []string
+	ours     []Socket
+	others   []process // of master.cf, beside the SMTP servers
+}
+
+// A process is a line of master.cf.
+type process struct {
+	name    string // as postconf has it: cleanup/unix
+	program string
+	own     map[string]string // parameters of its own
 }
 
 // A Service is an SMTP server of master.cf.
@@ -72,7 +82,12 @@ type Options struct {
 // parameters are those that are read of main.cf.
 var parameters = []string{"config_directory", "queue_directory", "mail_owner", "compatibility_level",
 	"smtpd_milters", "non_smtpd_milters", "milter_default_action", "content_filter",
-	"milter_macro_daemon_name", "receive_override_options"}
+	"milter_macro_daemon_name", "receive_override_options",
+	// What takes milters, or their changes, away: losses.go.
+	"smtpd_milter_maps", "smtpd_proxy_filter", "milter_macro_defaults", "milter_protocol", "milter_mail_macros",
+	"milter_content_timeout", "cleanup_service_name", "header_checks", "milter_header_checks", "smtp_header_checks",
+	"smtpd_authorized_xclient_hosts", "qmqpd_authorized_clients", "inet_interfaces", "smtpd_upstream_proxy_protocol",
+	"postscreen_upstream_proxy_protocol", "multi_instance_directories"}
 
 // ReadPostfix reads the configuration of a Postfix. The error wraps ErrNoPostfix
 // where there is none.
@@ -81,7 +96,8 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf), attach: o.Attach}
+	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf),
+		attach: o.Attach, daemons: o.Daemons, ours: o.Ours.Sockets}
 	out, err := p.run(ctx, append([]string{"-x"}, parameters...)...)
 	if err != nil {
 		return nil, err
@@ -91,7 +107,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	if !p.explicit {
 		p.ConfigDir = p.main["config_directory"]
 	}
-	if err := p.readServices(ctx, o.Daemons); err != nil {
+	if err := p.readServices(ctx); err != nil {
 		return nil, err
 	}
 	p.findOurs(o.Ours.Sockets)
@@ -109,6 +125,9 @@ func postconfCommand() (string, error) {
 
 // run runs postconf on the configuration.
 func (p *Postfix) run(ctx context.Context, args ...string) (string, error) {
+	if p.postconf == "" {
+		return "", ErrNoPostfix
+	}
 	if p.explicit {
 		args = append([]string{"-c", p.ConfigDir}, args...)
 	}
@@ -133,7 +152,7 @@ func settings(out string) map[string]string {
 	return m
 }
 
-func (p *Postfix) readServices(ctx context.Context, daemons []string) error {
+func (p *Postfix) readServices(ctx context.Context) error {
 	out, err := p.run(ctx, "-F", "*/*/chroot", "*/*/command")
 	if err != nil {
 		return err
@@ -152,16 +171,20 @@ func (p *Postfix) readServices(ctx context.Context, daemons []string) error {
 		}
 		name, ok := strings.CutSuffix(key, "/command")
 		command := strings.Fields(value)
-		if !ok || len(command) == 0 || filepath.Base(command[0]) != "smtpd" {
+		if !ok || len(command) == 0 {
 			continue
 		}
-		s := Service{Name: name, own: map[string]string{}}
+		line := process{name: name, program: filepath.Base(command[0]), own: map[string]string{}}
 		for key, value := range overrides {
 			if parameter, ok := strings.CutPrefix(key, name+"/"); ok {
-				s.own[parameter] = value
+				line.own[parameter] = value
 			}
 		}
-		p.Services = append(p.Services, p.complete(s, chroot[name], daemons))
+		if line.program != "smtpd" {
+			p.others = append(p.others, line)
+			continue
+		}
+		p.Services = append(p.Services, p.complete(Service{Name: name, own: line.own}, chroot[name]))
 	}
 	if p.contentFiltered() {
 		for i := range p.Services {
@@ -173,24 +196,39 @@ func (p *Postfix) readServices(ctx context.Context, daemons []string) error {
 }
 
 // complete fills in what a service's parameters say.
-func (p *Postfix) complete(s Service, chroot string, daemons []string) Service {
-	value := func(name string) string {
-		if v, ok := s.own[name]; ok {
-			return v
-		}
-		return p.main[name]
-	}
+func (p *Postfix) complete(s Service, chroot string) Service {
 	s.Chroot = chroot == "y" || chroot == "-" && p.chrootByDefault()
-	options := splitList(value("receive_override_options"))
+	options := splitList(p.value(s.own, "receive_override_options"))
 	others := slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "no_milters" })
 	s.NoMilters, s.OtherOverrides = len(others) < len(options), strings.Join(others, ",")
-	s.defaultAction = value("milter_default_action")
-	name, kind, _ := strings.Cut(s.Name, "/")
-	port := name[strings.LastIndexByte(name, ':')+1:]
+	s.defaultAction = p.value(s.own, "milter_default_action")
+	_, kind, _ := strings.Cut(s.Name, "/")
+	_, port := s.listens()
+	// A name that main.cf gives to all of them makes none a submission service.
 	s.Submission = kind == "inet" && slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port) ||
-		slices.ContainsFunc(daemons, func(d string) bool { return strings.EqualFold(d, value("milter_macro_daemon_name")) })
-	s.Milters = parseList(value("smtpd_milters"))
+		!s.Stock() && p.isDaemon(s.own["milter_macro_daemon_name"])
+	s.Milters = parseList(p.value(s.own, "smtpd_milters"))
 	return s
+}
+
+// value is that of a parameter for a service with parameters of its own.
+func (p *Postfix) value(own map[string]string, name string) string {
+	if v, ok := own[name]; ok {
+		return v
+	}
+	return p.main[name]
+}
+
+// isDaemon reports whether the milter takes mail with this daemon name for our users'.
+func (p *Postfix) isDaemon(name string) bool {
+	return slices.ContainsFunc(p.daemons, func(d string) bool { return strings.EqualFold(d, name) })
+}
+
+// listens splits a service's name; of smtpd/pass the host is empty.
+func (s Service) listens() (host, port string) {
+	name, _, _ := strings.Cut(s.Name, "/")
+	at := strings.LastIndexByte(name, ':')
+	return strings.Trim(name[:max(at, 0)], "[]"), name[at+1:]
 }
 
 // chrootByDefault is what "-" means in master.cf's column.
@@ -269,8 +307,7 @@ func (s Service) Border() bool { return !s.Submission && !s.Reinjection }
 
 // Stock reports whether it is port 25 itself, by the name that it usually has.
 func (s Service) Stock() bool {
-	name, _, _ := strings.Cut(s.Name, "/")
-	port := name[strings.LastIndexByte(name, ':')+1:]
+	_, port := s.listens()
 	return s.Name == "smtpd/pass" || port == "smtp" || port == "25"
 }
 

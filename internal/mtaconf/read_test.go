@@ -112,7 +112,7 @@ Xunused, S=inet6:1@::1, F=R, T=E:90
 	ours := Ours{Sockets: []Socket{{"unix", "/run/authkey/milter.sock"}}}
 	got, err := ReadSendmail(path, Options{OpenDKIMConf: path + ".none", Ours: ours})
 	must(t, err)
-	authkey := SendmailFilter{"authkey", Filter{"local:/run/authkey/milter.sock", Socket{"unix", "/run/authkey/milter.sock"}, "tempfail", true, false, false}, 2 * time.Minute}
+	authkey := SendmailFilter{"authkey", Filter{Text: "local:/run/authkey/milter.sock", Socket: Socket{"unix", "/run/authkey/milter.sock"}, DefaultAction: "tempfail", Ours: true}, 2 * time.Minute}
 	dkim := SendmailFilter{"dkim-filter", Filter{Text: "inet:8891@localhost", Socket: Socket{"inet", "localhost:8891"}, DefaultAction: "accept"}, 5 * time.Minute}
 	unused := SendmailFilter{"unused", Filter{Text: "inet6:1@::1", Socket: Socket{"inet", "[::1]:1"}, DefaultAction: "reject"}, 90 * time.Second}
 	want := &Sendmail{File: path, RunAsUser: "smmsp", Filters: []SendmailFilter{dkim, authkey}, Defined: []SendmailFilter{authkey, dkim, unused}}

@@ -1,0 +1,39 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// FromEnvironment names the keys whose value comes from the environment, in order.
+func (s Settings) FromEnvironment() []string {
+	var names []string
+	for _, k := range s.schema.keys {
+		if s.Source(k.name) == SourceEnvironment {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// Digest stands for what the file says, as hexadecimal SHA-256: two readings of a file
+// have the same one where no value has changed, whatever became of its comments. The
+// keys in without are left out: a process that has them from its environment does not
+// know what the file says of them. Passwords count as any other password.
+func (s Settings) Digest(without []string) string {
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	for _, setting := range s.Effective() {
+		if slices.Contains(without, setting.Key) {
+			continue
+		}
+		// Values are as a file has them, so that JSON has a form for each; and one
+		// that it had none for would still be different from others.
+		if err := enc.Encode([]any{setting.Key, setting.Value}); err != nil {
+			fmt.Fprintf(h, "%s %v\n", setting.Key, setting.Value)
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}

@@ -1,0 +1,122 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/authkey/authkey/internal/mtaconf"
+)
+
+// traffic is what Losses has to know of our configuration.
+func (o Options) traffic() mtaconf.Traffic {
+	c := o.Config
+	id := c.AuthservID
+	if id == "" {
+		id = o.Hostname
+	}
+	return mtaconf.Traffic{Networks: c.Submission.Networks, Authenticated: c.Submission.Authenticated,
+		MarkHeader: c.Mark.Header, MarkValue: c.Mark.Value, AuthservID: id, Timeout: c.Verify.Timeout, Notify: c.Notify.SMTP}
+}
+
+// checkOf is the check under which a loss is found.
+var checkOf = map[mtaconf.Concern]string{mtaconf.Asked: CheckListed, mtaconf.Class: CheckOwnMail, mtaconf.Changes: CheckChanges, mtaconf.Waiting: CheckTimeout}
+
+// losses are what Postfix's configuration takes from the milter, of one concern.
+func (o Options) losses(concern mtaconf.Concern) []Finding {
+	var found []Finding
+	for _, l := range o.lost {
+		if l.Concern != concern {
+			continue
+		}
+		status := Fault
+		if l.Doubt {
+			status = Warning
+		}
+		mend := strings.ReplaceAll(l.Mend, "in milter.yaml", "in "+o.file())
+		found = append(found, Finding{checkOf[concern], status, l.What, l.Why, mend})
+	}
+	return found
+}
+
+// changes looks at what others change of the header before and after the milter.
+func (o Options) changes(context.Context) []Finding {
+	if o.Postfix == nil {
+		return nil
+	}
+	if found := o.losses(mtaconf.Changes); len(found) > 0 {
+		return found
+	}
+	return []Finding{ok(CheckChanges, "Postfix leaves to the milter what it reads, and what it writes")}
+}
+
+// ownMail looks whether strangers' mail can be taken for our users', which is not
+// checked.
+func (o Options) ownMail(context.Context) []Finding {
+	const own = "it counts as our users' mail: it is not checked, and keys stay in it"
+	found := o.losses(mtaconf.Class)
+	for _, list := range []struct {
+		key, why string
+		networks []netip.Prefix
+	}{
+		{"submission.networks", own, o.Config.Submission.Networks},
+		{"exempt.networks", "it is not checked", o.Config.Exempt.Networks},
+	} {
+		if network, wide := mtaconf.TooWide(list.networks); wide {
+			found = append(found, Finding{CheckOwnMail, Fault, fmt.Sprintf("%s has %s, in which strangers are too", list.key, network), list.why,
+				o.reread(list.key + ": name your own networks only")})
+		}
+	}
+	for _, gateway := range o.Gateways {
+		if slices.ContainsFunc(o.Config.Submission.Networks, func(n netip.Prefix) bool { return n.Contains(gateway) }) {
+			found = append(found, Finding{CheckOwnMail, Warning,
+				fmt.Sprintf("this machine's default gateway %s is in submission.networks", gateway),
+				"if it translates addresses (NAT, a published port of a container, a load balancer), strangers come with its address: " + own,
+				"send a mail from outside, and look for client= in the milter's log: it must be the sender's address\n" +
+					o.reread(fmt.Sprintf("submission: {networks: [...]}   # without %s, if it is not", gateway))})
+		}
+	}
+	if len(found) == 0 {
+		return []Finding{ok(CheckOwnMail, "nothing makes strangers' mail look like our users', as far as configuration shows")}
+	}
+	return found
+}
+
+// reread says how to change milter.yaml where a reload suffices.
+func (o Options) reread(line string) string {
+	return "in " + o.file() + ": " + line + "\nsystemctl reload authkey-milter"
+}
+
+// Gateways are the default gateways of this machine, as the kernel's table of IPv4
+// routes has them.
+func Gateways() []netip.Addr { return gatewaysIn("/proc/net/route") }
+
+func gatewaysIn(path string) []netip.Addr {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var all []netip.Addr
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// Iface Destination Gateway …, in hexadecimal and the byte order of the machine.
+		field := strings.Fields(lines.Text())
+		if len(field) < 3 || field[1] != "00000000" {
+			continue
+		}
+		b, err := hex.DecodeString(field[2])
+		if err != nil || len(b) != 4 || field[2] == "00000000" {
+			continue
+		}
+		var a [4]byte
+		binary.NativeEndian.PutUint32(a[:], binary.BigEndian.Uint32(b))
+		all = append(all, netip.AddrFrom4(a))
+	}
+	return all
+}
