@@ -42,9 +42,12 @@ type Attacher struct {
 	opened   map[keyring.Config]*keyring.Domain
 	rings    []*keyring.Domain // the same, in the order of Options
 	logins   loginMap          // nil: authorize by login
+	mapPath  string            // of the map; "" where there is none
 	networks []netip.Prefix
 	tempFail bool
 	agent    string
+
+	mapSaysEmpty bool // a line of the map says that it may have none
 }
 
 type domain struct {
@@ -52,6 +55,9 @@ type domain struct {
 	keys *keyring.Domain
 	to   map[string]bool // canonical recipient domains; nil: all
 }
+
+// errEmptyMap says that nothing is left of the map in force.
+var errEmptyMap = errors.New(`looks cut off: it holds no line any more; if that is meant, give it the line "# empty"`)
 
 // New checks o, reads the secrets, and the map that Authorize names. Address lists
 // are read by the first Reload or Watch; until then no key of a domain that has one
@@ -77,7 +83,11 @@ func New(o Options, old *Attacher) (*Attacher, error) {
 	}
 	if path, ok := strings.CutPrefix(o.Authorize, "map:"); ok {
 		var err error
+		a.mapPath = path
 		a.logins, err = a.loadLogins(path)
+		if err == nil && len(a.logins) == 0 && !a.mapSaysEmpty && old != nil && old.mapPath == path && len(old.logins) > 0 {
+			err = fmt.Errorf("map of logins %s: %w", path, errEmptyMap)
+		}
 		faults = append(faults, err)
 	} else if o.Authorize != "login" {
 		faults = append(faults, fmt.Errorf("authorize %.60q is neither login nor map:FILE", o.Authorize))
@@ -118,6 +128,20 @@ func (a *Attacher) add(d Domain, old *Attacher) error {
 	a.opened[d.Config] = added.keys
 	a.rings = append(a.rings, added.keys)
 	return nil
+}
+
+// Warnings says what may be wrong with the files that were read, though each of them can
+// be used: one without a line, which does not say that this is meant, may have been cut off.
+func (a *Attacher) Warnings() (all []string) {
+	if a.mapPath != "" && len(a.logins) == 0 && !a.mapSaysEmpty {
+		all = append(all, fmt.Sprintf("map of logins %s holds no line, so that no login gets a key; if that is meant, give it the line \"# empty\"", a.mapPath))
+	}
+	for _, d := range a.rings {
+		if d.Unexplained() {
+			all = append(all, fmt.Sprintf("address list of %s holds no address; if that is meant, give it the line \"# empty\"", d.Name()))
+		}
+	}
+	return all
 }
 
 func isBrand(s string) bool {

@@ -32,7 +32,7 @@ func TestNewRefuses(t *testing.T) {
 		want   []string
 	}{
 		{"authorize", func(o *Options) { o.Authorize = "anybody" }, []string{`authorize "anybody" is neither login nor map:FILE`}},
-		{"map that is not there", func(o *Options) { o.Authorize = "map:/none" }, []string{"map of logins: stat /none: no such file"}},
+		{"map that is not there", func(o *Options) { o.Authorize = "map:/none" }, []string{"map of logins: open /none: no such file"}},
 		{"no brand", func(o *Options) { o.Brand = "" }, []string{`brand "" is not`}},
 		{"brand with a line break", func(o *Options) { o.Brand = "a\r\nb" }, []string{`brand "a\r\nb" is not printable ASCII`}},
 		{"domain twice", func(o *Options) { o.Domains[1].Domain = "EXAMPLE.com." }, []string{"domain example.com: is there twice"}},
@@ -225,6 +225,42 @@ func TestWatch(t *testing.T) {
 	after := a.Attach(bobs(t), midday)
 	if after.Reason != "" || after.Key.Equal(before.Key) {
 		t.Errorf("reason %q, same key %v", after.Reason, after.Key.Equal(before.Key))
+	}
+}
+
+// A map of which nothing is left does not take the place of one with lines, unless it says
+// that this is meant. At the start it is believed, and it is said.
+func TestEmptyMap(t *testing.T) {
+	o := options(t)
+	path := write(t, filepath.Join(t.TempDir(), "logins"), "bob@example.com bob\n")
+	o.Authorize = "map:" + path
+	full := start(t, o)
+	for text, want := range map[string]struct{ refused, warned bool }{
+		"": {true, true}, "# the head of it\n": {true, true}, "\uFEFF# empty\n": {false, false}, "bob@example.com bob\n": {false, false},
+	} {
+		write(t, path, text)
+		if _, err := New(o, full); (err != nil) != want.refused || err != nil && !strings.Contains(err.Error(), "# empty") {
+			t.Errorf("%q: %v", text, err)
+		}
+		a, err := New(o, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warned := strings.Contains(strings.Join(a.Warnings(), "\n"), path); warned != want.warned {
+			t.Errorf("%q: warnings %q", text, a.Warnings())
+		}
+	}
+}
+
+// A list without addresses is warned of, unless it says that this is meant.
+func TestWarningsOfLists(t *testing.T) {
+	for text, warned := range map[string]bool{"# a head\n": true, "# empty\n": false, "bob\n": false} {
+		o := options(t)
+		o.Domains[0].Config = ringConfig(t, "example.com", text)
+		a := start(t, o)
+		if got := strings.Join(a.Warnings(), "\n"); strings.Contains(got, "example.com") != warned || strings.Contains(got, "example.org") {
+			t.Errorf("%q: %q", text, got)
+		}
 	}
 }
 

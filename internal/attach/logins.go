@@ -3,12 +3,10 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
-	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -56,16 +54,7 @@ func foldLogin(login string) string {
 
 // loadLogins reads a map.
 func (a *Attacher) loadLogins(path string) (loginMap, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("map of logins: %w", err)
-	case !info.Mode().IsRegular(): // a FIFO would block
-		return nil, fmt.Errorf("map of logins %s: not a regular file", path)
-	case info.Size() > maxMapFile:
-		return nil, fmt.Errorf("map of logins %s: longer than %d octets", path, maxMapFile)
-	}
-	text, err := os.ReadFile(path)
+	text, _, err := diskfile.Read(path, maxMapFile)
 	if err != nil {
 		return nil, fmt.Errorf("map of logins: %w", err)
 	}
@@ -92,6 +81,7 @@ func (a *Attacher) parseLogins(path, text string) (loginMap, error) {
 	for line := range strings.Lines(strings.TrimPrefix(text, "\uFEFF")) {
 		number++
 		content := strings.Trim(line, blanks)
+		a.mapSaysEmpty = a.mapSaysEmpty || diskfile.SaysEmpty(line)
 		switch {
 		case content == "" || content[0] == '#':
 		case strings.IndexByte(blanks, line[0]) < 0:
@@ -125,7 +115,7 @@ type mapParser struct {
 }
 
 func (p *mapParser) fault(number int, err error) {
-	p.faults = append(p.faults, &keyring.LineError{Path: p.path, Line: number, Err: err})
+	p.faults = append(p.faults, &diskfile.LineError{Path: p.path, Line: number, Err: err})
 }
 
 // add adds a part to the line that is being gathered.
@@ -157,12 +147,20 @@ func (p *mapParser) take(line string) error {
 		return errors.New("is not UTF-8")
 	}
 	key, value := cutKey(line)
-	if strings.ContainsFunc(key, unicode.IsControl) {
+	if strings.ContainsFunc(key, func(r rune) bool { return r < 0x20 || r == 0x7F }) {
 		return fmt.Errorf("%.60q has a control character", key)
+	}
+	if err := diskfile.CheckName(key); err != nil {
+		return fmt.Errorf("%.60q %w", key, err)
 	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
 	if len(logins) == 0 {
 		return fmt.Errorf("%.60q has no login after it", key)
+	}
+	for _, login := range logins {
+		if err := diskfile.CheckName(login); err != nil {
+			return fmt.Errorf("%.60q: login %.60q %w", key, login, err)
+		}
 	}
 	name, address, err := p.name(key)
 	if err != nil {

@@ -6,14 +6,24 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// A right reports whether a submitter may use an address. The error is
-// keyring.ErrNoList.
-type right func(addr wire.Address, now time.Time) (bool, error)
+// A use says what a submitter may do with an address.
+type use uint8
+
+const (
+	deny     use = iota
+	spelling     // send as it, but not with its key: what was granted only stands for its mailbox
+	allow
+)
+
+// A right says what a submitter may do with an address. The error is keyring.ErrNoList.
+type right func(addr wire.Address, now time.Time) (use, error)
 
 // rights returns which addresses the submitter may use.
 func (a *Attacher) rights(s Submission) (right, Reason) {
@@ -22,37 +32,58 @@ func (a *Attacher) rights(s Submission) (right, Reason) {
 		if !slices.ContainsFunc(a.networks, func(p netip.Prefix) bool { return p.Contains(s.Client) }) {
 			return nil, NoLogin
 		}
-		return func(addr wire.Address, _ time.Time) (bool, error) { return a.domains[addr.Domain()] != nil, nil }, ""
+		return func(addr wire.Address, _ time.Time) (use, error) { return useIf(a.domains[addr.Domain()] != nil), nil }, ""
+	case diskfile.CheckName(s.Login) != nil && utf8.ValidString(s.Login):
+		return nil, LoginSpelling
 	case a.logins != nil:
-		return func(addr wire.Address, now time.Time) (bool, error) { return a.granted(s.Login, addr, now) }, ""
+		return func(addr wire.Address, now time.Time) (use, error) { return a.granted(s.Login, addr, now) }, ""
 	}
 	own, err := wire.ParseAddress(s.Login)
 	if err != nil {
 		return nil, LoginForm
 	}
+	if d := a.domains[own.Domain()]; d != nil && !d.Own(own) {
+		return nil, LoginSpelling
+	}
 	name := a.names(own)[0]
-	return func(addr wire.Address, now time.Time) (bool, error) {
+	return func(addr wire.Address, now time.Time) (use, error) {
 		if !slices.Contains(a.names(addr), name) {
-			return false, nil
+			return deny, nil
 		}
-		return a.same(own, addr, now)
+		same, err := a.same(own, addr, now)
+		return useIf(same), err
 	}, ""
+}
+
+func useIf(allowed bool) use {
+	if allowed {
+		return allow
+	}
+	return deny
 }
 
 // granted looks an address up in the map as Postfix does: as it is, without its
 // sub-address, its domain. The first line found decides.
-func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (bool, error) {
+func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (use, error) {
 	login = foldLogin(login)
 	for _, name := range a.names(addr) {
-		if line, ok := a.logins[name]; ok {
-			if !line.has(login) {
-				return false, nil
-			}
-			return a.same(line.address, addr, now)
+		line, ok := a.logins[name]
+		if !ok {
+			continue
 		}
+		if !line.has(login) {
+			return deny, nil
+		}
+		if same, err := a.same(line.address, addr, now); !same || err != nil {
+			return deny, err
+		}
+		if d := a.domains[addr.Domain()]; d != nil && !d.Own(line.address) {
+			return spelling, nil
+		}
+		return allow, nil
 	}
 	line, ok := a.logins[addr.Domain()]
-	return ok && line.has(login), nil
+	return useIf(ok && line.has(login)), nil
 }
 
 // names returns the names under which rights to an address may have been given: in
@@ -61,6 +92,9 @@ func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (bool
 func (a *Attacher) names(addr wire.Address) []string {
 	local, at := addr.Local(), "@"+addr.Domain()
 	d := a.domains[addr.Domain()]
+	if utf8.ValidString(local) && diskfile.CheckName(local) != nil { // in lower case it could be another's
+		return []string{local + at}
+	}
 	if d == nil {
 		return []string{strings.ToLower(local) + at}
 	}

@@ -34,6 +34,8 @@ const (
 	SeveralFrom      Reason = "several-from"         // the key would be the From address's, and there are several
 	NoLogin          Reason = "no-login"             // no login, and the client is not in Networks
 	LoginForm        Reason = "login-is-no-address"  // and could only use the address that it is
+	LoginSpelling    Reason = "login-not-canonical"  // it only stands for another address, whose key is not its
+	LineSpelling     Reason = "line-not-canonical"   // the same of the address in the line of the map
 	SenderNotAllowed Reason = "sender-not-allowed"   // the submitter may not use the MAIL FROM address
 	FromNotAllowed   Reason = "from-not-allowed"     // nor a From address
 	RecipientDomain  Reason = "recipient-not-listed" // a recipient is in none of the domains of To
@@ -70,7 +72,7 @@ func (a *Attacher) decide(s Submission, now time.Time) (wire.Key, Reason) {
 		return wire.Key{}, reason
 	}
 	d := a.domains[owner.Domain()]
-	if reason := a.authorized(s, sender, now); reason != "" {
+	if reason := a.authorized(s, sender, owner, now); reason != "" {
 		return wire.Key{}, reason
 	}
 	if !d.mayReach(s.Recipients) {
@@ -110,27 +112,35 @@ func (a *Attacher) keyOwner(sender wire.Address, from []wire.Address) (wire.Addr
 }
 
 // authorized checks that the submitter may use MAIL FROM, which everybody may leave
-// null, and every From address.
-func (a *Attacher) authorized(s Submission, sender wire.Address, now time.Time) Reason {
+// null, and every From address, and that he may have the key of owner, which is one of
+// them.
+func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time.Time) Reason {
 	mayUse, reason := a.rights(s)
 	if reason != "" {
 		return reason
 	}
-	if !sender.IsZero() {
-		if ok, err := mayUse(sender, now); err != nil {
+	check := func(addr wire.Address, denied Reason) Reason {
+		switch use, err := mayUse(addr, now); {
+		case err != nil:
 			return reasonOf(err)
-		} else if !ok {
-			return SenderNotAllowed
+		case use == deny:
+			return denied
+		case use == spelling && addr == owner:
+			return LineSpelling
+		}
+		return ""
+	}
+	if !sender.IsZero() {
+		if reason := check(sender, SenderNotAllowed); reason != "" {
+			return reason
 		}
 	}
 	for _, addr := range s.From {
 		if addr == sender {
 			continue
 		}
-		if ok, err := mayUse(addr, now); err != nil {
-			return reasonOf(err)
-		} else if !ok {
-			return FromNotAllowed
+		if reason := check(addr, FromNotAllowed); reason != "" {
+			return reason
 		}
 	}
 	return ""

@@ -62,7 +62,22 @@ func TestAuthorizeLogin(t *testing.T) {
 		{name: "case matters", login: "Bob@example.org", sender: "Bob@example.org", from: from("Bob@EXAMPLE.org"), key: "Bob@example.org"},
 		{name: "case matters, other", login: "Bob@example.org", sender: "bob@example.org", from: from("bob@example.org"), reason: SenderNotAllowed},
 		{name: "sub-address", login: bob, sender: "bob+list@example.com", from: from("Bob+x@example.com"), key: bob},
-		{name: "sub-address as login", login: "bob+list@example.com", sender: bob, from: from(bob), reason: SenderNotAllowed},
+		{name: "sub-address as login", login: "bob+list@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "sub-address as login, own address", login: "bob+list@example.com", sender: "bob+list@example.com", from: from("bob+list@example.com"), reason: LoginSpelling},
+		{name: "empty sub-address as login", login: "bob+@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "BATV as login", login: "prvs=0=bob@example.com", sender: "prvs=0=bob@example.com", from: from(bob), reason: LoginSpelling},
+		{name: "BATV of Barracuda as login", login: "btv1==0==bob@example.com", sender: "btv1==0==bob@example.com", from: from(bob), reason: LoginSpelling},
+		{name: "BATV of Microsoft as login", login: "msprvs1=0=bob@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "BATV of the first drafts as login", login: "prvs=bob/0@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "BATV as sender", login: bob, sender: "prvs=0=bob@example.com", from: from(bob), reason: SenderNotAllowed},
+		{name: "login with U+212A", login: "\u212Aim@example.com", sender: "kim@example.com", from: from("kim@example.com"), reason: LoginSpelling},
+		{name: "login with U+0130", login: "jul\u0130a@example.com", sender: "julia@example.com", from: from("julia@example.com"), reason: LoginSpelling},
+		{name: "login with I and U+0307", login: "julI\u0307a@example.com", sender: "julia@example.com", from: from("julia@example.com"), reason: LoginSpelling},
+		{name: "login with a ligature", login: "\uFB01n@example.com", sender: "fin@example.com", from: from("fin@example.com"), reason: LoginSpelling},
+		{name: "login of full width", login: "\uFF42ob@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "login with a blank that does not show", login: "bob\u200B@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "login in upper case outside ASCII", login: "J\u00DCRGEN@example.com", sender: "j\u00FCrgen@example.com", from: from("j\u00FCrgen@example.com"), reason: LoginSpelling},
+		{name: "From with U+0130", login: "julia@example.com", sender: "julia@example.com", from: from("jul\u0130a@example.com"), reason: FromNotAllowed},
 		{name: "quoted", login: `"john doe"@example.com`, sender: `"John\ Doe"@example.com`, from: from(`"john doe"@example.com`), key: `"john doe"@example.com`},
 		{name: "UTF-8", login: "jürgen@example.com", sender: "JÜRGEN@example.com", from: from("ju\u0308rgen+a@example.com"), key: "jürgen@example.com"},
 		{name: "source route", login: bob, sender: "@a.example,@b.example:bob@example.com", from: from(bob), key: bob},
@@ -89,6 +104,7 @@ func TestAuthorizeLogin(t *testing.T) {
 		{name: "null sender, no From", login: bob, reason: OtherDomain},
 	}
 	o := options(t)
+	o.Domains[0].Config = ringConfig(t, "Example.COM", "bob\ncarol gen=2\nsales\n\"john doe\"\nj\u00FCrgen\nkim\njulia\nfin\n")
 	a := start(t, o)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
@@ -111,14 +127,23 @@ func TestAuthorizeMap(t *testing.T) {
 		{name: "no line", login: "b1", sender: "nobody@example.com", from: from(bob), reason: SenderNotAllowed},
 
 		{name: "sub-address of a line", login: "b1", sender: "bob+x@example.com", from: from(bob), key: bob},
-		{name: "sub-address with a line of its own", login: "c1", sender: "bob+shop@example.com", from: from("bob+shop@example.com"), key: bob},
+		{name: "sub-address with a line of its own", login: "c1", sender: "bob+shop@example.com", from: from("bob+shop@example.com"), reason: LineSpelling},
+		{name: "sub-address with a line of its own, null sender", login: "c1", from: from("bob+shop@example.com"), reason: LineSpelling},
+		{name: "sub-address with a line of its own, From beside his own MAIL FROM", login: "c1", sender: carol, from: from("bob+shop@example.com"), key: carol},
+		{name: "BATV form with a line of its own", login: "c1", sender: "prvs=0=bob@example.com", from: from("prvs=0=bob@example.com"), reason: LineSpelling},
+		{name: "BATV form of Barracuda with a line of its own", login: "c1", sender: "btv1==0==bob@example.com", from: from(carol), reason: LineSpelling},
+		{name: "part of a granted login", login: "b", sender: bob, from: from(bob), reason: SenderNotAllowed},
+		{name: "part of a granted login, the other end", login: "1", sender: sales, from: from(sales), reason: SenderNotAllowed},
+		{name: "part of two granted logins", login: "dave,news", sender: sales, from: from(sales), reason: SenderNotAllowed},
+		{name: "granted login and more", login: "b11", sender: bob, from: from(bob), reason: SenderNotAllowed},
+		{name: "login that only looks granted", login: "b1\u200B", sender: bob, from: from(bob), reason: LoginSpelling},
 		{name: "line of its own, before the address's", login: "b1", sender: "bob+shop@example.com", from: from(bob), reason: SenderNotAllowed},
 		{name: "whole domain", login: "admin", sender: "carol@example.org", from: from("bob@example.org"), key: "carol@example.org"},
 		{name: "address before domain", login: "admin", sender: "Bob@example.org", from: from("carol@example.org"), reason: SenderNotAllowed},
 		{name: "case matters", login: "b1", sender: "Bob@example.org", from: from("Bob@example.org"), key: "Bob@example.org"},
 		{name: "case matters, other", login: "b1", sender: "bob@example.org", from: from("Bob@example.org"), reason: SenderNotAllowed},
 		{name: "empty local part", login: "odd", sender: `""@example.com`, from: from(bob), reason: FromNotAllowed},
-		{name: "empty local part is no domain", login: "odd", sender: carol, from: from(carol), reason: SenderNotAllowed},
+		{name: "empty local part is no domain", login: "odd", sender: "dora@example.com", from: from("dora@example.com"), reason: SenderNotAllowed},
 
 		{name: "return path of a mailing service", login: "news", sender: "bounce-17@mailing.example", from: from(sales), key: sales},
 		{name: "return path, several From", login: "news", sender: "bounce-17@mailing.example", from: from(sales, bob), reason: SeveralFrom},
@@ -133,6 +158,9 @@ func TestAuthorizeMap(t *testing.T) {
 	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "logins"), `# who may use what
 BOB@Example.com		b1
 bob+shop@example.com	c1
+prvs=0=bob@example.com	c1
+btv1==0==bob@example.com	c1
+carol@example.com	c1
 sales@example.com	b1, C1
 # between a line and its continuation
 
@@ -215,6 +243,22 @@ func TestNameIsNotEnough(t *testing.T) {
 	a = start(t, o)
 	story{login: "x", sender: "prvs=0123ab=carol@example.com", from: from("bob@example.com"), reason: SenderNotAllowed}.tell(t, o, a)
 	story{login: "x", sender: "prvs@example.com", from: from("Bob@example.com"), key: "prvs@example.com"}.tell(t, o, a)
+}
+
+// With another separator, a login that looks like a mailbox is a sub-address of one.
+func TestLoginIsASubaddress(t *testing.T) {
+	o := options(t)
+	o.Domains[0].Config = ringConfig(t, "example.com", "mary\nbob\n")
+	o.Domains[0].Subaddress = "-"
+	a := start(t, o)
+	tests := []story{
+		{name: "her own", login: "mary-ann@example.com", sender: "mary-ann@example.com", from: from("mary-ann@example.com"), reason: LoginSpelling},
+		{name: "the base's", login: "mary-ann@example.com", sender: "mary@example.com", from: from("mary@example.com"), reason: LoginSpelling},
+		{name: "the base", login: "Mary@example.com", sender: "mary-ann@example.com", from: from("mary@example.com"), key: "mary@example.com"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+	}
 }
 
 // A From address needs no key of its own, and so no list.

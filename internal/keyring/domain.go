@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -34,17 +36,19 @@ const (
 // can tell now which addresses the domain has.
 var ErrNoList = errors.New("address list has not been read")
 
-// ErrCutOff says that an address list has become empty, or that its last line lost
-// its end, where one with addresses is in force: somebody is writing it, or the disk
-// was full.
+// ErrCutOff says that an address list has become empty and does not say that this is
+// meant, or that its last line lost its end, where one with addresses is in force:
+// somebody is writing it, or the disk was full.
 var ErrCutOff = errors.New("looks cut off: it is empty or its last line has no end")
 
 // A Config says where a domain's keys come from.
 type Config struct {
 	Form
 	// SecretFile holds one secret or more, a line each: an id, a blank, 32 octets
-	// in base64. Nobody but its owner may be able to read it.
+	// in base64. Nobody may be able to read it but its owner and a group of this process.
 	SecretFile string
+	// OpenSecret takes a SecretFile that everybody may read, but nobody else may write.
+	OpenSecret bool
 	// Addresses is "file:" and the path of an address list, or "any": every local
 	// part is an address.
 	Addresses string
@@ -68,8 +72,8 @@ type Domain struct {
 	list atomic.Pointer[table] // nil until it has been read
 
 	mu         sync.Mutex // guards what follows, and one Reload at a time
-	secretFile watched
-	listFile   watched
+	secretFile diskfile.Watched
+	listFile   diskfile.Watched
 }
 
 // Open checks c and reads the secret file. It does not read the address list, so
@@ -93,9 +97,11 @@ func Open(c Config) (*Domain, error) {
 		}
 		d.path = path
 	}
-	d.secretFile.path = c.SecretFile
-	d.listFile.path = d.path
-	if err := d.reloadSecret(); err != nil {
+	d.secretFile.Path = c.SecretFile
+	d.listFile.Path = d.path
+	info, err := d.reloadSecret(true)
+	d.secretFile.Read(info)
+	if err != nil {
 		return nil, fmt.Errorf("domain %s: %w", form.Domain, err)
 	}
 	return d, nil
@@ -133,25 +139,26 @@ func (d *Domain) Len() int {
 func (d *Domain) Reload() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.name(errors.Join(d.reloadSecret(), d.reloadList()))
+	info, secretErr := d.reloadSecret(true)
+	d.secretFile.Read(info)
+	if d.path == "" {
+		return d.name(secretErr)
+	}
+	info, listErr := d.reloadList(true)
+	d.listFile.Read(info)
+	return d.name(errors.Join(secretErr, listErr))
 }
 
-// Refresh is a Reload of those files which have changed since they were read and
-// have been left alone for a second since. It reports whether it read any. A file
-// found bad is not read again before it changes; one that was read within a second
-// of being written is read once more, since it may have changed unseen.
+// Refresh is a Reload of those files which have changed since they were read, and are
+// whole as far as can be told (see diskfile.Watched). It reports whether it read any. A
+// file found bad is not read again before it changes.
 func (d *Domain) Refresh() (changed bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	secretChanged, secretErr := d.secretFile.changed()
-	if secretChanged {
-		secretErr = d.reloadSecret()
-	}
+	secretChanged, secretErr := d.secretFile.Refresh(d.reloadSecret)
 	listChanged, listErr := false, error(nil)
 	if d.path != "" {
-		if listChanged, listErr = d.listFile.changed(); listChanged {
-			listErr = d.reloadList()
-		}
+		listChanged, listErr = d.listFile.Refresh(d.reloadList)
 	}
 	return secretChanged || listChanged, d.name(errors.Join(secretErr, listErr))
 }
@@ -163,30 +170,40 @@ func (d *Domain) name(err error) error {
 	return fmt.Errorf("domain %s: %w", d.conf.Domain, err)
 }
 
-func (d *Domain) reloadSecret() error {
-	r, info, err := loadRing(d.secretFile.path)
-	d.secretFile.remember(info)
-	if err != nil {
-		return err
+// reloadSecret reads the secret file, and returns what it was when that began.
+func (d *Domain) reloadSecret(bool) (fs.FileInfo, error) {
+	r, info, err := loadRing(d.secretFile.Path, d.conf.OpenSecret)
+	if err == nil {
+		d.ring.Store(r)
 	}
-	d.ring.Store(r)
-	return nil
+	return info, err
 }
 
-func (d *Domain) reloadList() error {
-	if d.path == "" {
-		return nil
-	}
+// reloadList is reloadSecret for the address list. settled says that nobody seems to be
+// writing it.
+func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 	t, info, err := loadTable(d.path, d.conf.Form)
-	d.listFile.remember(info)
 	if err != nil {
-		return err
+		return info, err
 	}
-	if old := d.list.Load(); old != nil && t.cutOff(old) {
-		return fmt.Errorf("address list %s: %w", d.path, ErrCutOff)
+	old := d.list.Load()
+	switch {
+	case old != nil && t.cutOff(old, settled) && t.count == 0:
+		return info, fmt.Errorf("address list %s: %w; if that is meant, give it the line \"# empty\"", d.path, ErrCutOff)
+	case old != nil && t.cutOff(old, settled):
+		return info, fmt.Errorf("address list %s: %w", d.path, ErrCutOff)
+	case !t.filled:
+		return info, fmt.Errorf("address list %s: %w", d.path, ErrEmptyList)
 	}
 	d.list.Store(t)
-	return nil
+	return info, nil
+}
+
+// Unexplained reports whether the list in force has no address and does not say that this
+// is meant: it may have been cut off before the process began.
+func (d *Domain) Unexplained() bool {
+	t := d.list.Load()
+	return t != nil && t.count == 0 && !t.saysEmpty
 }
 
 // Watch refreshes the domains every so often until ctx ends. After each refresh
@@ -261,12 +278,13 @@ func (d *Domain) claim(a wire.Address) (claim, error) {
 	if a.Domain() != d.conf.Domain {
 		return claim{}, ErrOtherDomain
 	}
-	c := claim{domain: d.conf.Domain, local: d.conf.local(a)}
+	local, ok := d.conf.local(a)
+	c := claim{domain: d.conf.Domain, local: local}
 	gen, known, err := d.generation(c.local)
 	if err != nil {
 		return claim{}, err
 	}
-	if !known {
+	if !known || !ok {
 		return claim{}, ErrUnknownAddress
 	}
 	c.gen = gen
@@ -285,12 +303,17 @@ func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
 }
 
 // KeyOf is KeyAt, were the address in the list with that generation: for whoever looks
-// for what the list of another machine says. The error is ErrOtherDomain.
+// for what the list of another machine says. The error is ErrOtherDomain, or
+// ErrUnknownAddress for what no list can have.
 func (d *Domain) KeyOf(a wire.Address, generation uint32, now time.Time) (Issued, error) {
 	if a.Domain() != d.conf.Domain {
 		return Issued{}, ErrOtherDomain
 	}
-	return d.issue(d.ring.Load().secrets[0], claim{domain: d.conf.Domain, local: d.conf.local(a), gen: generation, epoch: d.epochAt(now)})
+	local, ok := d.conf.local(a)
+	if !ok {
+		return Issued{}, ErrUnknownAddress
+	}
+	return d.issue(d.ring.Load().secrets[0], claim{domain: d.conf.Domain, local: local, gen: generation, epoch: d.epochAt(now)})
 }
 
 // KeysAt returns every key of the address that Verify accepts at the time now,
@@ -341,7 +364,8 @@ func (d *Domain) Verify(a wire.Address, key wire.Key, now time.Time) (Answer, er
 	if a.Domain() != d.conf.Domain {
 		return Answer{}, ErrOtherDomain
 	}
-	c := claim{domain: d.conf.Domain, local: d.conf.local(a)}
+	local, ok := d.conf.local(a)
+	c := claim{domain: d.conf.Domain, local: local}
 	gen, known, err := d.generation(c.local)
 	if err != nil {
 		return Answer{}, err
@@ -351,7 +375,7 @@ func (d *Domain) Verify(a wire.Address, key wire.Key, now time.Time) (Answer, er
 	c.epoch = hintedEpoch(text, d.newestEpoch(now))
 	match := d.ring.Load().matches(text, c)
 	left := d.keyEnd(c.epoch).Sub(now)
-	if match != 1 || !known || left <= 0 {
+	if match != 1 || !known || !ok || left <= 0 {
 		return Answer{}, nil
 	}
 	return Answer{Valid: true, TTL: min(d.conf.TTL, left).Truncate(time.Second)}, nil

@@ -97,8 +97,17 @@ func TestVerify(t *testing.T) {
 		{"sub-address", "bob+list@example.com", bob, true},
 		{"BATV", "prvs=0123abcdef=bob@example.com", bob, true},
 		{"BATV of a sub-address", "PRVS=1=bob+x@example.com", bob, true},
+		{"BATV of Barracuda", "btv1==0529b4e94ee==bob@example.com", bob, true},
+		{"BATV of Microsoft", "MSPRVS1=18085nNmuQXZA=Bob+x@example.com", bob, true},
+		{"BATV of the first drafts", "prvs=bob/0123abcdef@example.com", bob, true},
+		{"BATV of the first drafts, with a tag that is none", "prvs=bob/01-23@example.com", bob, false},
+		{"Barracuda's with one sign", "btv1=0529b4e94ee=bob@example.com", bob, false},
+		{"Barracuda's without a user", "btv1==0529b4e94ee==@example.com", bob, false},
+		{"Microsoft's of another number", "msprvs2=18085=bob@example.com", bob, false},
+		{"BATV of a BATV form", "prvs=1=prvs=1=bob@example.com", bob, false},
 		{"BATV without a user", "prvs=1=@example.com", bob, false},
 		{"BATV with a strange tag", "prvs=a.b=bob@example.com", bob, false},
+		{"another's BATV form", "btv1==0529b4e94ee==carol@example.com", bob, false},
 		{"another's key", "carol@example.com", bob, false},
 		{"unknown address", "dave@example.com", bob, false},
 		{"plus alone", "+@example.com", bob, false},
@@ -141,6 +150,7 @@ func TestKeyAtRefuses(t *testing.T) {
 
 func TestForms(t *testing.T) {
 	sensitive := func(c *Config) { c.CaseSensitive = true }
+	equals := func(c *Config) { c.Subaddress = "=" }
 	noSub := func(c *Config) { c.Subaddress = "" }
 	twoSubs := func(c *Config) { c.Subaddress = "+-" }
 	tests := []struct {
@@ -154,6 +164,13 @@ func TestForms(t *testing.T) {
 		{"no sub-addresses", "bob\nbob+x\n", noSub, "bob@example.com", "bob+x@example.com", false},
 		{"no sub-addresses, listed", "bob+x\n", noSub, "bob+x@example.com", "bob+x@example.com", true},
 		{"two characters", "bob\n", twoSubs, "bob-a+b@example.com", "bob+b-a@example.com", true},
+		{"BATV before the sub-address", "bob\nprvs\n", equals, "bob@example.com", "prvs=0123ab=bob@example.com", true},
+		{"not the sub-address before BATV", "bob\nprvs\n", equals, "prvs@example.com", "prvs=0123ab=bob@example.com", false},
+		{"a letter that is i in lower case", "any", nil, "ivan@example.com", "\u0130van@example.com", false},
+		{"the same of two characters", "any", nil, "ivan@example.com", "I\u0307van@example.com", false},
+		{"a ligature", "any", nil, "fin@example.com", "\uFB01n@example.com", false},
+		{"letters of full width", "any", nil, "bob@example.com", "\uFF42ob@example.com", false},
+		{"a character that does not show", "any", nil, "bob@example.com", "bob\u200B@example.com", false},
 		{"lower case composes anew", "\u01F0\n", nil, "\u01F0@example.com", "J\u030C@example.com", true},
 		{"any", "any", nil, "who+x@example.com", "WHO@example.com", true},
 		{"any, another", "any", nil, "who@example.com", "whom@example.com", false},
@@ -167,6 +184,83 @@ func TestForms(t *testing.T) {
 				t.Errorf("valid %v, want %v", got.Valid, tt.valid)
 			}
 		})
+	}
+}
+
+// What counts or looks as another's has no key at all, not even one of its own.
+func TestNobodysAddresses(t *testing.T) {
+	for _, sensitive := range []bool{false, true} {
+		d := open(t, secretA, "any", func(c *Config) { c.CaseSensitive = sensitive })
+		bob := keyAt(t, d, "bob@example.com", midday)
+		for _, local := range []string{"\u0130van", "I\u0307van", "\u017Fam", "\uFB01n", "\uFF42ob", "m\u00B2", "bob\u200B", "bob\u00A0", "\u202EboB"} {
+			a := address(t, `"`+local+`"@example.com`)
+			if _, err := d.KeyAt(a, midday); !errors.Is(err, ErrUnknownAddress) {
+				t.Errorf("KeyAt(%+q): %v", local, err)
+			}
+			if _, err := d.KeyOf(a, 0, midday); !errors.Is(err, ErrUnknownAddress) {
+				t.Errorf("KeyOf(%+q): %v", local, err)
+			}
+			if answer, err := d.Verify(a, bob, midday); err != nil || answer.Valid {
+				t.Errorf("Verify(%+q): %+v, %v", local, answer, err)
+			}
+			// Were it derived, this would be its key.
+			mapped, _ := d.conf.local(a)
+			its, err := d.issue(d.ring.Load().secrets[0], claim{domain: "example.com", local: mapped, epoch: d.epochAt(midday)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := d.Verify(a, its.Key, midday); err != nil || answer.Valid {
+				t.Errorf("Verify(%+q) of its own: %+v, %v", local, answer, err)
+			}
+		}
+	}
+}
+
+// Own tells an address from what only stands for it.
+func TestOwn(t *testing.T) {
+	for _, tt := range []struct {
+		form  Form
+		local string
+		want  bool
+	}{
+		{testForm, "bob", true}, {testForm, "BoB", true}, {testForm, "bob.smith", true}, {testForm, `"john doe"`, true}, {testForm, "+x", true},
+		{testForm, "j\u00FCrgen", true}, {testForm, "ju\u0308rgen", true}, {testForm, "J\u00DCRGEN", false},
+		{testForm, "bob+", false}, {testForm, "bob+x", false}, {testForm, "mary-ann", true},
+		{Form{Domain: "example.com", Subaddress: "-"}, "mary-ann", false}, {Form{Domain: "example.com", Subaddress: "+-"}, "mary-ann", false},
+		{Form{Domain: "example.com"}, "bob+x", true}, {Form{Domain: "example.com", CaseSensitive: true}, "BoB", true},
+		{Form{Domain: "example.com"}, "prvs=0=bob", false}, {Form{Domain: "example.com"}, "btv1==0==bob", false},
+		{Form{Domain: "example.com"}, "msprvs1=0=bob", false}, {Form{Domain: "example.com"}, "PRVS=bob/0", false},
+		{testForm, "\u0130van", false}, {testForm, "I\u0307van", false}, {testForm, "bob\u200B", false},
+	} {
+		if got := tt.form.Own(address(t, tt.local+"@example.com")); got != tt.want {
+			t.Errorf("%+v, %+q: %v", tt.form, tt.local, got)
+		}
+	}
+}
+
+// The keys of an address that was taken off the list are worth nothing, though they are
+// derived as before to keep its going secret, whatever generation it had.
+func TestVerifyOfARemovedAddress(t *testing.T) {
+	d := open(t, secretA, "bob\ncarol gen=3\n", nil)
+	for _, mailbox := range []string{"bob@example.com", "carol@example.com"} {
+		theirs := keyAt(t, d, mailbox, midday)
+		write(t, d.path, "alice\ndave gen=3\n# one more\n")
+		if err := d.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		// Of an unknown address the generation of some other one is used: try them all.
+		for range 20 {
+			if err := d.Reload(); err != nil { // the table is seeded anew
+				t.Fatal(err)
+			}
+			if verify(t, d, mailbox, theirs, midday).Valid {
+				t.Fatalf("%s was removed, and its key is valid", mailbox)
+			}
+		}
+		write(t, d.path, "bob\ncarol gen=3\n")
+		if err := d.Reload(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -361,10 +455,10 @@ func TestReload(t *testing.T) {
 	refresh(true, "")
 	valid(true)
 
-	write(t, d.secretFile.path, "nonsense\n")
+	write(t, d.secretFile.Path, "nonsense\n")
 	refresh(true, "secret: line 1")
 	valid(true)
-	write(t, d.secretFile.path, secretB+secretA)
+	write(t, d.secretFile.Path, secretB+secretA)
 	refresh(true, "")
 	valid(true)
 	if got := keyAt(t, d, "bob@example.com", midday); got.Reveal() == bob.Reveal() {

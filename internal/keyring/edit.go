@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // A ListFile is an address list on disk, for the tools that edit it. Every
@@ -41,19 +43,20 @@ func (e *AddressError) Unwrap() error { return e.Err }
 
 const listHeader = `# The addresses of %s that have AuthKeys, one a line: bob, or bob@%s.
 # gen=N after an address is its generation; a higher number ends all its keys so far.
+# empty
 `
 
 // removedMark begins the comment that remembers a removed address's generation.
 const removedMark = "#removed "
 
-// Create writes a list without addresses, mode 0640. It never overwrites: an
+// Create writes a list without addresses, which says so, mode 0640. It never overwrites: an
 // existing file is an error that wraps fs.ErrExist.
 func (f ListFile) Create() error {
 	form, err := f.Form.check()
 	if err != nil {
 		return err
 	}
-	if err := createFile(f.Path, 0o640, fmt.Sprintf(listHeader, form.Domain, form.Domain)); err != nil {
+	if err := diskfile.Create(f.Path, 0o640, fmt.Sprintf(listHeader, form.Domain, form.Domain)); err != nil {
 		return fmt.Errorf("create address list: %w", err)
 	}
 	return nil
@@ -65,7 +68,7 @@ func (f ListFile) Each(visit func(Entry) error) error {
 	if err != nil {
 		return err
 	}
-	file, _, err := openRegular(f.Path)
+	file, _, err := diskfile.Open(f.Path)
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
@@ -121,6 +124,7 @@ func (f ListFile) merge(ctx context.Context, entries []Entry) (added int, err er
 			return ed.form.spellLine(t.local, t.least, "")
 		}
 		ed.unchanged = added == 0 && !raised
+		ed.filled = added > 0
 		return ed.allRisable(func(t *target) bool { return t.removed && !t.listed })
 	})
 	if err != nil {
@@ -170,6 +174,7 @@ type edit struct {
 	targets   []*target // in the order given
 	byLocal   map[string]*target
 	unchanged bool // there is nothing to write
+	filled    bool // it adds addresses, so that a line that says "empty" goes
 
 	line        func(t *target, e entry, line string) string // in place of a target's line; "" for none
 	keepRemoved func(*target) bool                           // whether the comment that remembers it stays
@@ -199,12 +204,12 @@ func (f ListFile) edit(ctx context.Context, entries []Entry, plan func(*edit) er
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
-	unlock, err := lockFile(ctx, path)
+	unlock, err := diskfile.Lock(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	file, info, err := openRegular(path)
+	file, info, err := diskfile.Open(path)
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
@@ -215,7 +220,7 @@ func (f ListFile) edit(ctx context.Context, entries []Entry, plan func(*edit) er
 	if err := plan(ed); err != nil || ed.unchanged {
 		return err
 	}
-	err = replaceFile(path, info, func(w io.Writer) error { return ed.write(f.Path, file, w) })
+	err = diskfile.Replace(path, info, func(w io.Writer) error { return ed.write(f.Path, file, w) })
 	if err != nil {
 		return fmt.Errorf("replace address list: %w", err)
 	}
@@ -290,6 +295,8 @@ func (ed *edit) write(path string, file *os.File, w io.Writer) error {
 			if line == "" {
 				return nil
 			}
+		} else if ed.filled && diskfile.SaysEmpty(line) {
+			return nil
 		}
 		out.WriteString(line) // that it fails is no fault of the line: Flush says so
 		out.WriteByte('\n')

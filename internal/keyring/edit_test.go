@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 func TestEdit(t *testing.T) {
@@ -183,7 +185,7 @@ func TestWritersAtTheSameTime(t *testing.T) {
 
 func TestLockIsWaitedForUntilTheContextEnds(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "list"), "bob\n")
-	unlock, err := lockFile(t.Context(), path)
+	unlock, err := diskfile.Lock(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -22,8 +23,12 @@ var (
 // A Form says which spellings of a local part are the same address. It is part
 // of what a key is derived from: all machines of a domain must agree on it.
 //
-// A BATV signature ("prvs=tag=user") is taken off, then a sub-address
+// A BATV signature ("prvs=tag=user" and its relatives) is taken off, then a sub-address
 // ("user+tag"), then the rest is put into lower case.
+//
+// A local part with a character that does not show, or that becomes ASCII in lower case or
+// by normalisation, such as U+0130 or U+212A, is nobody's: it would look or count as
+// another person's.
 type Form struct {
 	// Domain, in any spelling that wire.ParseDomain takes.
 	Domain string
@@ -53,10 +58,10 @@ func (f Form) check() (Form, error) {
 }
 
 // local returns the mapped local part of an address: plain text, without
-// encoding and quotes.
-func (f Form) local(a wire.Address) string {
+// encoding and quotes. ok is false for one that is nobody's (see Form).
+func (f Form) local(a wire.Address) (local string, ok bool) {
 	encoded := a.String()
-	local := encoded[:len(encoded)-len(a.Domain())-1]
+	local = encoded[:len(encoded)-len(a.Domain())-1]
 	if strings.ContainsAny(local, `%"\`) { // rare, and Local copies
 		local = a.Local()
 	}
@@ -65,10 +70,38 @@ func (f Form) local(a wire.Address) string {
 		local = local[:i]
 	}
 	// What is not UTF-8 has no case, and ToLower would make different octets the same.
-	if !f.CaseSensitive && utf8.ValidString(local) {
+	if !utf8.ValidString(local) {
+		return local, true
+	}
+	ok = diskfile.CheckName(local) == nil
+	if !f.CaseSensitive {
 		local = norm.NFC.String(strings.ToLower(local)) // lower case may compose anew
 	}
-	return local
+	return local, ok
+}
+
+// Own reports whether the local part of an address is its own spelling, case of ASCII
+// letters aside: no sub-address, no BATV form, and no letter that is written otherwise in
+// the form in which keys are derived. The key of any other address is that of the mailbox
+// whose spelling it is.
+func (f Form) Own(a wire.Address) bool {
+	mapped, ok := f.local(a)
+	own := a.Local()
+	if !f.CaseSensitive {
+		own = lowerASCII(own)
+	}
+	return ok && mapped == own
+}
+
+// lowerASCII puts the letters of ASCII into lower case.
+func lowerASCII(s string) string {
+	lower := []byte(s)
+	for i, c := range lower {
+		if 'A' <= c && c <= 'Z' {
+			lower[i] = c + 'a' - 'A'
+		}
+	}
+	return string(lower)
 }
 
 // subaddress returns where in local a sub-address begins, or -1.
@@ -82,24 +115,47 @@ func (f Form) subaddress(local string) int {
 	return -1
 }
 
-// withoutBATV maps "prvs=" tag "=" user to user
-// (draft-levine-smtp-batv, the "prvs" scheme).
+// withoutBATV takes off the signature of a Bounce Address Tag (BATV), in the forms that
+// are in use:
+//
+//	prvs=TAG=user     draft-levine-smtp-batv
+//	prvs=user/TAG     its first drafts
+//	msprvs1=TAG=user  Microsoft
+//	btv1==TAG==user   Barracuda
+//
+// A tag has letters and digits only. Where both forms of prvs= fit, it is the first.
 func withoutBATV(local string) string {
-	const scheme = "prvs="
-	if len(local) <= len(scheme) || !strings.EqualFold(local[:len(scheme)], scheme) {
+	scheme, rest, ok := strings.Cut(local, "=")
+	if !ok {
 		return local
 	}
-	tag, user, ok := strings.Cut(local[len(scheme):], "=")
-	if !ok || tag == "" || user == "" {
-		return local
-	}
-	for i := 0; i < len(tag); i++ {
-		c := tag[i] | 0x20 // lower case, if it is a letter
-		if (c < 'a' || c > 'z') && (tag[i] < '0' || tag[i] > '9') {
-			return local
+	tag, user := "", ""
+	switch strings.ToLower(scheme) {
+	case "prvs":
+		tag, user, ok = strings.Cut(rest, "=")
+		if i := strings.LastIndexByte(rest, '/'); i >= 0 && (!ok || !isTag(tag) || user == "") {
+			user, tag, ok = rest[:i], rest[i+1:], true
 		}
+	case "msprvs1":
+		tag, user, ok = strings.Cut(rest, "=")
+	case "btv1":
+		if rest, ok = strings.CutPrefix(rest, "="); ok {
+			tag, user, ok = strings.Cut(rest, "==")
+		}
+	default:
+		return local
+	}
+	if !ok || user == "" || !isTag(tag) {
+		return local
 	}
 	return user
+}
+
+// isTag reports whether s can be the tag of a BATV signature.
+func isTag(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }
 
 // parse reads an address as people write it, in a list or to a tool: a whole
@@ -113,6 +169,9 @@ func (f Form) parse(text string) (local string, err error) {
 	}
 	if !utf8.ValidString(text) {
 		return "", errors.New("address is not UTF-8")
+	}
+	if err := diskfile.CheckName(text); err != nil {
+		return "", fmt.Errorf("address %w", err)
 	}
 	// Package wire takes what MTAs let pass. A list is written by people, or replaced
 	// by something else altogether, and that must not pass for one.
@@ -137,7 +196,10 @@ func (f Form) parse(text string) (local string, err error) {
 	if i := f.subaddress(full); i > 0 {
 		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", quoteShort(full), quoteShort(full[:i]))
 	}
-	local = f.local(a)
+	local, ok := f.local(a)
+	if !ok { // the checks above let nothing of the kind pass
+		return "", errors.New("address has a character that does not show or becomes ASCII")
+	}
 	if len(local) > len(full) { // some letters grow in lower case
 		if _, err := wire.ParseAddress(f.spell(local)); err != nil {
 			return "", err

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 func TestImport(t *testing.T) {
@@ -83,7 +85,7 @@ func TestImportFails(t *testing.T) {
 	write(t, f.Path, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	unlock, err := lockFile(t.Context(), f.Path)
+	unlock, err := diskfile.Lock(t.Context(), f.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,37 +112,87 @@ func TestLeftoverIsReplaced(t *testing.T) {
 	}
 }
 
-// A list that looks cut off never takes the place of one with addresses.
+// A list that looks cut off never takes the place of one with addresses, and one of which
+// nothing is left is none, unless it says that it is meant to be empty.
 func TestCutOffList(t *testing.T) {
 	d := open(t, secretA, "bob\nboris\n", nil)
 	bob := keyAt(t, d, "bob@example.com", midday)
 	for _, tc := range []struct {
 		content string
-		taken   bool
+		want    error
 	}{
-		{"", false},
-		{"bob\nbo", false},
-		{"bob", false},
-		{"# nobody any more\n", true}, // as remove leaves it
-		{"", true},                    // there is nothing to lose
-		{"bob\nboris", true},
-		{"bob\ncarol", true}, // its last line never had an end
-		{"", false},
-		{"bob\n", true},
+		{"", ErrCutOff},
+		{"bob\nbo", ErrCutOff},
+		{"bob", ErrCutOff},
+		{"# the head of it\n", ErrCutOff},
+		{"#  Empty \n", nil},
+		{"", ErrEmptyList},
+		{" \n\t\r\n", ErrEmptyList},
+		{"\uFEFF", ErrEmptyList},
+		{"# nothing is lost\n", nil},
+		{"bob\nboris", nil},
+		{"bob\ncarol", nil}, // its last line never had an end
+		{"# by remove\n#removed bob@example.com gen=1\n", nil},
+		{"bob\n", nil},
+		{"", ErrCutOff},
+		{"bob\n", nil},
 	} {
 		write(t, d.path, tc.content)
-		if changed, err := d.Refresh(); !changed || errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
-			t.Errorf("%q: Refresh: changed %v, error %v", tc.content, changed, err)
+		before := verify(t, d, "bob@example.com", bob, midday).Valid
+		if changed, err := d.Refresh(); !changed || !errors.Is(err, tc.want) {
+			t.Errorf("%q: Refresh: changed %v, error %v, want %v", tc.content, changed, err, tc.want)
 		}
-		if err := d.Reload(); errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
-			t.Errorf("%q: Reload: %v", tc.content, err)
+		if err := d.Reload(); !errors.Is(err, tc.want) {
+			t.Errorf("%q: Reload: %v, want %v", tc.content, err, tc.want)
 		}
-		if valid := verify(t, d, "bob@example.com", bob, midday).Valid; !tc.taken && !valid {
-			t.Errorf("%q: bob's key is invalid", tc.content)
+		if after := verify(t, d, "bob@example.com", bob, midday).Valid; tc.want != nil && after != before {
+			t.Errorf("%q: bob's key is valid: %v, was %v", tc.content, after, before)
 		}
 	}
 	if d.Len() != 1 {
 		t.Errorf("%d addresses", d.Len())
+	}
+}
+
+// At the start a list that holds nothing at all is refused, and one that has only
+// comments is told apart from one that says that it is meant.
+func TestEmptyListAtTheStart(t *testing.T) {
+	for content, want := range map[string]struct {
+		err         error
+		unexplained bool
+	}{
+		"": {ErrEmptyList, false}, "\n\n": {ErrEmptyList, false}, "# a head\n": {nil, true}, "# empty\n": {nil, false},
+		"#removed bob\n": {nil, false}, "bob\n": {nil, false},
+	} {
+		dir := t.TempDir()
+		d, err := Open(Config{Form: testForm, SecretFile: write(t, filepath.Join(dir, "s"), secretA),
+			Addresses: "file:" + write(t, filepath.Join(dir, "list"), content), AVT: DefaultAVT})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Reload(); !errors.Is(err, want.err) || d.Unexplained() != want.unexplained {
+			t.Errorf("%q: %v, unexplained %v; want %+v", content, err, d.Unexplained(), want)
+		}
+		if _, err := d.Verify(address(t, "bob@example.com"), key(t, "x"), midday); (err != nil) != (want.err != nil) {
+			t.Errorf("%q: Verify: %v", content, err)
+		}
+	}
+}
+
+// A line that says that the list is empty goes when it is not any more.
+func TestAddTakesAwayEmpty(t *testing.T) {
+	f := ListFile{Path: filepath.Join(t.TempDir(), "list"), Form: testForm}
+	if err := f.Create(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(read(t, f.Path), "\n# empty\n") {
+		t.Errorf("a new list: %q", read(t, f.Path))
+	}
+	if _, err := f.Add(t.Context(), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, f.Path); strings.Contains(got, "# empty") || !strings.HasSuffix(got, "\nbob@example.com\n") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // Limits of an address list.
@@ -22,15 +26,7 @@ const (
 )
 
 // A LineError says which line of a file cannot be used and why.
-type LineError struct {
-	Path string
-	Line int // the first is 1
-	Err  error
-}
-
-func (e *LineError) Error() string { return fmt.Sprintf("%s: line %d: %v", e.Path, e.Line, e.Err) }
-
-func (e *LineError) Unwrap() error { return e.Err }
+type LineError = diskfile.LineError
 
 // An entry is one line of an address list:
 //
@@ -69,6 +65,9 @@ func (f Form) parseLine(line string) (e entry, ok bool, err error) {
 			field = rest[:i]
 		}
 		rest = rest[len(field):]
+		if err := diskfile.CheckText(field); err != nil && utf8.ValidString(field) {
+			return entry{}, false, fmt.Errorf("%s after the address %w", quoteShort(field), err)
+		}
 		number, found := strings.CutPrefix(field, "gen=")
 		if !found || seen {
 			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", quoteShort(field))
@@ -121,9 +120,13 @@ func eachLine(path string, r io.Reader, f func(line string) error) error {
 	return sc.Err()
 }
 
+// ErrEmptyList says that an address list holds nothing at all, and does not say that it
+// is meant to. See ErrCutOff for one that has become so.
+var ErrEmptyList = errors.New(`holds nothing: if that is meant, give it the line "# empty"`)
+
 // loadTable reads an address list.
 func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
-	file, info, err := openRegular(path)
+	file, info, err := diskfile.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("address list: %w", err)
 	}
@@ -138,18 +141,16 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 		if err == nil && ok {
 			t.put(e.local, e.gen)
 		}
+		t.filled = t.filled || ok || strings.Trim(line, " \t\r") != ""
+		t.saysEmpty = t.saysEmpty || diskfile.SaysEmpty(line) || strings.HasPrefix(line, removedMark)
 		return err
 	})
 	if err != nil {
 		return nil, info, fmt.Errorf("address list: %w", err)
 	}
 	// A list that is being written in place must not be taken for a short one.
-	after, err := file.Stat()
-	if err != nil {
-		return nil, info, fmt.Errorf("address list: %w", err)
-	}
-	if !sameFile(info, after) {
-		return nil, nil, fmt.Errorf("address list %s: changed while it was read", path)
+	if err := diskfile.Unchanged(file, info); err != nil {
+		return nil, nil, fmt.Errorf("address list: %w", err)
 	}
 	t.text = append(make([]byte, 0, len(t.text)), t.text...)
 	t.last = content.last
@@ -157,9 +158,18 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 }
 
 // cutOff reports whether the file behind t looks as if it had been cut off since
-// it was what old says. Some people's last lines never have an end.
-func (t *table) cutOff(old *table) bool {
-	return old.count > 0 && (t.last == 0 || t.last != '\n' && old.last == '\n')
+// it was what old says: it has no address any more and does not say that this is meant,
+// or its last line has lost its end. Some people's last lines never have one. While the
+// file is not settled, a beginning of what it was looks so too.
+func (t *table) cutOff(old *table, settled bool) bool {
+	switch {
+	case old.count == 0:
+		return false
+	case t.count == 0:
+		return !t.saysEmpty
+	}
+	return t.last != '\n' && old.last == '\n' ||
+		!settled && len(t.text) < len(old.text) && bytes.HasPrefix(old.text, t.text)
 }
 
 // A lastOctet remembers the last octet read through it; 0 if there was none.
@@ -186,6 +196,9 @@ type table struct {
 	text  []byte   // of each address: generation (4 octets), length (2), local part
 	count int
 	last  byte // the file's last octet; 0 for an empty file
+
+	filled    bool // it has more than blanks
+	saysEmpty bool // a line says that it may have no address
 }
 
 const entryHead = 6

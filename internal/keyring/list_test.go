@@ -64,6 +64,25 @@ func TestParseLine(t *testing.T) {
 		{line: strings.Repeat("a", 1020), wantErr: "too long"},
 		{line: strings.Repeat("Ⱥ", 150), wantErr: "too long"}, // three octets in lower case
 		{line: "b\xffb", wantErr: "not UTF-8"},
+		{line: "bob\u00A0", wantErr: "U+00A0"},
+		{line: "\u00A0bob", wantErr: "U+00A0"},
+		{line: "bob\u00A0gen=3", wantErr: "U+00A0"},
+		{line: "bob gen=3\u00A0", wantErr: "U+00A0"},
+		{line: "bo\u200Bb@example.com", wantErr: "U+200B"},
+		{line: "bob@exam\u200Bple.com", wantErr: "U+200B"},
+		{line: "\uFEFFbob", wantErr: "U+FEFF"},
+		{line: "b\u00ADob", wantErr: "U+00AD"},
+		{line: "\u202EboB", wantErr: "U+202E"},
+		{line: "\u3000", wantErr: "U+3000"},
+		{line: "bob\u0085", wantErr: "U+0085"},
+		{line: "\u0130van", wantErr: "U+0130"},
+		{line: "I\u0307van", wantErr: "U+0130"},
+		{line: "\u212Aim", wantErr: "U+212A"},
+		{line: "\uFB01n", wantErr: "U+FB01"},
+		{line: "\uFF42ob@example.com", wantErr: "U+FF42"},
+		{line: "btv1==1==bob", wantErr: `BATV form of "bob"`},
+		{line: "prvs=bob/1", wantErr: `BATV form of "bob"`},
+		{line: "bob # B\u00FCro\u00A0Nord", want: entry{local: "bob", comment: "# B\u00FCro\u00A0Nord"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
@@ -189,7 +208,7 @@ func BenchmarkLoadMillion(b *testing.B) {
 func FuzzListLine(f *testing.F) {
 	for _, line := range []string{
 		`"<a,b>" gen=2`, "a:b", "bob", "bob@example.com gen=3 # x", `"john doe" gen=1`, `"a\"b\\c"@example.com`, `a\ b`, "#x", `"#x"`,
-		"J\u030C", "İstanbul", "bob#1 #2", "bob+x", "prvs=1=bob", "50%off", "@", `"@"`, `"`, "bob@EXAMPLE.com.", "\xff\xfe", `""`,
+		"J\u030C", "İstanbul", "\u212Aim", "bob\u00A0gen=1", "btv1==1==bob", "bob#1 #2", "bob+x", "prvs=1=bob", "50%off", "@", `"@"`, `"`, "bob@EXAMPLE.com.", "\xff\xfe", `""`,
 	} {
 		f.Add(line)
 	}

@@ -11,8 +11,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // Limits of a secret file.
@@ -28,15 +34,23 @@ const (
 	maxSecretFile = 16 << 10
 )
 
-// A ModeError refuses a secret file whose mode lets others than its owner at it.
+// A ModeError refuses a secret file whose mode lets others at it than its owner and a
+// group of this process.
 type ModeError struct {
 	Path string
 	Mode fs.FileMode
+	// Fixed says that chmod cannot mend it from here: the file system is read-only, as one
+	// that is mounted into a container, or the file is another user's.
+	Fixed bool
 }
 
 func (e *ModeError) Error() string {
-	return fmt.Sprintf("secret file %s: mode %04o lets others at it, needs 0600: chmod 600 %s",
-		e.Path, e.Mode.Perm(), e.Path)
+	fault := fmt.Sprintf("secret file %s: mode %04o lets others at it, needs 0600", e.Path, e.Mode.Perm())
+	if e.Fixed {
+		return fault + " or 0440, with a group that this process has (Kubernetes: defaultMode: 0440 and fsGroup)," +
+			" and its mode cannot be changed from here; where everybody in the container may read it (Docker Compose), set allow_open_secrets: true"
+	}
+	return fault + ": chmod 600 " + e.Path
 }
 
 // A secret is one line of a secret file. It never prints.
@@ -76,30 +90,48 @@ func CreateSecret(path string) (id string, err error) {
 		"# One secret a line; the first makes keys, all are accepted. To replace it: add a new\n" +
 		"# one below on every machine, then move it up, and remove the old one after avt + grace.\n" +
 		id + " " + base64.StdEncoding.EncodeToString(key[:]) + "\n"
-	if err := createFile(path, 0o600, text); err != nil {
+	if err := diskfile.Create(path, 0o600, text); err != nil {
 		return "", fmt.Errorf("create secret file: %w", err)
 	}
 	return id, nil
 }
 
-// loadRing reads a secret file. The error is a *ModeError, a *LineError, or says
-// what the system said; no error holds any of the content.
-func loadRing(path string) (*ring, fs.FileInfo, error) {
-	file, info, err := openRegular(path)
+// ErrSecretCutOff says that a secret file is empty, or that its last line is no secret and
+// has no end: somebody is writing it, or the disk was full.
+var ErrSecretCutOff = errors.New("looks cut off: it is empty or its last line has no end")
+
+// loadRing reads a secret file, which everybody may be able to read if readable is set.
+// The error is a *ModeError, a *LineError, or says what the system said; no error holds
+// any of the content.
+func loadRing(path string, readable bool) (*ring, fs.FileInfo, error) {
+	file, info, err := diskfile.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("secret file: %w", err)
 	}
 	defer file.Close()
-	if !ownerOnly(path, info.Mode()) {
-		return nil, info, &ModeError{Path: path, Mode: info.Mode()}
+	if !private(path, info) && !(readable && info.Mode().Perm()&0o033 == 0) {
+		return nil, info, &ModeError{Path: path, Mode: info.Mode(), Fixed: modeFixed(file, info)}
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
 	if err != nil {
 		return nil, info, fmt.Errorf("secret file: %w", err)
 	}
 	r, err := parseRing(path, content)
+	if err != nil && (len(content) == 0 || content[len(content)-1] != '\n') {
+		err = fmt.Errorf("%w: %w", err, ErrSecretCutOff)
+	}
 	clear(content)
 	return r, info, err
+}
+
+// modeFixed reports whether the mode of an open file cannot be changed by this process.
+func modeFixed(file *os.File, info fs.FileInfo) bool {
+	var disk unix.Statfs_t
+	if unix.Fstatfs(int(file.Fd()), &disk) == nil && disk.Flags&unix.ST_RDONLY != 0 {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && os.Geteuid() != 0 && int(stat.Uid) != os.Geteuid()
 }
 
 // Credential returns the path under which a service that systemd started finds a
@@ -118,15 +150,41 @@ func Credential(path string) string {
 	return passed
 }
 
-// ownerOnly reports whether nobody but the owner can get at a secret file. One
-// in systemd's credentials directory may be readable by its group: systemd lets
-// the service's user in with an ACL, whose mask shows as group bits.
-func ownerOnly(path string, mode fs.FileMode) bool {
-	forbidden := fs.FileMode(0o077)
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir) {
-		forbidden = 0o037
+// private reports whether nobody but the owner of a secret file, and a group that this
+// process has, can read it, and nobody else can write it. A file in systemd's credentials
+// directory may be readable by any group: systemd lets the service's user in with an ACL,
+// whose mask shows as group bits.
+func private(path string, info fs.FileInfo) bool {
+	switch perm := info.Mode().Perm(); {
+	case perm&0o077 == 0:
+		return true
+	case perm&0o037 != 0:
+		return false
 	}
-	return mode.Perm()&forbidden == 0
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir) {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false
+	}
+	groups, err := os.Getgroups()
+	return int(stat.Gid) == os.Getegid() || err == nil && slices.Contains(groups, int(stat.Gid))
+}
+
+// Private returns a *ModeError if others than its owner and a group of this process can
+// get at a file that holds a secret, such as the private key of a certificate. Where the
+// file cannot be looked at, that is the error.
+func Private(path string) error {
+	file, info, err := diskfile.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if !private(path, info) {
+		return &ModeError{Path: path, Mode: info.Mode(), Fixed: modeFixed(file, info)}
+	}
+	return nil
 }
 
 // parseRing parses the lines "id base64", with blank lines and comments between.
@@ -136,7 +194,7 @@ func parseRing(path string, content []byte) (*ring, error) {
 	}
 	r := new(ring)
 	number := 0
-	for line := range bytes.Lines(content) {
+	for line := range bytes.Lines(diskfile.TrimBOM(content)) {
 		number++
 		line = bytes.TrimSpace(line)
 		if len(line) == 0 || line[0] == '#' {

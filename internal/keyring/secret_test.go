@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseRing(t *testing.T) {
@@ -23,6 +25,8 @@ func TestParseRing(t *testing.T) {
 		{name: "one", content: secretA, ids: "a"},
 		{name: "two, comments and blanks", content: "# x\n\n  " + secretA + "\t\n" + secretB, ids: "a b"},
 		{name: "no end of line", content: strings.TrimSpace(secretA), ids: "a"},
+		{name: "byte order mark", content: "\uFEFF" + secretA, ids: "a"},
+		{name: "byte order mark in the midst", content: secretA + "\uFEFF" + secretB, wantErr: "id is not", wantLine: 2},
 		{name: "CRLF", content: strings.ReplaceAll(secretA+secretB, "\n", "\r\n"), ids: "a b"},
 		{name: "empty", content: "", wantErr: "holds no secret"},
 		{name: "comments only", content: "# a\n", wantErr: "holds no secret"},
@@ -81,27 +85,43 @@ func secrets(n int) string {
 }
 
 func TestSecretFileMode(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives files to other groups: run it as root")
+	}
+	own := os.Getegid()
+	const stranger = 54321 // a group that this process does not have
 	tests := []struct {
 		mode       fs.FileMode
+		group      int
+		readable   bool // Config.OpenSecret
 		credential bool // in systemd's credentials directory
 		refused    bool
 	}{
-		{mode: 0o600}, {mode: 0o400}, {mode: 0o700},
-		{mode: 0o640, refused: true}, {mode: 0o604, refused: true}, {mode: 0o620, refused: true}, {mode: 0o602, refused: true}, {mode: 0o644, refused: true},
-		{mode: 0o440, credential: true}, {mode: 0o400, credential: true},
-		{mode: 0o444, credential: true, refused: true}, {mode: 0o460, credential: true, refused: true},
+		{mode: 0o600, group: stranger}, {mode: 0o400, group: stranger}, {mode: 0o700, group: stranger},
+		{mode: 0o640, group: own}, {mode: 0o440, group: own},
+		{mode: 0o640, group: stranger, refused: true}, {mode: 0o440, group: stranger, refused: true},
+		{mode: 0o604, group: own, refused: true}, {mode: 0o620, group: own, refused: true}, {mode: 0o660, group: own, refused: true},
+		{mode: 0o610, group: own, refused: true}, {mode: 0o602, group: own, refused: true}, {mode: 0o644, group: own, refused: true},
+		{mode: 0o444, group: own, refused: true},
+		{mode: 0o444, group: stranger, readable: true}, {mode: 0o644, group: stranger, readable: true}, {mode: 0o640, group: stranger, readable: true},
+		{mode: 0o646, group: own, readable: true, refused: true}, {mode: 0o664, group: own, readable: true, refused: true},
+		{mode: 0o440, group: stranger, credential: true}, {mode: 0o400, group: stranger, credential: true},
+		{mode: 0o444, group: own, credential: true, refused: true}, {mode: 0o460, group: own, credential: true, refused: true},
 	}
 	for _, tt := range tests {
-		t.Run(fmt.Sprintf("%o %v", tt.mode, tt.credential), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%o %d %v %v", tt.mode, tt.group, tt.readable, tt.credential), func(t *testing.T) {
 			path := write(t, filepath.Join(t.TempDir(), "secret"), secretA)
-			if err := os.Chmod(path, tt.mode); err != nil {
+			if err := errors.Join(os.Chown(path, -1, tt.group), os.Chmod(path, tt.mode)); err != nil {
 				t.Fatal(err)
 			}
 			t.Setenv("CREDENTIALS_DIRECTORY", "")
 			if tt.credential {
 				t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(path)+"/")
 			}
-			_, _, err := loadRing(path)
+			_, _, err := loadRing(path, tt.readable)
+			if private := Private(path); !tt.readable && (private != nil) != tt.refused {
+				t.Errorf("Private: %v", private)
+			}
 			if !tt.refused {
 				if err != nil {
 					t.Fatal(err)
@@ -109,10 +129,34 @@ func TestSecretFileMode(t *testing.T) {
 				return
 			}
 			var mode *ModeError
-			if !errors.As(err, &mode) || mode.Mode.Perm() != tt.mode || !strings.Contains(err.Error(), "chmod 600 "+path) {
+			if !errors.As(err, &mode) || mode.Mode.Perm() != tt.mode || !strings.HasSuffix(err.Error(), "needs 0600: chmod 600 "+path) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// On a file system that cannot be written, such as a container's mount, chmod is no help.
+func TestSecretOnAReadOnlyMount(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("this test mounts a file system: run it as root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path := write(t, filepath.Join(dir, "secret"), secretA)
+	if err := errors.Join(os.Chmod(path, 0o444), unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := loadRing(path, false)
+	if err == nil || strings.Contains(err.Error(), "chmod") || !strings.Contains(err.Error(), "allow_open_secrets: true") || !strings.Contains(err.Error(), "fsGroup") {
+		t.Errorf("error %v", err)
+	}
+	if _, _, err := loadRing(path, true); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -123,11 +167,11 @@ func TestSecretFileIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, fifo} {
-		if _, _, err := loadRing(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if _, _, err := loadRing(path, false); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: error %v", path, err)
 		}
 	}
-	if _, _, err := loadRing(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := loadRing(filepath.Join(dir, "none"), false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want fs.ErrNotExist", err)
 	}
 }
@@ -141,7 +185,7 @@ func TestCreateSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, info, err := loadRing(path)
+		r, info, err := loadRing(path, false)
 		if err != nil {
 			t.Fatal(err)
 		}

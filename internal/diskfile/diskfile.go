@@ -1,0 +1,102 @@
+// Package diskfile reads and writes the files that people and programs change while
+// ours run: secrets, address lists, maps of logins, preferences, certificates.
+//
+// A reader must not take half a file for a whole one, and must not miss a change:
+// [Watched] says when a file is to be read again. A writer must not let a reader see
+// half of what it writes: [Create] and [Replace] do it in one step. What people write is
+// checked for characters that nobody can see or tell apart: [CheckText].
+//
+// The package knows nothing of what is in the files.
+package diskfile
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// A LineError says which line of a file cannot be used and why.
+type LineError struct {
+	Path string
+	Line int // the first is 1; 0: not known
+	Err  error
+}
+
+func (e *LineError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("%s: line %d: %v", e.Path, e.Line, e.Err)
+}
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Open opens a file for reading, which must be a regular one: a FIFO or a device in its
+// place would block or never end.
+func Open(path string) (*os.File, fs.FileInfo, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return file, info, nil
+}
+
+// Read reads a whole file of at most limit octets, and returns what the file was when
+// the reading began. A file that changes meanwhile is an error: half of it must not be
+// taken for all of it.
+func Read(path string, limit int64) ([]byte, fs.FileInfo, error) {
+	file, info, err := Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	if info.Size() > limit {
+		return nil, info, fmt.Errorf("%s: longer than %d octets", path, limit)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err != nil {
+		return nil, info, err
+	}
+	if int64(len(data)) > limit {
+		return nil, info, fmt.Errorf("%s: longer than %d octets", path, limit)
+	}
+	return data, info, Unchanged(file, info)
+}
+
+// Unchanged returns an error if an open file is not what info says it was.
+func Unchanged(file *os.File, info fs.FileInfo) error {
+	after, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if os.SameFile(info, after) && info.Size() == after.Size() && info.ModTime().Equal(after.ModTime()) {
+		return nil
+	}
+	return fmt.Errorf("%s: changed while it was read", file.Name())
+}
+
+// bom is the byte order mark with which some editors begin a file in UTF-8.
+const bom = "\uFEFF"
+
+// TrimBOM returns data without a byte order mark at its beginning.
+func TrimBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte(bom)) }
+
+// SaysEmpty reports whether a line says that its file holds nothing on purpose: a comment
+// of the one word "empty". A file that holds nothing and does not say so may be one that
+// somebody is writing, or that a full disk has cut off.
+func SaysEmpty(line string) bool {
+	comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
+	return ok && strings.EqualFold(strings.TrimSpace(comment), "empty")
+}

@@ -1,0 +1,85 @@
+package diskfile
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// A RuneError refuses a text for one of its characters.
+type RuneError struct {
+	Rune rune
+	Why  string // such as: is a blank that does not show as one
+}
+
+func (e *RuneError) Error() string {
+	return fmt.Sprintf("has the character U+%04X, which %s", e.Rune, e.Why)
+}
+
+// CheckText returns a *RuneError for a text with a blank other than the space and the
+// TAB, or a character that does not show: U+00A0, U+200B, U+FEFF, U+202E and their kind.
+// Whoever wrote it did not mean it, and nobody who looks at the file can see it.
+func CheckText(s string) error {
+	for _, r := range s {
+		switch {
+		case r < utf8.RuneSelf:
+		case unicode.IsSpace(r), unicode.Is(unicode.Zs, r), r == '\u2800', r == '\u3164', r == '\uFFA0', r == '\u115F', r == '\u1160':
+			return &RuneError{r, "is a blank, but not the usual one"}
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r), unicode.Is(unicode.Zp, r),
+			unicode.Is(unicode.Variation_Selector, r), unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r):
+			return &RuneError{r, "does not show"}
+		case unicode.Is(unicode.Co, r), unicode.Is(unicode.Noncharacter_Code_Point, r), r == unicode.ReplacementChar:
+			return &RuneError{r, "stands for nothing that people can read"}
+		}
+	}
+	return nil
+}
+
+// CheckName is CheckText for names and addresses that are compared: it also refuses
+// characters outside ASCII that become ASCII in lower case or by Unicode normalisation
+// (NFC, NFKC), such as U+0130, U+212A, ligatures and letters of full width. Two names
+// that look or count as the same must not be two people's.
+func CheckName(s string) error {
+	if isASCII(s) {
+		return nil
+	}
+	if err := CheckText(s); err != nil {
+		return err
+	}
+	// Composition makes one character of several: I and U+0307 are U+0130.
+	for _, form := range []string{s, norm.NFC.String(s), norm.NFKC.String(s)} {
+		for _, r := range form {
+			if r >= utf8.RuneSelf && becomesASCII(r) {
+				return &RuneError{r, "becomes ASCII where case and form do not matter"}
+			}
+		}
+	}
+	return nil
+}
+
+// becomesASCII reports whether a character outside ASCII is, or is made of, ASCII in some
+// other form of it.
+func becomesASCII(r rune) bool {
+	if !utf8.ValidRune(r) {
+		return false
+	}
+	lower := string(unicode.ToLower(r))
+	for _, form := range []string{lower, norm.NFC.String(string(r)), norm.NFKC.String(string(r)), norm.NFKC.String(lower)} {
+		if strings.ContainsFunc(form, func(r rune) bool { return r < utf8.RuneSelf }) {
+			return true
+		}
+	}
+	return false
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}

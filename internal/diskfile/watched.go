@@ -1,0 +1,118 @@
+package diskfile
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Times of a file that may be half written.
+const (
+	// rest is for how long a file that is written in place must have been left alone
+	// before it is read unasked.
+	rest = time.Second
+	// restNew is the same for a file that stands in the place of another one. It was
+	// most likely renamed there, within one tick of the file system's clock.
+	restNew = 200 * time.Millisecond
+	// patience is how long a change waits for rest: somebody may write all the time.
+	patience = 3 * time.Second
+	// longPatience is how long a change waits that looks bad while it is being written.
+	longPatience = 8 * time.Second
+)
+
+// Every is how often whoever watches files is to look at them, for a change to be in
+// force a few seconds after it was made.
+const Every = time.Second
+
+// A Watched is a file that is read again when it has changed. The zero value with a Path
+// is one that has not been read. It is not safe for concurrent use.
+//
+// A file that was renamed into place is whole, and is read at once. So is one that was
+// given its mode or owner after it was written. Any other change may be half of one: it
+// waits until the file has been left alone for a second, but for three at most, whatever
+// is written meanwhile.
+type Watched struct {
+	Path string
+
+	read  fs.FileInfo // as it was when it was last read; nil: it was not
+	sure  bool        // it cannot have changed unseen since
+	since time.Time   // when the change was seen that is not read yet; zero: there is none
+}
+
+// Read notes that the file was read on demand. info says what it was when that began;
+// nil: it could not be looked at.
+func (w *Watched) Read(info fs.FileInfo) {
+	w.read = info
+	w.sure = info != nil && (whole(info) || age(info) >= rest)
+	w.since = time.Time{}
+}
+
+// Refresh calls read if the file is not what it was when it was last read, well or badly,
+// and is whole as far as can be told. read returns what the file was when reading began;
+// settled says that nobody seems to be writing it. It reports whether the file was read,
+// and what read returned. An error about a file that may be half written is none yet: it
+// is read again until it is settled. A file that cannot be looked at is an error each time.
+func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed bool, err error) {
+	info, err := os.Stat(w.Path)
+	if err != nil {
+		w.sure = false // the next one counts, be it the same as before
+		return false, err
+	}
+	if w.read != nil && w.sure && same(w.read, info) {
+		w.since = time.Time{}
+		return false, nil
+	}
+	now := time.Now()
+	if w.since.IsZero() {
+		w.since = now
+	}
+	waited := now.Sub(w.since)
+	settled := whole(info) || age(info) >= rest || waited >= longPatience
+	fresh := w.read != nil && !os.SameFile(w.read, info) && age(info) >= restNew
+	if !settled && !fresh && waited < patience {
+		return false, nil
+	}
+	since := w.since
+	info, err = read(settled)
+	w.Read(info)
+	if err != nil && !settled {
+		w.sure, w.since = false, since
+		return false, nil
+	}
+	return true, err
+}
+
+// whole reports whether something was done to the file after it was last written: it was
+// renamed, or given its mode and owner. Whoever wrote it has ended then: a write sets both
+// times to the same.
+func whole(info fs.FileInfo) bool {
+	changed, ok := changeTime(info)
+	return ok && changed.After(info.ModTime())
+}
+
+// age is for how long the file has not been written. A time in the future is a clock that
+// is wrong.
+func age(info fs.FileInfo) time.Duration {
+	if d := time.Since(info.ModTime()); d >= 0 {
+		return d
+	}
+	return rest
+}
+
+// same reports whether nothing was done to a file in between.
+func same(a, b fs.FileInfo) bool {
+	was, _ := changeTime(a)
+	is, _ := changeTime(b)
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && was.Equal(is)
+}
+
+// changeTime is when the content, the name, the mode or the owner of a file was last
+// changed.
+func changeTime(info fs.FileInfo) (time.Time, bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return time.Time{}, false
+	}
+	return time.Unix(stat.Ctim.Unix()), true
+}
