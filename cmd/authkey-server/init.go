@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
@@ -245,7 +246,7 @@ func addToServer(path, domain string, add config.ServerAddition) (changed bool, 
 	if err != nil {
 		return false, err
 	}
-	return true, keyring.ReplaceFile(path, edited)
+	return true, diskfile.ReplaceData(path, edited)
 }
 
 // attachSection is the part of milter.yaml that derives the same keys.
@@ -383,7 +384,7 @@ func (s *setup) write(ctx context.Context) error {
 	if err := makeFolder(filepath.Dir(s.yaml), 0o755); err != nil {
 		return err
 	}
-	unlock, err := keyring.Lock(ctx, s.yaml)
+	unlock, err := diskfile.LockIn(ctx, s.yaml)
 	if err != nil {
 		return err
 	}
@@ -400,7 +401,7 @@ func (f *setupFile) write() error {
 	if err := makeFolder(filepath.Dir(f.Path), f.folderMode); err != nil {
 		return err
 	}
-	err := keyring.PlaceFile(f.Path, f.mode, f.create)
+	err := diskfile.Place(f.Path, f.mode, f.create)
 	if err == nil {
 		f.State = "written"
 		return nil
@@ -442,7 +443,7 @@ func makeFolder(path string, mode fs.FileMode) error {
 	if err := os.Chmod(path, mode); err != nil { // whatever the umask is
 		return err
 	}
-	return keyring.Adopt(path)
+	return diskfile.Adopt(path)
 }
 
 func (s *setup) print(w io.Writer) error {

@@ -1,4 +1,4 @@
-package keyring
+package diskfile
 
 import (
 	"context"
@@ -11,11 +11,10 @@ import (
 	"syscall"
 )
 
-// Lock takes the lock of a file that is edited, as those who edit address lists do,
-// waiting for it until ctx ends. The folder must be there; the file need not. The lock
-// stays behind, and belongs to the owner of the folder.
-func Lock(ctx context.Context, path string) (unlock func(), err error) {
-	unlock, err = lockFile(ctx, path)
+// LockIn is Lock of a file that root makes in another user's folder: the lock, which stays
+// behind, belongs to the owner of the folder, who will need it too.
+func LockIn(ctx context.Context, path string) (unlock func(), err error) {
+	unlock, err = Lock(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -26,12 +25,12 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// PlaceFile makes a file that is not there yet, in one step: create writes it under
+// Place makes a file that is not there yet, in one step: create writes it under
 // another name in the same folder, and only then it appears at path, with its mode and,
 // where root makes it, the owner of its folder. What is there already stays, and is an
 // error that wraps fs.ErrExist. The caller holds a lock that keeps out whoever makes the
 // same file.
-func PlaceFile(path string, mode fs.FileMode, create func(path string) error) error {
+func Place(path string, mode fs.FileMode, create func(path string) error) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
@@ -100,9 +99,9 @@ func folderOwner(path string) (uid, gid int, ok bool, err error) {
 	return int(owner.Uid), int(owner.Gid), true, nil
 }
 
-// ReplaceFile puts data in the place of an existing file in one step. Mode and owner stay;
+// ReplaceData puts data in the place of an existing file in one step. Mode and owner stay;
 // of a link, the file that it leads to is replaced. The caller holds the lock.
-func ReplaceFile(path string, data []byte) error {
+func ReplaceData(path string, data []byte) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -114,7 +113,7 @@ func ReplaceFile(path string, data []byte) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s: not a regular file", path)
 	}
-	return replaceFile(path, info, func(w io.Writer) error {
+	return Replace(path, info, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
