@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/program"
 )
@@ -29,10 +31,13 @@ func newSetupPostfix() *cobra.Command {
 			"milters that verify SPF, DKIM and DMARC, before those that scan or sign, with the\n" +
 			"default action that suits mode:. Where attach: is set, submission services that do\n" +
 			"not ask the milter get it too. The other milters and their default action stay as\n" +
-			"they are. --apply makes the edits with postconf(1), --undo takes them back. Postfix\n" +
+			"they are. --apply makes the edits with postconf(1), --undo takes them back, also in\n" +
+			"further instances of Postfix, and where nothing was applied takes the milter off the\n" +
+			"lists that name it; it works without a milter.yaml, or with a broken one. Postfix\n" +
 			"is not reloaded.\n\n" +
-			"Exit code 1: there is no Postfix, or nothing to undo; 78: Postfix cannot reach the\n" +
-			"socket that the milter is configured to listen on.",
+			"Exit code 1: there is no Postfix, or nothing to undo; 75: the files could not be\n" +
+			"changed, and are as they were; 78: Postfix cannot reach the socket that the milter\n" +
+			"is configured to listen on.",
 		Args: cobra.NoArgs,
 	}
 	dir := addPostfixConfig(cmd)
@@ -41,18 +46,18 @@ func newSetupPostfix() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("apply", "undo")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		loaded, err := loadConfig(cmd, false)
-		if err != nil {
+		switch {
+		case *undo:
+			return undoPostfix(cmd, *dir, loaded)
+		case err != nil:
 			return err
 		}
 		ours := mtaconf.Listening(cmd.Context(), loaded)
 		opts := mtaOptions(loaded.Config, ours)
 		opts.ConfigDir = *dir
 		postfix, err := mtaconf.ReadPostfix(cmd.Context(), opts)
-		switch {
-		case err != nil:
+		if err != nil {
 			return program.Exit(program.Negative, err)
-		case *undo:
-			return undoPostfix(cmd, postfix)
 		}
 		edits, err := postfix.Propose(cmd.Context(), ours, mtaconf.DefaultAction(loaded.Config.Mode))
 		var unreachable *mtaconf.Unreachable
@@ -72,10 +77,13 @@ func newSetupPostfix() *cobra.Command {
 			return postfix.WriteEdits(cmd.OutOrStdout(), edits)
 		}
 		if err := postfix.Apply(cmd.Context(), edits); err != nil {
-			return program.Exit(program.Negative, err)
+			return program.Exit(program.Temp, fmt.Errorf("nothing was changed: %w", err))
 		}
 		for _, e := range edits {
 			fmt.Fprintln(cmd.OutOrStdout(), "done:", postfix.EditCommand(e))
+			for _, move := range e.Moves() {
+				fmt.Fprintln(cmd.OutOrStdout(), "which", move)
+			}
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "now run:", postfix.Command("postfix", "reload"))
 		return nil
@@ -83,15 +91,45 @@ func newSetupPostfix() *cobra.Command {
 	return cmd
 }
 
-func undoPostfix(cmd *cobra.Command, postfix *mtaconf.Postfix) error {
-	restored, err := postfix.Undo(cmd.Context())
-	for _, name := range restored {
-		fmt.Fprintln(cmd.OutOrStdout(), "restored:", name)
+// undoPostfix takes the milter out of Postfix. loaded is nil where the configuration
+// cannot be read: the milter is known by its usual sockets then.
+func undoPostfix(cmd *cobra.Command, dir string, loaded *config.Loaded) error {
+	if loaded == nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "the milter's configuration cannot be read; its usual sockets are looked for")
+		if defaults, err := config.Load("", nil); err == nil {
+			loaded = defaults
+		}
 	}
-	if err != nil {
-		return program.Exit(program.Negative, err)
+	var ours mtaconf.Ours
+	if loaded != nil {
+		ours = mtaconf.Listening(cmd.Context(), loaded)
 	}
-	fmt.Fprintln(cmd.OutOrStdout(), "now run:", postfix.Command("postfix", "reload"))
+	var failed, nothing error
+	done := false
+	for _, u := range mtaconf.UndoPostfix(cmd.Context(), dir, ours) {
+		for _, name := range u.Restored {
+			fmt.Fprintln(cmd.OutOrStdout(), "restored:", name)
+		}
+		switch {
+		case errors.Is(u.Err, mtaconf.ErrNothingApplied), errors.Is(u.Err, mtaconf.ErrNoPostfix):
+			nothing = u.Err
+		case u.Err != nil:
+			failed = errors.Join(failed, u.Err)
+		default:
+			done = true
+			fmt.Fprintln(cmd.OutOrStdout(), "now run:", u.Postfix.Command("postfix", "reload"))
+		}
+		if len(u.Left) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s still names the milter, as before --apply: --undo again takes it off\n",
+				strings.Join(u.Left, ", "), u.Postfix.ConfigDir)
+		}
+	}
+	switch {
+	case failed != nil:
+		return program.Exit(program.Temp, failed)
+	case !done:
+		return program.Exit(program.Negative, nothing)
+	}
 	return nil
 }
 

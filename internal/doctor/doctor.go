@@ -12,27 +12,13 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/verifier"
-)
-
-// A Status is what came of a check in one word.
-type Status string
-
-// The statuses.
-const (
-	OK           Status = "ok"
-	Fault        Status = "fault"
-	Inapplicable Status = "n/a" // there is nothing to check, or it cannot be told from here
 )
 
 // The checks, by the names that people and programs see.
@@ -55,23 +41,6 @@ const (
 	CheckKey       = "own-key"   // accepted by the AS of each of attach.domains
 	CheckSigner    = "signer"    // leaves X-Auth-Key out
 )
-
-// A Finding is what one check found.
-type Finding struct {
-	Check  string `json:"check"`
-	Status Status `json:"status"`
-	What   string `json:"what"`
-	Why    string `json:"why,omitempty"`  // what comes of it
-	Mend   string `json:"mend,omitempty"` // the commands that mend it
-}
-
-func ok(check, format string, args ...any) Finding {
-	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
-}
-
-func inapplicable(check, format string, args ...any) Finding {
-	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
-}
 
 // Options say what to look at.
 type Options struct {
@@ -114,49 +83,4 @@ func Examine(ctx context.Context, o Options) []Finding {
 	}
 	all.Wait()
 	return slices.Concat(found...)
-}
-
-// AnyFault reports whether something has to be mended.
-func AnyFault(findings []Finding) bool {
-	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
-}
-
-// WriteText writes findings for people.
-func WriteText(w io.Writer, findings []Finding) error {
-	var b strings.Builder
-	faults := 0
-	for _, f := range findings {
-		word := string(f.Status)
-		if f.Status == Fault {
-			word = "FAULT"
-			faults++
-		}
-		fmt.Fprintf(&b, "%-5s  %-14s  %s\n", word, f.Check, f.What)
-		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"mend", f.Mend}} {
-			for line := range strings.SplitSeq(more.text, "\n") {
-				if line != "" {
-					fmt.Fprintf(&b, "       %14s  %s\n", more.word, line)
-				}
-				more.word = ""
-			}
-		}
-	}
-	switch faults {
-	case 0:
-		b.WriteString("no fault found\n")
-	case 1:
-		b.WriteString("1 fault found\n")
-	default:
-		fmt.Fprintf(&b, "%d faults found\n", faults)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// WriteJSON writes findings for programs.
-func WriteJSON(w io.Writer, findings []Finding) error {
-	return json.NewEncoder(w).Encode(struct {
-		OK       bool      `json:"ok"`
-		Findings []Finding `json:"findings"`
-	}{!AnyFault(findings), findings})
 }

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -254,32 +253,6 @@ func TestNoMTA(t *testing.T) {
 	found := o.mta(t.Context())
 	if len(found) != 1 || found[0].Status != Fault || !strings.Contains(found[0].What, "no Postfix on this machine") {
 		t.Errorf("%+v", found)
-	}
-}
-
-func TestWrite(t *testing.T) {
-	found := []Finding{ok("a", "good"), inapplicable("b", "none"), {"c", Fault, "what", "why", "do this\ndo that"}}
-	const want = "ok     a               good\n" +
-		"n/a    b               none\n" +
-		"FAULT  c               what\n" +
-		"                  why  why\n" +
-		"                 mend  do this\n" +
-		"                       do that\n" +
-		"1 fault found\n"
-	if got := text(t, found); got != want {
-		t.Errorf("%s\nwant\n%s", got, want)
-	}
-	if got := text(t, found[:2]); !strings.HasSuffix(got, "no fault found\n") {
-		t.Error(got)
-	}
-	var b bytes.Buffer
-	must(t, WriteJSON(&b, found))
-	var read struct {
-		OK       bool
-		Findings []Finding
-	}
-	if err := json.Unmarshal(b.Bytes(), &read); err != nil || read.OK || len(read.Findings) != 3 || read.Findings[2] != found[2] {
-		t.Errorf("%v, %+v", err, read)
 	}
 }
 

@@ -1,17 +1,18 @@
 package mtaconf
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"time"
 )
 
 // ErrNothingApplied says that there is nothing to undo.
@@ -19,9 +20,6 @@ var ErrNothingApplied = errors.New("nothing was applied here")
 
 // stateFile, beside main.cf, remembers how things were before Apply.
 const stateFile = "authkey-setup.json"
-
-// maxStateFile bounds it, and the files that it remembers.
-const maxStateFile = 16 << 20
 
 // applied is the content of stateFile.
 type applied struct {
@@ -32,7 +30,15 @@ type applied struct {
 // original is a file before the edits.
 type original struct {
 	Before string `json:"before"`
-	After  string `json:"after_sha256"` // of the file as the edits left it
+	After  string `json:"after_sha256"` // of the file as the edits leave it
+	// Earlier is After of the Apply before: that of the file if the last Apply was cut
+	// short.
+	Earlier string `json:"earlier_sha256,omitempty"`
+}
+
+// is reports whether the file is as Apply left it, or as it was before.
+func (o original) is(sum string) bool {
+	return sum == o.After || o.Earlier != "" && sum == o.Earlier || sum == digest([]byte(o.Before))
 }
 
 // fileOf is the file that an edit is in.
@@ -45,8 +51,10 @@ func fileOf(e Edit) string {
 
 func (p *Postfix) statePath() string { return filepath.Join(p.ConfigDir, stateFile) }
 
-// Apply makes the edits with postconf(1), and remembers beside main.cf how things
-// were, for Undo. Postfix has to be reloaded then.
+// Apply makes the edits as postconf(1) does, and remembers beside main.cf how things
+// were, for Undo. Owner, mode, access control list and links of the files stay. Either
+// all edits are made, or, where the disk is full or somebody else writes a file, none.
+// Postfix has to be reloaded then.
 func (p *Postfix) Apply(ctx context.Context, edits []Edit) error {
 	if len(edits) == 0 {
 		return nil
@@ -58,123 +66,215 @@ func (p *Postfix) Apply(ctx context.Context, edits []Edit) error {
 	if err != nil {
 		return err
 	}
+	w, err := p.open()
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	var runs [][]string
 	for _, e := range edits {
-		if err := p.remember(state, e); err != nil {
-			return err
+		runs = append(runs, e.args(e.New))
+	}
+	after, err := w.edited(ctx, p, runs)
+	if err != nil {
+		return err
+	}
+	for _, e := range edits {
+		state.remember(e, w[fileOf(e)].content)
+	}
+	for name, o := range state.Files {
+		if sum := digest(after[name]); sum != o.After {
+			state.Files[name] = original{Before: o.Before, After: sum, Earlier: o.After}
 		}
 	}
 	// Before the edits: what is cut short can be undone too.
 	if err := p.writeState(state); err != nil {
 		return err
 	}
-	if err := p.edit(ctx, edits); err != nil {
-		return err
-	}
-	for name, file := range state.Files {
-		_, sum, err := p.readFile(name)
-		if err != nil {
-			return err
-		}
-		state.Files[name] = original{file.Before, sum}
-	}
-	return p.writeState(state)
-}
-
-// edit makes edits with one run of postconf for each file: the next one would wait
-// for seconds before it believes a file just written.
-func (p *Postfix) edit(ctx context.Context, edits []Edit) error {
-	runs := map[string][]string{}
-	for _, e := range edits {
-		args := e.args(e.New)
-		if len(runs[args[0]]) == 0 {
-			runs[args[0]] = args[:1]
-		}
-		runs[args[0]] = append(runs[args[0]], args[1:]...)
-	}
-	for _, args := range runs {
-		if _, err := p.run(ctx, args...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return w.install(after)
 }
 
 // remember adds an edit to the state. Of a parameter or file that was edited before,
 // what is remembered already stays. A file that somebody changed since cannot be
 // restored as a whole any more.
-func (p *Postfix) remember(state *applied, e Edit) error {
-	first := len(state.Edits) == 0 || !slices.ContainsFunc(state.Edits, func(old Edit) bool { return fileOf(old) == fileOf(e) })
+func (state *applied) remember(e Edit, content []byte) {
+	name := fileOf(e)
+	first := !slices.ContainsFunc(state.Edits, func(old Edit) bool { return fileOf(old) == name })
 	if at := slices.IndexFunc(state.Edits, func(old Edit) bool { return old.parameter() == e.parameter() }); at >= 0 {
 		state.Edits[at].New, state.Edits[at].Ours = e.New, e.Ours
 	} else {
 		state.Edits = append(state.Edits, e)
 	}
-	content, sum, err := p.readFile(fileOf(e))
-	if err != nil {
-		return err
-	}
 	if first {
-		state.Files[fileOf(e)] = original{Before: content}
-	} else if file := state.Files[fileOf(e)]; file.After != "" && file.After != sum {
-		delete(state.Files, fileOf(e))
+		state.Files[name] = original{Before: string(content)}
+	} else if o, ok := state.Files[name]; ok && !o.is(digest(content)) {
+		delete(state.Files, name)
 	}
-	return nil
+}
+
+// A work is main.cf and master.cf while they are changed, by name.
+type work map[string]*file
+
+// open reads the files.
+func (p *Postfix) open() (work, error) {
+	w := work{}
+	for _, name := range []string{"main.cf", "master.cf"} {
+		f, err := openFile(filepath.Join(p.ConfigDir, name), true)
+		if err == nil && !f.exists {
+			f.close()
+			err = fmt.Errorf("%s: %w", f.path, fs.ErrNotExist)
+		}
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w[name] = f
+	}
+	return w, nil
+}
+
+func (w work) close() {
+	for _, f := range w {
+		f.close()
+	}
+}
+
+// edited has postconf(1) edit a copy of the files, in a folder that is ours only: on
+// the files themselves it would make a mode of 0644 and a plain file of everything.
+func (w work) edited(ctx context.Context, p *Postfix, runs [][]string) (map[string][]byte, error) {
+	dir, err := os.MkdirTemp("", "authkey-setup-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	copied := &Postfix{ConfigDir: dir, explicit: true, postconf: p.postconf}
+	old := time.Now().Add(-time.Minute) // a file just written postconf would not believe for seconds
+	for name, f := range w {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, f.content, 0o600), os.Chtimes(path, old, old)); err != nil {
+			return nil, err
+		}
+	}
+	for _, args := range byOption(runs) {
+		if _, err := copied.run(ctx, args...); err != nil {
+			return nil, err
+		}
+	}
+	after := map[string][]byte{}
+	for name := range w {
+		if after[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	return after, nil
+}
+
+// byOption makes one run of postconf of those with the same option: a second one would
+// wait for seconds before it believes the file that the first has written.
+func byOption(runs [][]string) [][]string {
+	var merged [][]string
+	for _, args := range runs {
+		at := slices.IndexFunc(merged, func(m []string) bool { return m[0] == args[0] })
+		if at < 0 {
+			merged = append(merged, slices.Clone(args))
+			continue
+		}
+		merged[at] = append(merged[at], args[1:]...)
+	}
+	return merged
+}
+
+// install puts those contents in place that are new.
+func (w work) install(after map[string][]byte) error {
+	var files []*file
+	var contents [][]byte
+	for _, name := range slices.Sorted(maps.Keys(w)) {
+		if content, ok := after[name]; ok && !bytes.Equal(content, w[name].content) {
+			files, contents = append(files, w[name]), append(contents, content)
+		}
+	}
+	return replaceAll(files, contents)
 }
 
 // Undo takes back what Apply did, and returns the parameters it restored. A file
 // that nobody changed since becomes what it was, octet for octet. In one that
 // somebody did, the parameters are set to what they were; a list that was changed
-// since only loses what Apply added.
+// since only loses what Apply added. Only this needs postconf(1).
 func (p *Postfix) Undo(ctx context.Context) ([]string, error) {
 	state, err := p.readState()
 	if err != nil {
 		return nil, err
 	}
-	raw, err := p.raw(ctx)
+	w, err := p.open()
 	if err != nil {
 		return nil, err
 	}
-	whole := map[string]bool{}
-	for name, file := range state.Files {
-		if _, sum, err := p.readFile(name); err == nil && sum == file.After {
-			if err := replace(filepath.Join(p.ConfigDir, name), file.Before); err != nil {
-				return nil, err
-			}
-			whole[name] = true
+	defer w.close()
+	before, changed := map[string][]byte{}, false
+	for name := range w {
+		o, ok := state.Files[name]
+		switch {
+		case ok && o.is(w[name].sum()):
+			before[name] = []byte(o.Before)
+		case slices.ContainsFunc(state.Edits, func(e Edit) bool { return fileOf(e) == name }):
+			changed = true
 		}
+	}
+	if changed {
+		if err := p.takeBack(ctx, w, state, before); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.install(before); err != nil {
+		return nil, err
 	}
 	var restored []string
 	for _, e := range slices.Backward(state.Edits) {
-		if !whole[fileOf(e)] {
-			if err := p.takeBack(ctx, e, raw); err != nil {
-				return restored, err
-			}
-		}
 		restored = append(restored, e.parameter())
 	}
 	return restored, os.Remove(p.statePath())
 }
 
-// takeBack undoes one edit.
-func (p *Postfix) takeBack(ctx context.Context, e Edit, raw rawSettings) error {
+// takeBack undoes the edits of the files that are not in before, into it.
+func (p *Postfix) takeBack(ctx context.Context, w work, state *applied, before map[string][]byte) error {
+	raw, err := p.raw(ctx)
+	if err != nil {
+		return err
+	}
+	var runs [][]string
+	for _, e := range slices.Backward(state.Edits) {
+		if _, whole := before[fileOf(e)]; whole {
+			continue
+		}
+		if args := e.takeBack(raw); args != nil {
+			runs = append(runs, args)
+		}
+	}
+	after, err := w.edited(ctx, p, runs)
+	for name, content := range after {
+		if _, whole := before[name]; !whole {
+			before[name] = content
+		}
+	}
+	return err
+}
+
+// takeBack are postconf's arguments that undo one edit; nil: nothing is left of it.
+func (e Edit) takeBack(raw rawSettings) []string {
 	now, set := raw.get(e.parameter())
-	var args []string
 	switch {
 	case !set: // somebody removed the line
 		return nil
 	case now != e.New:
-		args = e.args(withoutOurs(now, e))
+		return e.args(withoutOurs(now, e))
 	case e.WasSet && e.Service != "":
-		args = e.args(compact(e.Old))
+		return e.args(compact(e.Old))
 	case e.WasSet:
-		args = e.args(e.Old)
+		return e.args(e.Old)
 	case e.Service != "":
-		args = []string{"-PX", e.parameter()}
-	default:
-		args = []string{"-X", e.parameter()}
+		return []string{"-PX", e.parameter()}
 	}
-	_, err := p.run(ctx, args...)
-	return err
+	return []string{"-X", e.parameter()}
 }
 
 // withoutOurs takes off a list what an edit put on it.
@@ -203,15 +303,16 @@ func (p *Postfix) former() []string {
 }
 
 func (p *Postfix) readState() (*applied, error) {
-	b, err := readBounded(p.statePath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", p.ConfigDir, ErrNothingApplied)
-	}
+	f, err := openFile(p.statePath(), false)
 	if err != nil {
 		return nil, err
 	}
+	defer f.close()
+	if !f.exists {
+		return nil, fmt.Errorf("%s: %w", p.ConfigDir, ErrNothingApplied)
+	}
 	state := new(applied)
-	if err := json.Unmarshal(b, state); err != nil {
+	if err := json.Unmarshal(f.content, state); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.statePath(), err)
 	}
 	if state.Files == nil {
@@ -225,48 +326,14 @@ func (p *Postfix) writeState(state *applied) error {
 	if err != nil {
 		return err
 	}
-	return replace(p.statePath(), string(b)+"\n")
-}
-
-// readFile returns the content of main.cf or master.cf, and its digest.
-func (p *Postfix) readFile(name string) (content, sum string, err error) {
-	b, err := readBounded(filepath.Join(p.ConfigDir, name))
-	return string(b), fmt.Sprintf("%x", sha256.Sum256(b)), err
-}
-
-func readBounded(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxStateFile {
-		return nil, fmt.Errorf("%s: larger than %d octets", path, maxStateFile)
-	}
-	return os.ReadFile(path)
-}
-
-// replace gives a file a new content at once, under the owner and mode of the old
-// one. A new file is for its owner only.
-func replace(path, content string) (err error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	f, err := openFile(p.statePath(), false)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name())
-		}
-	}()
-	_, err = temp.WriteString(content)
-	if info, statErr := os.Stat(path); statErr == nil {
-		owner := info.Sys().(*syscall.Stat_t)
-		err = errors.Join(err, temp.Chown(int(owner.Uid), int(owner.Gid)), temp.Chmod(info.Mode().Perm()))
-	}
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+	defer f.close()
+	r, err := f.prepare(append(b, '\n'), 0o600) // main.cf may hold what only root may read
+	if err != nil {
 		return err
 	}
-	return os.Rename(temp.Name(), path)
+	return r.commit()
 }

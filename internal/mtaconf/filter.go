@@ -145,14 +145,15 @@ const (
 	everybody                // both, and keys are put on the latter
 )
 
+const changedAfterwards = "what it signs or judges is changed by authkey afterwards"
+
 // place says on which side of authkey a filter belongs: -1 before it, 1 after it, 0
 // on either; and why.
 func (f Filter) place(mail traffic, dkimMode string) (side int, why string) {
-	const changed = "what it signs or judges is changed by authkey afterwards"
 	signs, verifies := strings.Contains(dkimMode, "s"), strings.Contains(dkimMode, "v")
 	switch f.role() {
 	case sealer, scanner:
-		return 1, changed
+		return 1, changedAfterwards
 	case dkim:
 		switch {
 		case signs && (mail == users || !verifies):
@@ -184,19 +185,34 @@ func misplaced(filters []Filter, mail traffic, dkimMode string) (Misplacement, b
 	return Misplacement{}, false
 }
 
-// insert puts ours where it belongs: behind the last filter that must run before it,
-// else before the first that must run after it, else at the end.
-func insert(filters []Filter, ours Filter, mail traffic, dkimMode string) []Filter {
+// arrange puts ours where it belongs: behind the last filter that must run before it,
+// else before the first that must run after it, else at the end. What must run after it
+// and stands before a filter that must run before it is moved behind ours: there is no
+// place between. Of the others none changes its place.
+func arrange(filters []Filter, ours Filter, mail traffic, dkimMode string) (list, moved []Filter) {
+	side := func(f Filter) int {
+		side, _ := f.place(mail, dkimMode)
+		return side
+	}
 	at := len(filters)
 	for i := len(filters) - 1; i >= 0; i-- {
-		side, _ := filters[i].place(mail, dkimMode)
-		if side < 0 {
+		if side(filters[i]) < 0 {
 			at = i + 1
 			break
 		}
-		if side > 0 {
+		if side(filters[i]) > 0 {
 			at = i
 		}
 	}
-	return slices.Insert(slices.Clone(filters), at, ours)
+	if at == 0 || side(filters[at-1]) >= 0 { // nothing must run before ours
+		return slices.Insert(slices.Clone(filters), at, ours), nil
+	}
+	for _, f := range filters[:at] {
+		if side(f) > 0 {
+			moved = append(moved, f)
+		} else {
+			list = append(list, f)
+		}
+	}
+	return slices.Concat(list, []Filter{ours}, moved, filters[at:]), moved
 }

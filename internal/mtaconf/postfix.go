@@ -109,6 +109,9 @@ func postconfCommand() (string, error) {
 
 // run runs postconf on the configuration.
 func (p *Postfix) run(ctx context.Context, args ...string) (string, error) {
+	if p.postconf == "" {
+		return "", ErrNoPostfix
+	}
 	if p.explicit {
 		args = append([]string{"-c", p.ConfigDir}, args...)
 	}

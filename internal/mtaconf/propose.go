@@ -19,6 +19,17 @@ type Edit struct {
 	WasSet  bool   `json:"was_set"` // false: there was no such line, Old is empty
 	New     string `json:"new"`
 	Ours    string `json:"ours,omitempty"` // the entry of New that is authkey
+	// Moved are entries of others that change their place, behind authkey.
+	Moved []string `json:"-"`
+}
+
+// Moves says which entries of others an edit moves, and why, one a line.
+func (e Edit) Moves() []string {
+	var lines []string
+	for _, entry := range e.Moved {
+		lines = append(lines, fmt.Sprintf("moves %s behind authkey: %s", entry, changedAfterwards))
+	}
+	return lines
 }
 
 // parameter is the parameter as postconf(1) names it.
@@ -53,7 +64,11 @@ func (p *Postfix) WriteEdits(w io.Writer, edits []Edit) error {
 		if e.Service != "" {
 			where += ", behind " + e.Service
 		}
-		fmt.Fprintf(&b, "# %s\n%s\n\n", where, e.Line())
+		fmt.Fprintf(&b, "# %s\n", where)
+		for _, move := range e.Moves() {
+			fmt.Fprintf(&b, "# %s\n", move)
+		}
+		fmt.Fprintf(&b, "%s\n\n", e.Line())
 	}
 	b.WriteString("# the same as commands\n")
 	for _, e := range edits {
@@ -155,8 +170,11 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 	own.Socket, _ = parsePostfix(name)
 
 	var edits []Edit
-	add := func(service, name, value string) {
+	add := func(service, name, value string, moved ...Filter) {
 		e := Edit{Service: service, Name: name, New: value}
+		for _, f := range moved {
+			e.Moved = append(e.Moved, f.Text)
+		}
 		if at := slices.IndexFunc(splitList(value), func(text string) bool { return compact(text) == compact(own.Text) }); at >= 0 {
 			e.Ours = splitList(value)[at]
 		}
@@ -164,14 +182,14 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 		edits = append(edits, e)
 	}
 	main := p.mark(parseList(p.main["smtpd_milters"]))
-	placed := p.settle(main, own, action, strangers)
+	placed, moved := p.settle(main, own, action, strangers)
 	if placed != nil {
 		main = placed
-		add("", "smtpd_milters", render(main))
+		add("", "smtpd_milters", render(main), moved...)
 	}
 	for _, s := range p.Services {
-		if list := p.forService(s, main, own, action); list != nil {
-			add(s.Name, "smtpd_milters", compact(render(list)))
+		if list, moved := p.forService(s, main, own, action); list != nil {
+			add(s.Name, "smtpd_milters", compact(render(list)), moved...)
 		}
 		if p.attach && s.Submission && s.NoMilters {
 			add(s.Name, "receive_override_options", s.OtherOverrides)
@@ -191,18 +209,18 @@ func Fits(action, want string) bool {
 }
 
 // forService returns the list of a service's own that it needs beside main's, or
-// nil.
-func (p *Postfix) forService(s Service, main []Filter, own Filter, action string) []Filter {
+// nil; and which filters of others have moved.
+func (p *Postfix) forService(s Service, main []Filter, own Filter, action string) (list, moved []Filter) {
 	_, hasOwn := s.own["smtpd_milters"]
-	list := main
+	list = main
 	if hasOwn {
 		list = s.Milters
 	}
 	switch {
 	case s.Reinjection && hasOurs(list):
-		return append([]Filter{}, without(list)...)
+		return append([]Filter{}, without(list)...), nil
 	case s.Reinjection:
-		return nil
+		return nil, nil
 	case hasOwn && (s.Stock() && s.Border() || s.Submission && p.attach || hasOurs(list)):
 		return p.settle(list, own, action, s.traffic())
 	case !hasOwn && s.Submission:
@@ -210,23 +228,32 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 			return p.settle(list, own, action, users)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// settle puts authkey into a list where it belongs; nil where it is there and well.
-func (p *Postfix) settle(list []Filter, own Filter, action string, mail traffic) []Filter {
+// settle puts authkey into a list, once and where it belongs; nil where it is there and
+// well. moved are the filters of others that change their place.
+func (p *Postfix) settle(list []Filter, own Filter, action string, mail traffic) (settled, moved []Filter) {
 	at := slices.IndexFunc(list, func(f Filter) bool { return f.Ours })
-	if at >= 0 {
-		_, wrong := misplaced(list, mail, p.dkim.Mode)
-		current := list[at].DefaultAction
-		if current == "" {
-			current = p.main["milter_default_action"]
-		}
-		if !wrong && Fits(current, action) && !slices.ContainsFunc(list, Filter.stale) {
-			return nil
-		}
+	if at < 0 {
+		return arrange(without(list), own, mail, p.dkim.Mode)
 	}
-	return insert(without(list), own, mail, p.dkim.Mode)
+	if _, wrong := misplaced(list, mail, p.dkim.Mode); wrong {
+		return arrange(without(list), own, mail, p.dkim.Mode)
+	}
+	current := list[at].DefaultAction
+	if current == "" {
+		current = p.main["milter_default_action"]
+	}
+	rest := without(list)
+	if Fits(current, action) && len(rest) == len(list)-1 {
+		return nil, nil
+	}
+	if Fits(current, action) {
+		own = list[at]
+	}
+	// Where it is, but for what is in front of it and goes.
+	return slices.Insert(rest, len(without(list[:at])), own), nil
 }
 
 // mark returns filters of main.cf, ours marked as those of the services are.

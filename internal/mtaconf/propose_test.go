@@ -37,6 +37,14 @@ func TestPropose(t *testing.T) {
 			want: []string{"smtpd_milters: smtpd_milters = unix:other, unix:authkey/milter.sock, inet:localhost:11332, unix:last"}},
 		{name: "before a signer", master: plain, dkim: "s", main: "smtpd_milters = unix:opendkim/opendkim.sock\n",
 			want: []string{"smtpd_milters: smtpd_milters = unix:authkey/milter.sock, unix:opendkim/opendkim.sock"}},
+		{name: "a scanner before a verifier", master: plain, main: "smtpd_milters = inet:localhost:11332, unix:opendkim\n",
+			want: []string{"smtpd_milters: smtpd_milters = unix:opendkim, unix:authkey/milter.sock, inet:localhost:11332; moves inet:localhost:11332 behind authkey: " + changedAfterwards}},
+		{name: "a scanner before a verifier, authkey behind", master: plain, main: "smtpd_milters = unix:a, inet:localhost:11332, unix:b, unix:opendmarc, unix:authkey/milter.sock, unix:c\n",
+			want: []string{"smtpd_milters: smtpd_milters = unix:a, unix:b, unix:opendmarc, unix:authkey/milter.sock, inet:localhost:11332, unix:c; moves inet:localhost:11332 behind authkey: " + changedAfterwards}},
+		{name: "asked twice", master: plain, main: "smtpd_milters = unix:x, unix:authkey/milter.sock, unix:y, unix:QUEUE/authkey/milter.sock\n",
+			want: []string{"smtpd_milters: smtpd_milters = unix:x, unix:authkey/milter.sock, unix:y"}},
+		{name: "another default action leaves it in its place", master: plain, main: "milter_default_action = accept\nsmtpd_milters = unix:x, unix:authkey/milter.sock, unix:y\n",
+			want: []string{"smtpd_milters: smtpd_milters = unix:x, { unix:authkey/milter.sock, default_action=tempfail }, unix:y"}},
 		{name: "moved", master: plain, main: "smtpd_milters = inet:localhost:11332, unix:authkey/milter.sock\n",
 			want: []string{"smtpd_milters: smtpd_milters = unix:authkey/milter.sock, inet:localhost:11332"}},
 		{name: "well already", master: plain, main: "smtpd_milters = unix:opendkim, unix:authkey/milter.sock, unix:spamass\n"},
@@ -80,7 +88,7 @@ func TestPropose(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, tc.main, tc.master)
-			s.write(t, "main.cf", strings.ReplaceAll(s.content(t, "main.cf"), "/QUEUE", s.queue))
+			s.write(t, "main.cf", strings.NewReplacer("/QUEUE", s.queue, "QUEUE", s.queue).Replace(s.content(t, "main.cf")))
 			if tc.dkim != "" {
 				must(t, os.WriteFile(s.options.OpenDKIMConf, []byte("Mode "+tc.dkim+"\n"), 0o644))
 			}
@@ -97,7 +105,7 @@ func TestPropose(t *testing.T) {
 			must(t, err)
 			var got []string
 			for _, e := range edits {
-				got = append(got, e.parameter()+": "+e.Line())
+				got = append(got, strings.Join(append([]string{e.parameter() + ": " + e.Line()}, e.Moves()...), "; "))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

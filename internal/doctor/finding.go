@@ -1,0 +1,194 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is what all doctors of this module share, that of the milter in this
+// package and that of the Authentication Server: what a check found, and how it is
+// written for people and for programs. It knows nothing of either. Its exported names,
+// and the JSON that WriteJSON writes, are stable.
+
+// A Status is what came of a check in one word.
+type Status string
+
+// The statuses.
+const (
+	OK           Status = "ok"
+	Fault        Status = "fault"
+	Warning      Status = "warn" // right in some networks, wrong in others: a person has to judge; no fault
+	Inapplicable Status = "n/a"  // there is nothing to check, or it cannot be told from here
+)
+
+// A Finding is what one check found.
+type Finding struct {
+	Check  string `json:"check"` // by a name that stays the same: programs look for it
+	Status Status `json:"status"`
+	What   string `json:"what"`
+	Why    string `json:"why,omitempty"`  // what comes of it
+	Mend   string `json:"mend,omitempty"` // the commands that mend it, one a line; "in FILE: …" is a change to a file
+}
+
+func ok(check, format string, args ...any) Finding {
+	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
+}
+
+func inapplicable(check, format string, args ...any) Finding {
+	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
+}
+
+// AnyFault reports whether something has to be mended. Warnings do not count.
+func AnyFault(findings []Finding) bool {
+	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
+}
+
+// Columns that text is wrapped at: those of the terminal, within these bounds, or
+// defaultColumns where it is written to something else.
+const (
+	defaultColumns = 100
+	minColumns     = 60
+	maxColumns     = 160
+)
+
+// WriteText writes findings for people, wrapped at the width of the terminal that w
+// is, or at 100 columns. A command that is too long goes on in the next line behind a
+// backslash, so that it can be pasted into a shell as it stands.
+func WriteText(w io.Writer, findings []Finding) error {
+	return writeText(w, findings, columns(w))
+}
+
+func columns(w io.Writer) int {
+	if f, ok := w.(interface{ Fd() uintptr }); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return min(max(int(size.Col), minColumns), maxColumns)
+		}
+	}
+	return defaultColumns
+}
+
+func writeText(w io.Writer, findings []Finding, width int) error {
+	const indent = 23 // of what follows the name of a check
+	var b strings.Builder
+	faults, warnings := 0, 0
+	for _, f := range findings {
+		word := string(f.Status)
+		switch f.Status {
+		case Fault:
+			word = "FAULT"
+			faults++
+		case Warning:
+			word = "WARN"
+			warnings++
+		}
+		head := fmt.Sprintf("%-5s  %-14s  ", word, f.Check)
+		for _, line := range wrap(f.What, width-indent, "") {
+			b.WriteString(head + line + "\n")
+			head = strings.Repeat(" ", indent)
+		}
+		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"mend", f.Mend}} {
+			word := more.word // before the first line only
+			for text := range strings.SplitSeq(more.text, "\n") {
+				carry := ""
+				if more.word == "mend" && isCommand(text) {
+					carry = ` \`
+				}
+				for i, line := range wrap(text, width-indent, carry) {
+					if i > 0 {
+						line = "  " + line
+					}
+					if text != "" {
+						fmt.Fprintf(&b, "       %14s  %s\n", word, line)
+						word = ""
+					}
+				}
+			}
+		}
+	}
+	b.WriteString(summary(faults, warnings))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func summary(faults, warnings int) string {
+	text := "no fault found"
+	switch {
+	case faults == 1:
+		text = "1 fault found"
+	case faults > 1:
+		text = fmt.Sprintf("%d faults found", faults)
+	}
+	switch {
+	case warnings == 1:
+		text += ", 1 warning"
+	case warnings > 1:
+		text += fmt.Sprintf(", %d warnings", warnings)
+	}
+	return text + "\n"
+}
+
+// isCommand reports whether a line of Mend is for the shell: other lines say where
+// something is to be changed, and what.
+func isCommand(line string) bool {
+	word, _, _ := strings.Cut(line, " ")
+	return !slices.Contains([]string{"in", "on", "put", "mend", "copy", "give", "take", "run", "set", "move", "remove", "look", "let"}, word) &&
+		!strings.HasSuffix(word, ",") && !strings.HasSuffix(word, ":")
+}
+
+// wrap breaks a line at blanks outside of quotes, so that no part is longer than width
+// if that can be. carry ends each part but the last; the parts after the first are
+// meant to be indented by two.
+func wrap(line string, width int, carry string) []string {
+	var parts []string
+	current := ""
+	room := width
+	for _, word := range quotedWords(line) {
+		switch {
+		case current == "":
+			current = word
+		case len([]rune(current))+1+len([]rune(word))+len(carry) <= room:
+			current += " " + word
+		default:
+			parts = append(parts, current+carry)
+			current, room = word, width-2
+		}
+	}
+	return append(parts, current)
+}
+
+// quotedWords splits at single blanks outside of quotes. A # in a command begins a
+// comment, which stays on one line.
+func quotedWords(line string) []string {
+	var words []string
+	start, quote := 0, rune(0)
+	for i, c := range line {
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '\'' && (i == start || strings.ContainsRune("=", rune(line[i-1]))) && strings.ContainsRune(line[i+1:], '\''):
+			quote = c
+		case c == '#' && i > 0 && line[i-1] == ' ':
+			return append(words, line[start:])
+		case c == ' ':
+			words = append(words, line[start:i])
+			start = i + 1
+		}
+	}
+	return append(words, line[start:])
+}
+
+// WriteJSON writes findings for programs: an object of ok, which is false where there
+// is a fault, and findings.
+func WriteJSON(w io.Writer, findings []Finding) error {
+	return json.NewEncoder(w).Encode(struct {
+		OK       bool      `json:"ok"`
+		Findings []Finding `json:"findings"`
+	}{!AnyFault(findings), findings})
+}
