@@ -87,6 +87,20 @@ func TestAttach(t *testing.T) {
 			}
 		})
 	}
+	// An address that nobody can have rights to makes the whole field unknown.
+	for _, from := range []string{"alice@[192.0.2.1]", "alice@a.test, boss@[192.0.2.1]", "boss@a..test, alice@a.test"} {
+		t.Run("From "+from, func(t *testing.T) {
+			asked := &attachAs{key: key}
+			r := newRig(t, settings, policy.Options{})
+			r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(policy.Options{}), Attacher: asked})
+			bag := gomilter.NewMacroBag()
+			bag.Set(gomilter.MacroAuthAuthen, "alice@a.test")
+			r.mustSend(r.connectAs("192.0.2.1", bag), sent{from: "alice@a.test", rcpts: []string{"x@far.test"}, fields: []field{{"From", from}}})
+			if len(asked.asked) != 1 || asked.asked[0].FromKnown {
+				t.Errorf("asked %+v", asked.asked)
+			}
+		})
+	}
 	t.Run("no key to be had", func(t *testing.T) {
 		r := newRig(t, settings, policy.Options{})
 		r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(policy.Options{}), Attacher: &attachAs{wait: true}})

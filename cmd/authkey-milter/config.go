@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
 )
@@ -17,8 +19,12 @@ func newCheck() *cobra.Command {
 		if err != nil {
 			return config.Settings{}, err
 		}
-		if err := buildable(loaded.Config); err != nil {
+		warnings, err := buildable(loaded.Config)
+		if err != nil {
 			return config.Settings{}, program.Exit(program.Config, err)
+		}
+		for _, warning := range warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 		}
 		return loaded.Settings, nil
 	})
@@ -35,18 +41,29 @@ func newConfig() *cobra.Command {
 }
 
 // buildable makes what a configuration says but for what touches the network, and
-// throws it away.
-func buildable(c config.Config) error {
+// throws it away. What may be wrong with the files, though they can be used, are warnings.
+func buildable(c config.Config) (warnings []string, err error) {
 	_, settingsErr := settings(c)
 	_, policyErr := policyOptions(c)
 	_, verifierErr := verifierOptions(c)
-	_, prefsErr := preferences(c.Preferences)
-	_, attachErr := newAttacher(c.Attach, nil)
+	prefs, prefsErr := preferences(c.Preferences, nil)
+	if prefs != nil && prefs.Unexplained() {
+		warnings = append(warnings, noPreferences)
+	}
+	keys, attachErr := newAttacher(c.Attach, nil)
+	if keys != nil {
+		keys.Reload(func(d *keyring.Domain, err error) {
+			if err != nil { // the milter starts all the same
+				warnings = append(warnings, "attach: "+err.Error())
+			}
+		})
+		warnings = append(warnings, keys.Warnings()...)
+	}
 	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	if ledgerErr != nil {
-		return ledgerErr
+		return warnings, ledgerErr
 	}
 	defer ledger.Close()
 	_, notifyErr := newTeller(c, ledger, slog.New(slog.DiscardHandler))
-	return errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
+	return warnings, errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
 }

@@ -87,7 +87,7 @@ func examine(ctx context.Context, c config.Config, sample milter.Sample) (milter
 	if err != nil {
 		return milter.Examination{}, err
 	}
-	file, err := preferences(c.Preferences)
+	file, err := preferences(c.Preferences, nil)
 	if err != nil {
 		return milter.Examination{}, err
 	}

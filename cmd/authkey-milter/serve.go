@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/milter"
 )
@@ -44,19 +47,25 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	defer flush()
 	engine, err := d.engine(loaded.Config)
 	if err != nil {
-		return program.Exit(program.Config, err)
+		return program.Exit(startCode(err), err)
 	}
 	defer d.close()
 	listeners, err := listen(loaded)
+	if faults := (config.Faults)(nil); errors.As(err, &faults) {
+		return program.Exit(program.Config, err)
+	}
 	if err != nil {
 		return program.Exit(program.Temp, err)
+	}
+	for _, ln := range listeners {
+		d.sockets = append(d.sockets, ln.Addr())
 	}
 	d.put(loaded)
 	d.server = milter.New(d.log, engine)
 
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
-		d.log.Info("listening", "listen", ln.Addr().String())
+		d.log.Info("listening", "listen", ln.Addr().String(), "reach", milter.Reach(ln.Addr()))
 		go func() { failed <- d.server.Serve(ln) }()
 	}
 	err = life.Run(ctx, failed, d.reload, program.Health{
@@ -80,22 +89,51 @@ func listen(loaded *config.Loaded) ([]net.Listener, error) {
 	var all []net.Listener
 	for _, p := range passed {
 		all = append(all, p.Listener)
+		if fault, ok := loaded.InetFault(p.Addr().Network(), p.Addr().String()); ok {
+			return nil, errors.Join(config.Faults{fault}, closeAll(all))
+		}
 	}
 	if len(all) > 0 && !loaded.IsSet("listen") {
 		return all, nil
 	}
 	socket := loaded.Config.Socket
 	for _, l := range loaded.Config.Listen {
-		ln, err := milter.Listen(l.Network, l.Address, socket.Mode, socket.Group)
+		opened, err := open(l, socket)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(all))
 		}
-		all = append(all, ln)
+		all = append(all, opened...)
 	}
 	if len(all) == 0 {
 		return nil, errors.New("listen: no socket to listen on")
 	}
 	return all, nil
+}
+
+// open opens the sockets that one entry of listen stands for.
+func open(l config.Listen, socket config.Socket) ([]net.Listener, error) {
+	if l.Network == "tcp" { // inet: without a host
+		_, port, err := net.SplitHostPort(l.Address)
+		if err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		return milter.ListenLoopback(port)
+	}
+	ln, err := milter.Listen(l.Network, l.Address, socket.Mode, socket.Group)
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{ln}, nil
+}
+
+// startCode is the exit code of a start that failed. What passes by itself is worth
+// another attempt: a state folder that the process before has not left yet, a secret that
+// somebody is writing.
+func startCode(err error) int {
+	if errors.Is(err, notify.ErrLocked) || errors.Is(err, diskfile.ErrBeingWritten) {
+		return program.Temp
+	}
+	return program.Config
 }
 
 func closeAll(listeners []net.Listener) error {

@@ -5,16 +5,17 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"reflect"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/authkey/authkey/internal/attach"
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/prefs"
@@ -25,16 +26,14 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// filePoll is how often preferences, secrets and address lists are looked at for
-// changes.
-const filePoll = 5 * time.Second
-
 // A service is the running program: what a reload replaces, and what it leaves.
 type service struct {
 	log      *slog.Logger
 	level    *slog.LevelVar
 	path     string        // of the configuration file; empty: there is none
 	config   config.Config // in force, but for what it is too large to keep: put
+	settings config.Settings
+	sockets  []net.Addr // on which we listen, whatever the configuration says now
 	cache    *verifier.Cache
 	records  *verifier.Records
 	ledger   *notify.Ledger
@@ -42,6 +41,7 @@ type service struct {
 	roots    *x509.CertPool   // its
 	closing  sync.WaitGroup   // what nobody asks any more and still finishes
 	attacher *attach.Attacher // nil: our own mail gets no keys
+	prefs    *prefs.File      // nil: there are no preferences
 	watching func()           // ends the watch of the files in force
 	server   *milter.Server
 }
@@ -95,7 +95,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 		}
 	}
 	e := &milter.Engine{Settings: s, Limits: limits(c.Limits), Policy: policy.New(popts)}
-	file, err := preferences(c.Preferences)
+	file, err := preferences(c.Preferences, d.prefs)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +115,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 		keys.Reload(d.reportList)
 		e.Attacher = attacher{keys}
 	}
+	d.prefs = file
 	d.watch(file)
 	if file != nil {
 		e.Preferences = prefs.New(file, prefs.Options{})
@@ -144,13 +145,18 @@ func (d *service) verify(c config.Config, opts verifier.Options) {
 	d.verifier.share()
 }
 
-// preferences reads the file of preferences, if there is one.
-func preferences(c config.Preferences) (*prefs.File, error) {
+// noPreferences warns of a file of preferences that holds none.
+const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
+
+// preferences reads the file of preferences, if there is one. old, which may be nil, is the
+// one in force.
+func preferences(c config.Preferences, old *prefs.File) (*prefs.File, error) {
 	path, ok := strings.CutPrefix(string(c.Source), "file:")
 	if !ok {
 		return nil, nil
 	}
 	file := prefs.NewFile(path, wire.Fold)
+	file.Follow(old)
 	if err := file.Reload(); err != nil {
 		return nil, fmt.Errorf("preferences.source: %w", err)
 	}
@@ -167,7 +173,7 @@ func (d *service) watch(file *prefs.File) {
 	d.watching = cancel
 	if file != nil {
 		d.closing.Go(func() {
-			file.Watch(ctx, filePoll, func(err error) {
+			file.Watch(ctx, diskfile.Every, func(err error) {
 				if err != nil {
 					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
 				}
@@ -175,7 +181,7 @@ func (d *service) watch(file *prefs.File) {
 		})
 	}
 	if keys := d.attacher; keys != nil {
-		d.closing.Go(func() { keys.Watch(ctx, filePoll, d.reportList) })
+		d.closing.Go(func() { keys.Watch(ctx, diskfile.Every, d.reportList) })
 	}
 }
 
@@ -191,6 +197,9 @@ func (d *service) reportList(domain *keyring.Domain, err error) {
 // reload reads the configuration again. A bad one is logged and changes nothing.
 func (d *service) reload() {
 	loaded, err := config.Load(d.path, os.Environ())
+	if err == nil {
+		err = d.acceptable(loaded)
+	}
 	if err == nil {
 		var engine *milter.Engine
 		if engine, err = d.engine(loaded.Config); err == nil {
@@ -209,16 +218,39 @@ func (d *service) reload() {
 	d.put(loaded)
 }
 
+// acceptable finds what forbids to take up a configuration that is right in itself.
+func (d *service) acceptable(loaded *config.Loaded) error {
+	if loaded.CutOff(d.settings) {
+		return fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
+	}
+	for _, addr := range d.sockets {
+		if fault, ok := loaded.InetFault(addr.Network(), addr.String()); ok {
+			return fault
+		}
+	}
+	return nil
+}
+
 // put notes the configuration that is in force now, and says so, and what of it is
 // not acted on. Its rules are in the engine: kept a second time, and as they were
 // written, they would be thousands of objects for every run of the garbage collector.
 func (d *service) put(loaded *config.Loaded) {
-	d.path, d.config = loaded.Path, loaded.Config
+	d.path, d.config, d.settings = loaded.Path, loaded.Config, loaded.Settings
 	d.config.Policy.Rules = nil
 	// Reading thousands of rules and preferences takes many times the memory that they
 	// need afterwards. Left as holes in the heap it makes each message dearer.
 	debug.FreeOSMemory()
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
+	warnings := loaded.Warnings()
+	if d.prefs != nil && d.prefs.Unexplained() {
+		warnings = append(warnings, noPreferences)
+	}
+	if d.attacher != nil {
+		warnings = append(warnings, d.attacher.Warnings()...)
+	}
+	for _, warning := range warnings {
+		d.log.Warn("a file may have been cut off", "warning", warning)
+	}
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}

@@ -3,27 +3,38 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/keyring"
 )
+
+// endsSoon is how long before its end a certificate is warned of; one that is made for a
+// shorter time, when a sixth of that is left.
+const endsSoon = 14 * 24 * time.Hour
 
 // A certificate is a pair of files that is read again when one of them changes.
 type certificate struct {
 	files config.TLS
 	pair  atomic.Pointer[tls.Certificate]
 
-	mu   sync.Mutex
-	read [2]fs.FileInfo // the files as they were when last read; nil: they could not be
+	mu      sync.Mutex
+	watched [2]diskfile.Watched // certificate and key
 }
 
 // loadCertificate reads a pair for the first time.
 func loadCertificate(files config.TLS) (*certificate, error) {
 	c := &certificate{files: files}
+	c.watched[0].Path, c.watched[1].Path = files.Cert, files.Key
 	return c, c.reload()
 }
 
@@ -34,8 +45,21 @@ func (c *certificate) get() *tls.Certificate { return c.pair.Load() }
 func (c *certificate) reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.read = c.stat() // before reading: what changes meanwhile is read once more
+	return c.load()
+}
+
+// load is reload. c.mu is held.
+func (c *certificate) load() error {
+	var infos [len(c.watched)]fs.FileInfo // before reading: what changes meanwhile is read once more
+	for i := range c.watched {
+		if info, err := os.Stat(c.watched[i].Path); err == nil {
+			infos[i] = info
+		}
+	}
 	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
+	for i := range c.watched {
+		c.watched[i].Read(infos[i])
+	}
 	if err != nil {
 		return err
 	}
@@ -43,37 +67,32 @@ func (c *certificate) reload() error {
 	return nil
 }
 
-func (c *certificate) stat() [2]fs.FileInfo {
-	var infos [2]fs.FileInfo
-	for i, path := range []string{c.files.Cert, c.files.Key} {
-		if info, err := os.Stat(path); err == nil {
-			infos[i] = info
-		}
-	}
-	return infos
-}
-
-// changed reports whether a file is not what it was when last read.
-func (c *certificate) changed() bool {
-	now := c.stat()
+// refresh reads the pair again if one of its files has changed and is whole as far as can
+// be told. It reports whether it did.
+func (c *certificate) refresh() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, was := range c.read {
-		is := now[i]
-		if (was == nil) != (is == nil) {
-			return true
+	for i := range c.watched {
+		did, err := c.watched[i].Refresh(func(bool) (fs.FileInfo, error) {
+			info, err := os.Stat(c.watched[i].Path)
+			if err != nil {
+				return nil, err
+			}
+			return info, c.load()
+		})
+		if err != nil {
+			return did, err
 		}
-		if was != nil && !(os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())) {
-			return true
-		}
+		changed = changed || did
 	}
-	return false
+	return changed, nil
 }
 
-// watch reads the pair again whenever it has changed, until ctx ends. It calls
-// report after each time. A renewal that replaces one file after the other is
-// reported bad at most once in between.
+// watch reads the pair again whenever it has changed, until ctx ends. It calls report
+// after each time, and when a file is gone; the same failure is reported once. A renewal
+// that replaces one file after the other is reported bad at most once in between.
 func (c *certificate) watch(ctx context.Context, every time.Duration, report func(error)) {
+	failing := ""
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -82,8 +101,112 @@ func (c *certificate) watch(ctx context.Context, every time.Duration, report fun
 			return
 		case <-tick.C:
 		}
-		if c.changed() {
-			report(c.reload())
+		switch changed, err := c.refresh(); {
+		case err != nil && err.Error() != failing:
+			failing = err.Error()
+			report(err)
+		case err == nil && changed:
+			failing = ""
+			report(nil)
 		}
 	}
+}
+
+// warnings says why clients may refuse the pair in force, or others read its key. host is
+// the name or address under which they look for the server; "" where it is not known.
+func (c *certificate) warnings(host string) []string {
+	roots, err := x509.SystemCertPool()
+	if err != nil { // without any every issuer is unknown, and that would be said
+		roots = nil
+	}
+	all := pairWarnings(c.get(), host, roots, time.Now())
+	// Root's groups are not those of the service, for which check judges by itself.
+	if err := keyring.Private(c.files.Key); err != nil && os.Geteuid() != 0 {
+		var mode *keyring.ModeError
+		if errors.As(err, &mode) {
+			all = append(all, openKey(mode.Path, mode.Mode))
+		}
+	}
+	return all
+}
+
+// openKey says that others can get at a private key.
+func openKey(path string, mode fs.FileMode) string {
+	return fmt.Sprintf("private key %s: mode %04o lets others at it, needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
+}
+
+// pairWarnings says why clients that trust roots may refuse a certificate at a time; nil
+// roots are not looked at.
+func pairWarnings(pair *tls.Certificate, host string, roots *x509.CertPool, now time.Time) (all []string) {
+	leaf := pair.Leaf
+	warn := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	left := leaf.NotAfter.Sub(now)
+	switch soon := min(endsSoon, leaf.NotAfter.Sub(leaf.NotBefore)/6); {
+	case left <= 0:
+		warn("the certificate has ended, at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		warn("the certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	case left < soon:
+		warn("the certificate ends soon, at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	switch {
+	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
+		warn("the certificate has no name that clients look at (subjectAltName with dNSName); the common name %q does not count", leaf.Subject.CommonName)
+	case host != "" && leaf.VerifyHostname(host) != nil:
+		if len(leaf.DNSNames) == 0 && net.ParseIP(host) == nil {
+			warn("the certificate has no dNSName, and clients look for %s", host)
+		} else {
+			warn("the certificate is for %q, and clients look for %s", names(leaf), host)
+		}
+	}
+	if missing := missingIssuer(pair, roots, now); missing != "" {
+		warn("the certificate file does not lead to an issuer that this machine knows: %s is not in it; without its intermediates clients refuse the certificate", missing)
+	}
+	return all
+}
+
+// names are those of a certificate that clients look at.
+func names(leaf *x509.Certificate) []string {
+	all := append([]string(nil), leaf.DNSNames...)
+	for _, ip := range leaf.IPAddresses {
+		all = append(all, ip.String())
+	}
+	return all
+}
+
+// missingIssuer returns the issuer at which the chain of a pair ends without having come
+// to one of roots, or to itself; "" where there is none.
+func missingIssuer(pair *tls.Certificate, roots *x509.CertPool, now time.Time) string {
+	top := pair.Leaf
+	intermediates := x509.NewCertPool()
+	var others []*x509.Certificate
+	for _, der := range pair.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			others = append(others, c)
+			intermediates.AddCert(c)
+		}
+	}
+	if roots != nil {
+		// Its time has a warning of its own.
+		at := pair.Leaf.NotAfter
+		if now.Before(at) && now.After(pair.Leaf.NotBefore) {
+			at = now
+		}
+		options := x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+		if _, err := pair.Leaf.Verify(options); err == nil {
+			return ""
+		}
+	}
+	for range others { // in whatever order they are
+		for _, c := range others {
+			if string(c.RawSubject) == string(top.RawIssuer) && top.CheckSignatureFrom(c) == nil {
+				top = c
+				break
+			}
+		}
+	}
+	if string(top.RawIssuer) == string(top.RawSubject) {
+		return "" // a root of one's own, which clients have to be given
+	}
+	return fmt.Sprintf("%q", top.Issuer.String())
 }

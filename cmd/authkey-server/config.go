@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
@@ -20,8 +22,15 @@ func newCheck() *cobra.Command {
 		if err != nil {
 			return config.Settings{}, err
 		}
-		if faults := append(checkFiles(loaded), service.readingFaults(loaded)...); len(faults) > 0 {
+		faults, warnings := checkFiles(loaded)
+		if faults = append(faults, service.readingFaults(loaded)...); len(faults) > 0 {
 			return config.Settings{}, program.Refuse(cmd, faults)
+		}
+		if warning := service.keyWarning(loaded); warning != "" {
+			warnings = append(warnings, warning)
+		}
+		for _, warning := range warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 		}
 		return loaded.Settings, nil
 	})
@@ -34,15 +43,30 @@ func newCheck() *cobra.Command {
 	return cmd
 }
 
-// checkFiles finds what is wrong with the files that a configuration names.
-func checkFiles(loaded *config.LoadedServer) config.Faults {
-	_, faults := openDomains(loaded, readLists)
-	if loaded.Config.TLS.Cert != "" {
-		if _, err := loadCertificate(loaded.Config.TLS); err != nil {
-			faults = append(faults, loaded.Fault("tls.cert", err.Error(), ""))
+// checkFiles finds what is wrong with the files that a configuration names, and what may
+// be wrong though they can be used.
+func checkFiles(loaded *config.LoadedServer) (faults config.Faults, warnings []string) {
+	domains, faults := openDomains(loaded, readLists)
+	for _, d := range domains {
+		if d.Unexplained() {
+			warnings = append(warnings, fmt.Sprintf("the address list of %s has no address; if that is meant, give it the line \"# empty\"", d.Name()))
 		}
 	}
-	return faults
+	if loaded.Config.TLS.Cert == "" {
+		return faults, warnings
+	}
+	cert, err := loadCertificate(loaded.Config.TLS)
+	if err != nil {
+		return append(faults, loaded.Fault("tls.cert", err.Error(), "")), warnings
+	}
+	host, err := hostName("", loaded.Config)
+	if err != nil { // it is not known
+		host = ""
+	}
+	for _, warning := range cert.warnings(host) {
+		warnings = append(warnings, "tls.cert: "+warning)
+	}
+	return faults, warnings
 }
 
 func newConfig() *cobra.Command {

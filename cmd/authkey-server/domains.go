@@ -14,6 +14,14 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
+// keyringConfig is ringConfig of a domain of a configuration, with what holds for all its
+// domains.
+func keyringConfig(c config.Server, d config.ServerDomain) keyring.Config {
+	ring := ringConfig(d)
+	ring.OpenSecret = c.AllowOpenSecrets
+	return ring
+}
+
 // ringConfig says of a domain what package keyring wants to know.
 func ringConfig(d config.ServerDomain) keyring.Config {
 	return keyring.Config{
@@ -47,7 +55,7 @@ func openDomains(loaded *config.LoadedServer, open func(keyring.Config) (*keyrin
 	var faults config.Faults
 	first := map[string]int{}
 	for i, d := range loaded.Config.Domains {
-		domain, err := open(ringConfig(d))
+		domain, err := open(keyringConfig(loaded.Config, d))
 		if err != nil {
 			faults = append(faults, domainFault(loaded, i, err))
 			continue
@@ -107,7 +115,7 @@ func openFor(cmd *cobra.Command, mailbox string) (*keyring.Domain, wire.Address,
 	if !ok {
 		return nil, address, notServed(loaded, address.Domain())
 	}
-	domain, err := readLists(ringConfig(d))
+	domain, err := readLists(keyringConfig(loaded.Config, d))
 	if err != nil {
 		return nil, address, program.Exit(program.Config, err)
 	}

@@ -117,6 +117,20 @@ func (s serviceUser) readingFaults(loaded *config.LoadedServer) config.Faults {
 	return faults
 }
 
+// keyWarning says that others than root and the service can get at the private key of the
+// certificate; empty: nobody can, or it cannot be told.
+func (s serviceUser) keyWarning(loaded *config.LoadedServer) string {
+	path := loaded.Config.TLS.Key
+	if s.Reader == nil || path == "" {
+		return ""
+	}
+	info, err := os.Stat(path)
+	if err != nil || s.OnlyOwnerAnd(info) {
+		return ""
+	}
+	return "tls.key: " + openKey(path, info.Mode())
+}
+
 func (s serviceUser) userName() string {
 	if s.Reader == nil {
 		return packagedUser

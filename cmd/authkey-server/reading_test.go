@@ -59,7 +59,7 @@ func TestCheckJudgesForTheService(t *testing.T) {
 	}
 	const nobody = 65534
 	dir := openDir(t)
-	mustRun(t, "init", "example.com", "--host", "as.example.com", "--dir", dir)
+	mustRun(t, "init", "example.com", "--host", "127.0.0.1", "--dir", dir)
 	file := filepath.Join(dir, "server.yaml")
 	secret, list := filepath.Join(dir, "credentials/example.com.secret"), filepath.Join(dir, "addresses/example.com")
 	cert, key := certbotFolder(t, filepath.Join(dir, "letsencrypt"), "as.example.com")
@@ -113,6 +113,20 @@ func TestCheckJudgesForTheService(t *testing.T) {
 	}
 	writeFile(t, file, strings.ReplaceAll(readFile(t, file), filepath.Dir(cert), tls), 0o644)
 	expect()
+	// And nobody else.
+	open := filepath.Join(tls, filepath.Base(key))
+	for mode, warned := range map[os.FileMode]bool{0o640: false, 0o644: true, 0o660: true} {
+		if err := os.Chmod(open, mode); err != nil {
+			t.Fatal(err)
+		}
+		code, _, errOut := run(t, "", "check", "--config", file, "--user", "nobody")
+		if code != 0 || strings.Contains(errOut, "warning: tls.key: private key "+open) != warned {
+			t.Errorf("mode %o: exit %d, %s", mode, code, errOut)
+		}
+	}
+	if err := os.Chmod(open, 0o640); err != nil {
+		t.Fatal(err)
+	}
 	// A list that an editor with umask 077 has saved anew.
 	if err := os.Chmod(list, 0o600); err != nil {
 		t.Fatal(err)

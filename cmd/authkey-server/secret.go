@@ -106,7 +106,7 @@ func newSecretRotate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r, err := rotate(cmd, d, *unchecked, nameServers)
+		r, err := rotate(cmd, loaded, d, *unchecked, nameServers)
 		if err != nil {
 			return exitSecret(err)
 		}
@@ -118,7 +118,7 @@ func newSecretRotate() *cobra.Command {
 }
 
 // rotate makes the step that follows on the stage of the domain's secret file.
-func rotate(cmd *cobra.Command, d config.ServerDomain, unchecked bool, nameServers []string) (keyring.Rotation, error) {
+func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDomain, unchecked bool, nameServers []string) (keyring.Rotation, error) {
 	r, err := keyring.ReadRotation(d.SecretFile)
 	if err != nil {
 		return r, err
@@ -131,7 +131,7 @@ func rotate(cmd *cobra.Command, d config.ServerDomain, unchecked bool, nameServe
 		return keyring.AddSecret(ctx, d.SecretFile, now)
 	case keyring.StageAdded:
 		if !unchecked {
-			if err := everyServerAccepts(cmd.Context(), d, r, nameServers); err != nil {
+			if err := everyServerAccepts(cmd.Context(), loaded, d, r, nameServers); err != nil {
 				return r, err
 			}
 		}
@@ -165,10 +165,10 @@ const askTimeout = 30 * time.Second
 
 // everyServerAccepts asks every server of the domain's record about a key of the new
 // secret. The error ends the program, and names those that do not accept it.
-func everyServerAccepts(ctx context.Context, d config.ServerDomain, r keyring.Rotation, nameServers []string) error {
+func everyServerAccepts(ctx context.Context, loaded *config.LoadedServer, d config.ServerDomain, r keyring.Rotation, nameServers []string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	address, key, err := keyOfSecret(d, r.New)
+	address, key, err := keyOfSecret(loaded, d, r.New)
 	if err != nil {
 		return err
 	}
@@ -218,8 +218,8 @@ func ownServers(nameServers []string) verifier.Options {
 
 // keyOfSecret is a key of the domain, as it would be attached now, were a certain secret
 // the first one. The error ends the program.
-func keyOfSecret(d config.ServerDomain, id string) (address wire.Address, key wire.Key, err error) {
-	c := ringConfig(d)
+func keyOfSecret(loaded *config.LoadedServer, d config.ServerDomain, id string) (address wire.Address, key wire.Key, err error) {
+	c := keyringConfig(loaded.Config, d)
 	c.SecretFile = d.SecretFile // not the copy that a service has
 	domain, err := readLists(c)
 	if err != nil {

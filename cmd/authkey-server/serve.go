@@ -19,6 +19,7 @@ import (
 
 	"github.com/authkey/authkey/internal/authserver"
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
 )
@@ -26,8 +27,6 @@ import (
 const (
 	// stopPatience is how long questions under way may take once we are told to stop.
 	stopPatience = 5 * time.Second
-	// watchEvery is how often secrets, lists and certificate are looked at.
-	watchEvery = 2 * time.Second
 	// tlsSocketName is the FileDescriptorName= of a socket of systemd's that is TLS.
 	tlsSocketName = "tls"
 	// keptDescriptors are those that no client's connection may take: for our sockets,
@@ -67,6 +66,9 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	s.log, s.level, flush = program.NewLogger(errOut, loaded.Config.Log)
 	defer flush()
 	domains, cert, err := s.prepare(loaded, leaveLists)
+	if err != nil && s.passing {
+		return program.Exit(program.Temp, errors.New(err.Error())) // no Faults: those are for people
+	}
 	if err != nil {
 		return err
 	}
@@ -82,6 +84,9 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	for _, ln := range listeners {
 		s.log.Info("listening", "listen", ln.Addr().String(), "tls", ln.secure)
 		go func() { failed <- s.server.Serve(ln) }()
+	}
+	if cert != nil {
+		s.warnOfCertificate(cert)
 	}
 	for _, d := range domains { // not before, since a list may be long
 		s.announce(d, d.Reload())
@@ -107,6 +112,7 @@ type service struct {
 	server *authserver.Server
 	cert   atomic.Pointer[certificate]
 
+	passing   bool // what prepare found wrong last may be right a moment later
 	loaded    *config.LoadedServer
 	domains   map[keyring.Config]*keyring.Domain
 	stopWatch func() // ends the goroutines that watch the files
@@ -116,11 +122,14 @@ type service struct {
 // about which nothing changed is the one that is served now; others are opened by
 // open. The error may be of type config.Faults.
 func (s *service) prepare(loaded *config.LoadedServer, open func(keyring.Config) (*keyring.Domain, error)) ([]*keyring.Domain, *certificate, error) {
+	s.passing = false
 	domains, faults := openDomains(loaded, func(c keyring.Config) (*keyring.Domain, error) {
 		if d := s.domains[c]; d != nil {
 			return d, nil
 		}
-		return open(c)
+		d, err := open(c)
+		s.passing = s.passing || errors.Is(err, diskfile.ErrBeingWritten)
+		return d, err
 	})
 	cert := s.cert.Load()
 	switch files := loaded.Config.TLS; {
@@ -150,7 +159,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	s.loaded = loaded
 	s.domains = make(map[keyring.Config]*keyring.Domain, len(domains))
 	for i, d := range domains {
-		s.domains[ringConfig(loaded.Config.Domains[i])] = d
+		s.domains[keyringConfig(loaded.Config, loaded.Config.Domains[i])] = d
 	}
 	if cert != nil { // the sockets of one that is gone go on with it until the next start
 		s.cert.Store(cert)
@@ -158,6 +167,9 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	s.server.SetLimits(s.affordable(limits(loaded.Config.Limits)))
 	s.server.SetDomains(domains)
 	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
+	for _, warning := range loaded.Warnings() {
+		s.log.Warn("a file may have been cut off", "warning", warning)
+	}
 	for _, key := range loaded.NotActedOn() {
 		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}
@@ -168,9 +180,9 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 func (s *service) watch(ctx context.Context, domains []*keyring.Domain, cert *certificate) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { keyring.Watch(ctx, watchEvery, domains, s.announce) })
+	watching.Go(func() { keyring.Watch(ctx, diskfile.Every, domains, s.announce) })
 	if cert != nil {
-		watching.Go(func() { cert.watch(ctx, watchEvery, s.announceCertificate) })
+		watching.Go(func() { cert.watch(ctx, diskfile.Every, s.announceCertificate) })
 	}
 	s.stopWatch = func() {
 		cancel()
@@ -188,6 +200,9 @@ func (s *service) announce(d *keyring.Domain, err error) {
 	default:
 		s.log.Info("domain is served", "domain", d.Name(), "addresses", d.Len())
 	}
+	if err == nil && d.Unexplained() {
+		s.log.Warn("the address list has no address; if that is meant, give it the line \"# empty\"", "domain", d.Name())
+	}
 }
 
 func (s *service) announceCertificate(err error) {
@@ -195,13 +210,29 @@ func (s *service) announceCertificate(err error) {
 		s.log.Error("certificate is refused, the old one stays", "error", err)
 		return
 	}
-	s.log.Info("certificate is read", "ends", s.cert.Load().get().Leaf.NotAfter)
+	cert := s.cert.Load()
+	s.log.Info("certificate is read", "ends", cert.get().Leaf.NotAfter)
+	s.warnOfCertificate(cert)
+}
+
+// warnOfCertificate says why clients may refuse it.
+func (s *service) warnOfCertificate(cert *certificate) {
+	host, err := hostName("", s.loaded.Config)
+	if err != nil { // it is not known
+		host = ""
+	}
+	for _, warning := range cert.warnings(host) {
+		s.log.Warn("clients may refuse the certificate", "warning", warning)
+	}
 }
 
 // reload reads everything again. A configuration that is bad, or names a new file
 // that is, changes nothing.
 func (s *service) reload(ctx context.Context) {
 	loaded, err := config.LoadServer(s.loaded.Path, os.Environ())
+	if err == nil && loaded.CutOff(s.loaded.Settings) {
+		err = fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
+	}
 	if err == nil {
 		err = s.replace(ctx, loaded)
 	}
@@ -225,7 +256,7 @@ func (s *service) replace(ctx context.Context, loaded *config.LoadedServer) erro
 	}
 	for i, d := range domains {
 		var err error
-		if kept[ringConfig(now.Domains[i])] != nil {
+		if kept[keyringConfig(now, now.Domains[i])] != nil {
 			err = d.Reload()
 		}
 		s.announce(d, err)

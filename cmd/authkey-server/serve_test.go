@@ -347,7 +347,7 @@ func TestServeRefuses(t *testing.T) {
 	if code := s.wait(); code != 75 || !strings.Contains(s.log.String(), "address already in use") {
 		t.Errorf("exit %d\n%s", code, s.log.String())
 	}
-	if err := os.Chmod(p.secret, 0o640); err != nil {
+	if err := os.Chmod(p.secret, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s = start(t, serveCommand(p.config))

@@ -15,7 +15,7 @@ func Configured(c config.Attach, brand string) Options {
 		o.Domains = append(o.Domains, Domain{
 			Config: keyring.Config{
 				Form:       keyring.Form{Domain: d.Domain, CaseSensitive: d.CaseSensitive, Subaddress: d.Subaddress},
-				SecretFile: strings.TrimPrefix(d.Source, "secret:"), Addresses: d.Addresses, AVT: d.AVT,
+				SecretFile: strings.TrimPrefix(d.Source, "secret:"), OpenSecret: c.AllowOpenSecrets, Addresses: d.Addresses, AVT: d.AVT,
 			},
 			To: d.To,
 		})

@@ -54,11 +54,14 @@ func foldLogin(login string) string {
 
 // loadLogins reads a map.
 func (a *Attacher) loadLogins(path string) (loginMap, error) {
-	text, _, err := diskfile.Read(path, maxMapFile)
+	text, info, err := diskfile.Read(path, maxMapFile)
 	if err != nil {
 		return nil, fmt.Errorf("map of logins: %w", err)
 	}
 	logins, err := a.parseLogins(path, string(text))
+	if err != nil && text[len(text)-1] != '\n' { // nothing at all is no fault
+		err = diskfile.Excuse(err, info)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("map of logins: %w", err)
 	}

@@ -213,6 +213,9 @@ type Attach struct {
 	Authorize string         `mapstructure:"authorize"` // login, or map:FILE
 	Networks  []netip.Prefix `mapstructure:"networks"`
 	OnError   string         `mapstructure:"on_error"` // send or tempfail
+
+	AllowInet        bool `mapstructure:"allow_inet"`
+	AllowOpenSecrets bool `mapstructure:"allow_open_secrets"`
 }
 
 // AttachDomain is one entry of attach.domains.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -35,7 +37,24 @@ func Load(path string, environ []string) (*Loaded, error) {
 	if loaded.Settings, faults = loadFile(milterSchema, path, environ, &loaded.Config); len(faults) > 0 {
 		return nil, faults
 	}
+	for _, l := range loaded.Config.Listen {
+		if fault, ok := loaded.InetFault(l.Network, l.Address); ok {
+			return nil, Faults{fault}
+		}
+	}
 	return loaded, nil
+}
+
+// InetFault is the fault of a socket of that network and address on which no keys may be
+// attached, if there is one: whoever connects to an inet socket can claim any login, and
+// be handed that login's key.
+func (l *Loaded) InetFault(network, address string) (fault Fault, ok bool) {
+	c := l.Config.Attach
+	if network == "unix" || len(c.Domains) == 0 || c.AllowInet {
+		return Fault{}, false
+	}
+	return l.Fault("listen", fmt.Sprintf("has the inet socket %s, and attach is set: whoever connects there can claim any login and is handed its key", address),
+		"unix: sockets only, or attach.allow_inet: true where nobody but the MTA can reach the port"), true
 }
 
 // loadFile is load of a file's data, if path names one.
@@ -72,7 +91,7 @@ func load(s *schema, path string, data []byte, environ []string, config any) (Se
 	for name, raw := range env {
 		v.Set(name, raw)
 	}
-	result := Settings{schema: s, file: path, lines: w.lines, values: map[string]any{}, sources: map[string]string{}}
+	result := Settings{schema: s, file: path, data: data, lines: w.lines, values: map[string]any{}, sources: map[string]string{}}
 	for _, k := range s.keys {
 		result.values[k.name] = v.Get(k.name)
 		result.sources[k.name] = SourceDefault
@@ -140,9 +159,50 @@ func decodeText(_, to reflect.Type, data any) (any, error) {
 type Settings struct {
 	schema  *schema
 	file    string         // its path
+	data    []byte         // what is in it
 	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
+}
+
+// endOfDocument is the line with which YAML ends a document. Whoever ends his file with it
+// says that it is whole.
+const endOfDocument = "..."
+
+// CutOff reports whether the file is a beginning of what other's file was, and says nothing
+// that shows that this is meant: somebody is writing it, or the disk was full. Every key
+// that is missing would silently fall back to its default. What differs in comments and
+// empty lines only, or ends with a line "...", is not cut off.
+func (s Settings) CutOff(other Settings) bool {
+	rest, begins := bytes.CutPrefix(other.data, s.data)
+	if !begins || len(rest) == 0 {
+		return false
+	}
+	last := strings.TrimSpace(string(s.data))
+	if last == endOfDocument || strings.HasSuffix(last, "\n"+endOfDocument) {
+		return false
+	}
+	for line := range strings.Lines(string(rest)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' && line != endOfDocument {
+			return true
+		}
+	}
+	return false
+}
+
+// ErrCutOff refuses a configuration that is CutOff.
+var ErrCutOff = errors.New(`looks cut off: it is the beginning of the one in force; if that is meant, end it with a line "..."`)
+
+// Warnings says what may be wrong with the file, though it can be used.
+func (s Settings) Warnings() (all []string) {
+	switch {
+	case s.file == "":
+	case len(s.data) == 0:
+		all = append(all, s.file+": is empty, so that every key has its default")
+	case s.data[len(s.data)-1] != '\n':
+		all = append(all, s.file+": its last line has no end; it may have been cut off")
+	}
+	return all
 }
 
 // Source tells where a key's value comes from: SourceDefault, SourceFile or

@@ -162,13 +162,15 @@ attach:
   authorize: "map:/etc/authkey/logins"
   networks: [192.0.2.1]
   on_error: tempfail
+  allow_inet: true
+  allow_open_secrets: true
 `
 
 func TestEveryKey(t *testing.T) {
 	want := Config{
 		Mode: "test",
 		Listen: []Listen{
-			{"tcp4", "localhost:8891"}, {"tcp6", "[::1]:8891"}, {"tcp", ":8892"}, {"tcp6", ":8892"}, {"unix", "/tmp/s"},
+			{"tcp4", "localhost:8891"}, {"tcp6", "[::1]:8891"}, {"tcp", "localhost:8892"}, {"tcp6", "[::1]:8892"}, {"unix", "/tmp/s"},
 			{"tcp4", "127.0.0.1:8893"}, {"tcp6", "mx.example.com:8894"}, {"tcp6", "[::1]:8895"},
 		},
 		Socket:             Socket{Mode: fs.FileMode(0o770), Group: "postfix"},
@@ -209,6 +211,7 @@ func TestEveryKey(t *testing.T) {
 				{"example.net", "secret:/n", "file:/n", 24 * time.Hour, false, "+", nil},
 			},
 			Authorize: "map:/etc/authkey/logins", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, OnError: "tempfail",
+			AllowInet: true, AllowOpenSecrets: true,
 		},
 	}
 	loaded := mustLoad(t, full)
@@ -408,5 +411,77 @@ func structKeys(typ reflect.Type, prefix string, into map[string]bool) {
 			into[name] = true
 			structKeys(element, name+"[]", into)
 		}
+	}
+}
+
+// A file that is the beginning of another one looks cut off, unless it says otherwise.
+func TestCutOff(t *testing.T) {
+	const whole = "mode: enforce\npolicy:\n  fail: reject\n\n# at last\nlog: {level: warn}\n# end\n"
+	inForce := mustLoad(t, whole)
+	for content, want := range map[string]bool{
+		"":                                       true,
+		"mode: enforce\n":                        true,
+		"mode: enforce\npolicy:\n":               true,
+		"mode: enforce\npolicy:\n  fail: reject": true,
+		"mode: enforce\npolicy:\n  fail: reject\n\n# at last\n": true,
+		"mode: enforce\n...\n":          false,
+		whole:                           false,
+		whole + "cache: {entries: 5}\n": false,
+		"mode: enforce\npolicy:\n  fail: reject\n\n# at last\nlog: {level: warn}\n": false, // but a comment
+		"mode: enforce\npolicy:\n  fail: reject\n\n# at last\nlog: {level: warn}":   false,
+		"mode: enforce\npolicy:\n  fail: mark\n":                                    false,
+		"mode: test\n":                                                              false,
+		"# mode: enforce\n":                                                         false,
+	} {
+		if got := mustLoad(t, content).CutOff(inForce.Settings); got != want {
+			t.Errorf("%q: %v, want %v", content, got, want)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for content, want := range map[string]string{"": "is empty", "mode: test": "no end", "mode: test\n": "", "# x\n": ""} {
+		got := strings.Join(mustLoad(t, content).Warnings(), "\n")
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", content, got, want)
+		}
+	}
+	none, err := Load("", nil)
+	if err != nil || len(none.Warnings()) > 0 {
+		t.Errorf("no file: %q, %v", none.Warnings(), err)
+	}
+}
+
+// Editors of some systems begin a file with a byte order mark.
+func TestByteOrderMark(t *testing.T) {
+	if got := mustLoad(t, "\uFEFFmode: test\n").Config.Mode; got != "test" {
+		t.Errorf("mode %q", got)
+	}
+}
+
+// Whoever reaches an inet socket is believed whatever login he claims: with attach it has
+// to be allowed.
+func TestAttachOnInet(t *testing.T) {
+	const attach = "attach: {domains: [{domain: example.com, source: 'secret:/s', addresses: any}]%s}\n"
+	for _, tt := range []struct {
+		listen, more string
+		refused      bool
+	}{
+		{"unix:/run/s", "", false},
+		{"inet:8891", "", true},
+		{"inet:8891@127.0.0.1", "", true},
+		{"inet6:8891@[::1]", "", true},
+		{"inet:8891@0.0.0.0", ", allow_inet: false", true},
+		{"inet:8891@0.0.0.0", ", allow_inet: true", false},
+	} {
+		content := fmt.Sprintf("listen: ['unix:/run/t', %q]\n", tt.listen) + fmt.Sprintf(attach, tt.more)
+		_, err := Load(writeFile(t, content), nil)
+		if (err != nil) != tt.refused || err != nil && (!strings.Contains(err.Error(), "attach.allow_inet: true") || !strings.Contains(err.Error(), ":1: listen: ")) {
+			t.Errorf("%s%s: %v", tt.listen, tt.more, err)
+		}
+	}
+	mustLoad(t, "listen: ['inet:8891']\n") // nothing is attached
+	if _, err := Load(writeFile(t, fmt.Sprintf(attach, "")), []string{"AUTHKEY_MILTER_LISTEN=inet:8891"}); err == nil {
+		t.Error("set in the environment: no error")
 	}
 }

@@ -19,7 +19,7 @@ const (
 // milterSchema is the table of milter.yaml.
 var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"mode", oneOf("enforce", "test"), "enforce", acted, "test: verify, remove keys and log what would be done, but change no verdict"},
-	{"listen", listOf("sockets", listenKind()), []any{"unix:/run/authkey/milter.sock"}, acted, "sockets to listen on: unix:PATH, inet:PORT@HOST, inet6:PORT@[ADDR]; those passed by systemd come first"},
+	{"listen", listOf("sockets", listenKind()), []any{"unix:/run/authkey/milter.sock"}, acted, "sockets to listen on: unix:PATH, inet:PORT@HOST, inet6:PORT@[ADDR]; inet:PORT is loopback; those passed by systemd come first"},
 	{"socket.mode", kind{name: "octal mode", want: `three or four octal digits in quotes, such as "0660"`, parse: parsed(parseFileMode)}, "0660", acted, "mode of our unix sockets"},
 	{"socket.group", orEmpty(textKind("group", "the name or number of a group", checkToken)), "", acted, "group of our unix sockets; empty: the process's own"},
 	{"authserv_id", orEmpty(authservIDKind()), "", acted, "our name in Authentication-Results; empty: the MTA's {j}, else the host name"},
@@ -108,6 +108,8 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"attach.authorize", textKind("login|map:FILE", "login, or map:FILE", checkAuthorize), "login", acted, "which addresses a login may use: those equal to it, or those of a map"},
 	{"attach.networks", listOf("networks", networkKind()), []any{}, acted, "clients without login whose mail gets keys"},
 	{"attach.on_error", oneOf("send", "tempfail"), "send", acted, "where no key can be had"},
+	{"attach.allow_inet", boolKind(), false, acted, "true: attach keys although a socket is inet: or inet6:, where whoever connects can claim any login"},
+	{"attach.allow_open_secrets", boolKind(), false, acted, "true: take secret files that everybody may read, such as Docker Compose's"},
 })
 
 // ruleFields are the fields of policy.rules.

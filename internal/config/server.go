@@ -17,6 +17,8 @@ type Server struct {
 	Limits  ServerLimits   `mapstructure:"limits"`
 	Log     Log            `mapstructure:"log"`
 	Metrics Metrics        `mapstructure:"metrics"`
+
+	AllowOpenSecrets bool `mapstructure:"allow_open_secrets"`
 }
 
 // ServerListen is a TCP socket to listen on.
@@ -62,9 +64,10 @@ var serverSchema = newSchema("server.yaml", "AUTHKEY_SERVER_", []key{
 	{"tls.cert", orEmpty(pathKind()), "", acted, "certificate of the tls: sockets, with its intermediates; read again when it changes"},
 	{"tls.key", orEmpty(pathKind()), "", acted, "private key of that certificate; read again when it changes"},
 	{"domains", objects("domains", serverDomainFields(), nil), []any{}, acted, "domains whose keys are verified"},
-	{"limits.connections", integerKind(1, maxConnections), 10_000, acted, "connections at a time; one more gets the place of one of the client that has most, or is told so and closed"},
+	{"allow_open_secrets", boolKind(), false, acted, "true: take secret files that everybody may read, such as Docker Compose's"},
+	{"limits.connections", integerKind(1, maxConnections), 10_000, acted, "connections at a time; one more gets the place of one of the network or client that has most, or is told so and closed"},
 	{"limits.outstanding", integerKind(1, maxOutstanding), 1000, acted, "questions of one connection that are answered together"},
-	{"limits.per_client", rateKind(), "5000/1s", acted, "questions of one client, an IPv4 address or an IPv6 /64; more are answered busy"},
+	{"limits.per_client", rateKind(), "5000/1s", acted, "questions of one client, an IPv4 address or an IPv6 /64; its /24 or /48 may ask 4 times as much, its /32 16 times; more are answered busy"},
 	{"limits.idle_timeout", positiveDuration(), "120s", acted, "how long a connection may be idle"},
 	logLevelKey(),
 	logFormatKey(),
@@ -75,7 +78,7 @@ var serverSchema = newSchema("server.yaml", "AUTHKEY_SERVER_", []key{
 func serverDomainFields() []field {
 	return []field{
 		{name: "name", kind: domainKind(), required: true, doc: "domain of the senders' addresses"},
-		{name: "secret_file", kind: pathKind(), required: true, doc: "file of the secret that the keys are derived from, mode 0600; it may be one that systemd's LoadCredential= passes"},
+		{name: "secret_file", kind: pathKind(), required: true, doc: "file of the secret that the keys are derived from, mode 0600, or 0640 with a group of the process; it may be one that systemd's LoadCredential= passes"},
 		{name: "addresses", kind: addressesKind(), required: true, doc: "which addresses have keys: those of a file, or any of the domain"},
 		{name: "avt", kind: positiveDuration(), def: "24h", doc: "AuthKey Valid Time: how long one key is attached; to change it ends every key"},
 		{name: "grace", kind: anyDuration(), def: "120h", doc: "how much longer a key is valid, for mail in queues"},

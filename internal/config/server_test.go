@@ -81,6 +81,7 @@ tls: {cert: /c.pem, key: /k.pem}
 domains:
   - {name: example.com, secret_file: /s, addresses: any, avt: 12h, grace: 0s, ttl: 0s, case_sensitive: true, subaddress: ""}
   - {name: bücher.example, secret_file: /b, addresses: "file:/b", subaddress: "-"}
+allow_open_secrets: true
 limits: {connections: 1, outstanding: 2, per_client: 3/1m, idle_timeout: 4s}
 log: {level: debug, format: json}
 metrics: {listen: ":9797"}
@@ -98,6 +99,8 @@ func TestEveryServerKey(t *testing.T) {
 		Limits:  ServerLimits{1, 2, Rate{3, time.Minute}, 4 * time.Second},
 		Log:     Log{"debug", "json"},
 		Metrics: Metrics{":9797"},
+
+		AllowOpenSecrets: true,
 	}
 	loaded := mustLoadServer(t, fullServer)
 	if diff := cmp.Diff(want, loaded.Config); diff != "" {

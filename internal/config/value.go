@@ -14,14 +14,15 @@ import (
 
 // Listen is a socket to listen on, as package net names it.
 type Listen struct {
-	Network string // unix, tcp4, tcp6, or tcp for both families
-	Address string // a path, or HOST:PORT; an empty host is every interface
+	Network string // unix, tcp4, tcp6, or tcp for the loopback addresses of both families
+	Address string // a path, or HOST:PORT
 }
 
 // maxSocketPath is the longest path that fits a unix socket address on Linux.
 const maxSocketPath = 107
 
-// parseListen reads unix:PATH, inet:PORT[@HOST] and inet6:PORT[@HOST].
+// parseListen reads unix:PATH, inet:PORT[@HOST] and inet6:PORT[@HOST]. Without a host,
+// inet: is loopback of both families, and inet6: of its own: more must be asked for.
 func parseListen(s string) (Listen, error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok {
@@ -47,9 +48,9 @@ func parseInet(scheme, rest string) (Listen, error) {
 	}
 	if !hasHost {
 		if scheme == "inet6" {
-			return Listen{"tcp6", net.JoinHostPort("", port)}, nil
+			return Listen{"tcp6", net.JoinHostPort("::1", port)}, nil
 		}
-		return Listen{"tcp", net.JoinHostPort("", port)}, nil
+		return Listen{"tcp", net.JoinHostPort("localhost", port)}, nil
 	}
 	if bare, found := strings.CutPrefix(host, "["); found {
 		if bare, found = strings.CutSuffix(bare, "]"); !found {

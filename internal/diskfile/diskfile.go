@@ -11,12 +11,14 @@ package diskfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A LineError says which line of a file cannot be used and why.
@@ -85,6 +87,22 @@ func Unchanged(file *os.File, info fs.FileInfo) error {
 		return nil
 	}
 	return fmt.Errorf("%s: changed while it was read", file.Name())
+}
+
+// ErrBeingWritten says that a file with a fault was changed just now and looks cut off: it
+// may be right a moment later.
+var ErrBeingWritten = errors.New("the file was changed just now: somebody may be writing it")
+
+// justNow is for how long after its last change a file with a fault may be half written.
+const justNow = time.Minute
+
+// Excuse returns err, the fault of a file that looks cut off, with ErrBeingWritten where the
+// file was changed just now. info is what it was.
+func Excuse(err error, info fs.FileInfo) error {
+	if age := time.Since(info.ModTime()); age >= 0 && age < justNow {
+		return fmt.Errorf("%w; %w", err, ErrBeingWritten)
+	}
+	return err
 }
 
 // bom is the byte order mark with which some editors begin a file in UTF-8.

@@ -38,13 +38,22 @@ type Watched struct {
 	read  fs.FileInfo // as it was when it was last read; nil: it was not
 	sure  bool        // it cannot have changed unseen since
 	since time.Time   // when the change was seen that is not read yet; zero: there is none
+
+	clock func() time.Time // nil: time.Now
+}
+
+func (w *Watched) now() time.Time {
+	if w.clock != nil {
+		return w.clock()
+	}
+	return time.Now()
 }
 
 // Read notes that the file was read on demand. info says what it was when that began;
 // nil: it could not be looked at.
 func (w *Watched) Read(info fs.FileInfo) {
 	w.read = info
-	w.sure = info != nil && (whole(info) || age(info) >= rest)
+	w.sure = info != nil && (whole(info) || w.age(info) >= rest)
 	w.since = time.Time{}
 }
 
@@ -63,13 +72,13 @@ func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed
 		w.since = time.Time{}
 		return false, nil
 	}
-	now := time.Now()
+	now := w.now()
 	if w.since.IsZero() {
 		w.since = now
 	}
 	waited := now.Sub(w.since)
-	settled := whole(info) || age(info) >= rest || waited >= longPatience
-	fresh := w.read != nil && !os.SameFile(w.read, info) && age(info) >= restNew
+	settled := whole(info) || w.age(info) >= rest || waited >= longPatience
+	fresh := w.read != nil && !os.SameFile(w.read, info) && w.age(info) >= restNew
 	if !settled && !fresh && waited < patience {
 		return false, nil
 	}
@@ -93,8 +102,8 @@ func whole(info fs.FileInfo) bool {
 
 // age is for how long the file has not been written. A time in the future is a clock that
 // is wrong.
-func age(info fs.FileInfo) time.Duration {
-	if d := time.Since(info.ModTime()); d >= 0 {
+func (w *Watched) age(info fs.FileInfo) time.Duration {
+	if d := w.now().Sub(info.ModTime()); d >= 0 {
 		return d
 	}
 	return rest

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -108,4 +109,12 @@ func (r Reader) obstacle(o *obstacle, file bool) *Obstacle {
 		found.What = fmt.Sprintf("may not search the folder %s", o)
 	}
 	return found
+}
+
+// OnlyOwnerAnd reports whether nobody can read a file but its owner and, where that is one
+// of the user's groups, its group, and nobody else can write it.
+func (r Reader) OnlyOwnerAnd(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	perm := info.Mode().Perm()
+	return perm&0o077 == 0 || ok && perm&0o037 == 0 && slices.Contains(r.who.groups, stat.Gid)
 }

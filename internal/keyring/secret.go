@@ -96,9 +96,8 @@ func CreateSecret(path string) (id string, err error) {
 	return id, nil
 }
 
-// ErrSecretCutOff says that a secret file is empty, or that its last line is no secret and
-// has no end: somebody is writing it, or the disk was full.
-var ErrSecretCutOff = errors.New("looks cut off: it is empty or its last line has no end")
+// errNoSecret says that there is nothing in a secret file but comments.
+var errNoSecret = errors.New("holds no secret")
 
 // loadRing reads a secret file, which everybody may be able to read if readable is set.
 // The error is a *ModeError, a *LineError, or says what the system said; no error holds
@@ -117,8 +116,9 @@ func loadRing(path string, readable bool) (*ring, fs.FileInfo, error) {
 		return nil, info, fmt.Errorf("secret file: %w", err)
 	}
 	r, err := parseRing(path, content)
-	if err != nil && (len(content) == 0 || content[len(content)-1] != '\n') {
-		err = fmt.Errorf("%w: %w", err, ErrSecretCutOff)
+	cutOff := errors.Is(err, errNoSecret) || err != nil && content[len(content)-1] != '\n'
+	if cutOff {
+		err = diskfile.Excuse(err, info)
 	}
 	clear(content)
 	return r, info, err
@@ -209,7 +209,7 @@ func parseRing(path string, content []byte) (*ring, error) {
 		}
 	}
 	if len(r.secrets) == 0 {
-		return nil, fmt.Errorf("secret file %s: holds no secret", path)
+		return nil, fmt.Errorf("secret file %s: %w", path, errNoSecret)
 	}
 	return r, nil
 }

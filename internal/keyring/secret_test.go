@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 func TestParseRing(t *testing.T) {
@@ -133,6 +135,29 @@ func TestSecretFileMode(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// A secret that is being written is told apart from one that somebody has to mend.
+func TestSecretBeingWritten(t *testing.T) {
+	for content, want := range map[string]bool{
+		"": true, "# a head\n": true, "k1 ": true, "k1 AAECAwQFBgcICQoL": true, secretA + "k2 AAEC": true,
+		"k1 AAECAwQFBgcICQoL\n": false, "a/b " + secretB[2:]: false,
+	} {
+		path := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := loadRing(path, false)
+		if err == nil || errors.Is(err, diskfile.ErrBeingWritten) != want {
+			t.Errorf("%q just now: %v", content, err)
+		}
+		if _, _, err := loadRing(write(t, path, content), false); err == nil || errors.Is(err, diskfile.ErrBeingWritten) {
+			t.Errorf("%q long ago: %v", content, err)
+		}
+	}
+	if _, _, err := loadRing(filepath.Join(t.TempDir(), "none"), false); errors.Is(err, diskfile.ErrBeingWritten) {
+		t.Error(err)
 	}
 }
 

@@ -1,17 +1,16 @@
 package prefs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -23,8 +22,8 @@ var errNotRead = errors.New("file of preferences has not been read")
 //   - {recipient: "bob@example.com", fail: reject, nokey: mark, language: de}
 //
 // with an action for each of pass, none, nokey, fail, permerror and temperror
-// that the recipient chose about. An empty file is one without preferences.
-// Lookups never wait for a Reload.
+// that the recipient chose about. A file without any is good at the start; later only
+// if the line "# empty" says that it is meant. Lookups never wait for a Reload.
 type File struct {
 	path string
 	fold func(string) string
@@ -32,16 +31,27 @@ type File struct {
 	table atomic.Pointer[table] // nil: never read with success
 	why   atomic.Pointer[error] // why not
 
-	mu   sync.Mutex  // one reader of the file; guards what follows
-	read fs.FileInfo // the file as it was when it was last read; nil: not read
-	sure bool        // it was at rest then
+	mu   sync.Mutex // one reader of the file; guards what follows
+	file diskfile.Watched
 }
+
+// ErrCutOff says that nothing is left of the preferences in force, or that the last line of
+// their file lost its end: somebody is writing it, or the disk was full.
+var ErrCutOff = errors.New(`looks cut off: it holds no preference or its last line has no end; if none is meant, give it the line "# empty"`)
 
 // NewFile returns a File without reading it: until the first Reload that
 // succeeds every Lookup fails. The recipients in it are brought to the form in
 // which Lookup asks by fold (wire.Fold).
 func NewFile(path string, fold func(string) string) *File {
-	return &File{path: path, fold: fold}
+	return &File{path: path, fold: fold, file: diskfile.Watched{Path: path}}
+}
+
+// Follow has f begin with what old, which may be nil, has in force, if it is of the same
+// file: what looks cut off beside that is not taken up.
+func (f *File) Follow(old *File) {
+	if old != nil && old.path == f.path {
+		f.table.Store(old.table.Load())
+	}
 }
 
 // Lookup returns the preference of a recipient. It fails as long as the file has
@@ -67,41 +77,50 @@ func (f *File) Len() int {
 	return 0
 }
 
-// Reload reads the file. One that cannot be read or has a fault leaves in force
-// what was; the error lists the faults with their lines, each a *LineError.
+// Unexplained reports whether there are no preferences in force, and the file does not say
+// that this is meant: it may have been cut off before the process began.
+func (f *File) Unexplained() bool {
+	t := f.table.Load()
+	return t != nil && len(t.entries) == 0 && !t.saysEmpty
+}
+
+// Reload reads the file. One that cannot be read, has a fault, or looks cut off
+// (ErrCutOff) leaves in force what was; the error lists the faults with their lines,
+// each a *LineError.
 func (f *File) Reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reload()
+	info, err := f.reload(true)
+	f.file.Read(info)
+	return err
 }
 
-func (f *File) reload() error {
+// reload reads the file, and returns what it was when that began. settled says that
+// nobody seems to be writing it.
+func (f *File) reload(settled bool) (fs.FileInfo, error) {
 	t, info, err := load(f.path, f.fold)
-	f.read, f.sure = info, info != nil && !justWritten(info)
+	if old := f.table.Load(); err == nil && old != nil && t.cutOff(old, settled) {
+		err = fmt.Errorf("%s: %w", f.path, ErrCutOff)
+	}
 	if err != nil {
 		err = fmt.Errorf("preferences: %w", err)
 		f.why.Store(&err)
-		return err
+		return info, err
 	}
 	f.table.Store(t)
-	return nil
+	return info, nil
 }
 
-// Refresh is a Reload if the file has changed since it was last read, well or
-// badly, and has been left alone for a second since; it reports whether it was
-// read.
+// Refresh is a Reload if the file has changed since it was last read, well or badly, and
+// is whole as far as can be told (see diskfile.Watched); it reports whether it was read.
 func (f *File) Refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, err := os.Stat(f.path)
-	if err != nil {
-		f.read = nil
-		return false, fmt.Errorf("preferences: %w", err)
+	changed, err = f.file.Refresh(f.reload)
+	if err != nil && !changed {
+		err = fmt.Errorf("preferences: %w", err)
 	}
-	if f.read != nil && (justWritten(now) || f.sure && sameFile(f.read, now)) {
-		return false, nil
-	}
-	return true, f.reload()
+	return changed, err
 }
 
 // Watch refreshes the file every so often until ctx ends. It calls report after
@@ -128,49 +147,39 @@ func (f *File) Watch(ctx context.Context, every time.Duration, report func(error
 	}
 }
 
-// quiet is for how long a file must have been left alone before a change is taken
-// up unasked: it may be half written, and a second change in the same tick of the
-// file system's clock would go unseen.
-const quiet = time.Second
-
-func justWritten(info fs.FileInfo) bool {
-	age := time.Since(info.ModTime())
-	return age >= 0 && age < quiet // a time in the future is a clock that is wrong
-}
-
-func sameFile(a, b fs.FileInfo) bool {
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
-}
-
 // load reads the file, and says what it was when the reading began.
 func load(path string, fold func(string) string) (*table, fs.FileInfo, error) {
-	// A FIFO in its place would block.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, info, fmt.Errorf("%s: not a regular file", path)
-	}
-	if info.Size() > maxFile {
-		return nil, info, fmt.Errorf("%s: longer than %d octets", path, maxFile)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile))
+	data, info, err := diskfile.Read(path, maxFile)
 	if err != nil {
 		return nil, info, err
-	}
-	after, err := file.Stat()
-	if err != nil {
-		return nil, info, err
-	}
-	if !sameFile(info, after) { // written in place: half a list must not be taken for a short one
-		return nil, nil, fmt.Errorf("%s: changed while it was read", path)
 	}
 	t, err := parse(path, data, fold)
-	return t, info, err
+	if err != nil {
+		if data[len(data)-1] != '\n' { // nothing at all is no fault
+			err = diskfile.Excuse(err, info)
+		}
+		return nil, info, err
+	}
+	if n := len(data); n > 0 {
+		t.last = data[n-1]
+	}
+	if len(t.entries) == 0 {
+		for line := range bytes.Lines(data) {
+			t.saysEmpty = t.saysEmpty || diskfile.SaysEmpty(string(diskfile.TrimBOM(line)))
+		}
+	}
+	return t, info, nil
+}
+
+// cutOff reports whether the file behind t looks as if it had been cut off since it was
+// what old says. While it is not settled, a beginning of what it was looks so too.
+func (t *table) cutOff(old *table, settled bool) bool {
+	switch {
+	case len(old.entries) == 0:
+		return false
+	case len(t.entries) == 0:
+		return !t.saysEmpty
+	}
+	return t.last != '\n' && old.last == '\n' ||
+		!settled && len(t.entries) < len(old.entries) && bytes.HasPrefix(old.text, t.text)
 }

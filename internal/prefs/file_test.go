@@ -102,9 +102,89 @@ func TestBadFileKeepsTheOld(t *testing.T) {
 			os.RemoveAll(path)
 		})
 	}
-	put(t, path, "", time.Hour)
-	if changed, err := f.Refresh(); !changed || err != nil || f.Len() != 0 {
-		t.Errorf("an empty file: changed %v, %v, %d preferences", changed, err, f.Len())
+}
+
+// What looks cut off does not take the place of what is in force, on demand or unasked.
+func TestCutOff(t *testing.T) {
+	const two = bobRejects + "- {recipient: eve@x.test, fail: mark}\n"
+	f, path := newFile(t, two)
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		text  string
+		taken bool
+	}{
+		{"", false},
+		{"# a head\n", false},
+		{"\n\n", false},
+		{"[]\n", false},
+		{"- {recipient: bob@x.test, fail: reject}", false}, // cut between a preference and the end of its line
+		{"- recipient: bob@x.test\n  fail: reject", false},
+		{bobRejects, true}, // settled, and it has its end
+		{"#EMPTY\n", true},
+		{"", true}, // nothing is lost
+		{"- {recipient: bob@x.test, fail: reject}", true},
+		{"- {recipient: bob@x.test, fail: mark}", true}, // it never had an end
+		{two, true},
+	} {
+		put(t, path, tc.text, time.Hour)
+		before := lookUp(t, f, "bob@x.test")
+		if changed, err := f.Refresh(); !changed || errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
+			t.Errorf("%q: Refresh: changed %v, %v", tc.text, changed, err)
+		}
+		if err := f.Reload(); errors.Is(err, ErrCutOff) == tc.taken || tc.taken && err != nil {
+			t.Errorf("%q: Reload: %v", tc.text, err)
+		}
+		if after := lookUp(t, f, "bob@x.test"); !tc.taken && after != before {
+			t.Errorf("%q: %+v, was %+v", tc.text, after, before)
+		}
+	}
+	// While somebody writes, a beginning of what was there is a part of it.
+	if err := os.WriteFile(path, []byte(bobRejects), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.reload(false); !errors.Is(err, ErrCutOff) || f.Len() != 2 {
+		t.Errorf("a beginning: %v, %d preferences", err, f.Len())
+	}
+}
+
+// At the start a file without preferences is believed, and told apart from one that says
+// that this is meant.
+func TestEmptyAtTheStart(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "# a head\n": true, "\uFEFF# empty\n": false, bobRejects: false} {
+		f, _ := newFile(t, text)
+		if err := f.Reload(); err != nil || f.Unexplained() != want {
+			t.Errorf("%q: %v, unexplained %v", text, err, f.Unexplained())
+		}
+	}
+}
+
+// A file that is renamed into place again and again is read each time that it is looked
+// at; one that is written in place waits.
+func TestRefreshOfRenamedFiles(t *testing.T) {
+	f, path := newFile(t, bobRejects)
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		action := []policy.Action{policy.Discard, policy.Mark}[i%2]
+		put(t, path, fmt.Sprintf("- {recipient: bob@x.test, fail: %s}\n", action), 50*time.Millisecond)
+		if changed, err := f.Refresh(); !changed || err != nil {
+			t.Errorf("%d: changed %v, %v", i, changed, err)
+		}
+		if got := lookUp(t, f, "bob@x.test"); got != fails(action) {
+			t.Errorf("%d: %+v, want %s", i, got, action)
+		}
+		if changed, err := f.Refresh(); changed || err != nil {
+			t.Errorf("%d, once more: changed %v, %v", i, changed, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte(bobRejects), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := f.Refresh(); changed || err != nil {
+		t.Errorf("in place: changed %v, %v", changed, err)
 	}
 }
 
@@ -118,7 +198,9 @@ func TestRefresh(t *testing.T) {
 	}
 	refresh(true)
 	refresh(false)
-	put(t, path, "- {recipient: bob@x.test, fail: discard}\n", 0)
+	if err := os.WriteFile(path, []byte("- {recipient: bob@x.test, fail: discard}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	refresh(false) // it may be half written
 	if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Reject) {
 		t.Errorf("%+v of a file just written", got)

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -35,20 +36,7 @@ const (
 )
 
 // A LineError says which line of a file cannot be used and why.
-type LineError struct {
-	Path string
-	Line int // the first is 1; 0: not known
-	Err  error
-}
-
-func (e *LineError) Error() string {
-	if e.Line == 0 {
-		return fmt.Sprintf("%s: %v", e.Path, e.Err)
-	}
-	return fmt.Sprintf("%s: line %d: %v", e.Path, e.Line, e.Err)
-}
-
-func (e *LineError) Unwrap() error { return e.Err }
+type LineError = diskfile.LineError
 
 // A table is a file in memory. It does not change once it is built. There are no
 // pointers in it for the garbage collector to follow.
@@ -58,6 +46,9 @@ type table struct {
 	entries []entry
 	text    []byte // the folded recipients
 	choices []policy.Preference
+
+	last      byte // the last octet of the file; 0 for an empty one
+	saysEmpty bool // a line says that there are no preferences on purpose
 }
 
 // An entry is small, since there are many of them, and few different preferences.
@@ -145,7 +136,7 @@ func (p *parser) fault(line int, format string, args ...any) {
 	if line > 0 {
 		line += p.before
 	}
-	p.faults = append(p.faults, &LineError{p.path, line, fmt.Errorf(format, args...)})
+	p.faults = append(p.faults, &LineError{Path: p.path, Line: line, Err: fmt.Errorf(format, args...)})
 }
 
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
@@ -214,6 +205,10 @@ func (p *parser) entry(n *yaml.Node) {
 		if value.ShortTag() == "!!null" {
 			text = "" // not set
 		}
+		if err := diskfile.CheckText(text); name != "recipient" && utf8.ValidString(text) && err != nil {
+			p.fault(value.Line, "%.40s: %w", name, err)
+			return
+		}
 		if err := set(&recipient, &chosen, name, text); err != nil {
 			p.fault(value.Line, "%w", err)
 			return
@@ -266,6 +261,9 @@ func checkRecipient(s string) error {
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
 	case len(s) > MaxRecipient:
 		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), MaxRecipient)
+	}
+	if err := diskfile.CheckName(s); err != nil {
+		return fmt.Errorf("recipient %s %w", shown(s), err)
 	}
 	return nil
 }
