@@ -114,14 +114,14 @@ func (c *certificate) watch(ctx context.Context, every time.Duration, report fun
 
 // warnings says why clients may refuse the pair in force, or others read its key. host is
 // the name or address under which they look for the server; "" where it is not known.
-func (c *certificate) warnings(host string) []string {
+// judgeKey: this process is the one that reads the key, so that its groups are what counts.
+func (c *certificate) warnings(host string, judgeKey bool) []string {
 	roots, err := x509.SystemCertPool()
 	if err != nil { // without any every issuer is unknown, and that would be said
 		roots = nil
 	}
 	all := pairWarnings(c.get(), host, roots, time.Now())
-	// Root's groups are not those of the service, for which check judges by itself.
-	if err := keyring.Private(c.files.Key); err != nil && os.Geteuid() != 0 {
+	if err := keyring.Private(c.files.Key); err != nil && judgeKey {
 		var mode *keyring.ModeError
 		if errors.As(err, &mode) {
 			all = append(all, openKey(mode.Path, mode.Mode))

@@ -22,7 +22,7 @@ func newCheck() *cobra.Command {
 		if err != nil {
 			return config.Settings{}, err
 		}
-		faults, warnings := checkFiles(loaded)
+		faults, warnings := checkFiles(loaded, service.Reader == nil)
 		if faults = append(faults, service.readingFaults(loaded)...); len(faults) > 0 {
 			return config.Settings{}, program.Refuse(cmd, faults)
 		}
@@ -44,8 +44,8 @@ func newCheck() *cobra.Command {
 }
 
 // checkFiles finds what is wrong with the files that a configuration names, and what may
-// be wrong though they can be used.
-func checkFiles(loaded *config.LoadedServer) (faults config.Faults, warnings []string) {
+// be wrong though they can be used. judgeKey: see certificate.warnings.
+func checkFiles(loaded *config.LoadedServer, judgeKey bool) (faults config.Faults, warnings []string) {
 	domains, faults := openDomains(loaded, readLists)
 	for _, d := range domains {
 		if d.Unexplained() {
@@ -63,7 +63,7 @@ func checkFiles(loaded *config.LoadedServer) (faults config.Faults, warnings []s
 	if err != nil { // it is not known
 		host = ""
 	}
-	for _, warning := range cert.warnings(host) {
+	for _, warning := range cert.warnings(host, judgeKey) {
 		warnings = append(warnings, "tls.cert: "+warning)
 	}
 	return faults, warnings

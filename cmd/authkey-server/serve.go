@@ -221,7 +221,7 @@ func (s *service) warnOfCertificate(cert *certificate) {
 	if err != nil { // it is not known
 		host = ""
 	}
-	for _, warning := range cert.warnings(host) {
+	for _, warning := range cert.warnings(host, true) {
 		s.log.Warn("clients may refuse the certificate", "warning", warning)
 	}
 }
