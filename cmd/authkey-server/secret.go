@@ -254,15 +254,7 @@ func anAddress(d config.ServerDomain) (string, error) {
 	if err != nil { // any
 		return "postmaster@" + d.Name, nil
 	}
-	found := ""
-	enough := errors.New("enough")
-	if err := list.Each(func(e keyring.Entry) error {
-		found = e.Address
-		return enough
-	}); err != nil && !errors.Is(err, enough) {
-		return "", err
-	}
-	return found, nil
+	return list.First()
 }
 
 // A rotationView is a keyring.Rotation as people and programs read it.

@@ -118,3 +118,16 @@ func (p *Replacement) Apply(ctx context.Context) error {
 	}
 	return nil
 }
+
+// First is the first address of the list; empty: it has none.
+func (f ListFile) First() (string, error) {
+	found := ""
+	enough := errors.New("enough")
+	if err := f.Each(func(e Entry) error {
+		found = e.Address
+		return enough
+	}); err != nil && !errors.Is(err, enough) {
+		return "", err
+	}
+	return found, nil
+}
