@@ -91,11 +91,21 @@ func newAddressImport() *cobra.Command {
 		Short: "Add the addresses of a file, or of standard input",
 		Long: "Add every address of FILE, one a line in the form of an address list, to the list\n" +
 			"of its domain. An address without domain is taken where the configuration has one\n" +
-			"domain. gen=N after an address is the least generation it has afterwards.",
+			"domain. gen=N after an address is the least generation it has afterwards.\n\n" +
+			"With --replace, take those addresses out that FILE does not have, as remove does:\n" +
+			"their keys end, and one that comes back later gets a new generation, so that its\n" +
+			"old keys stay invalid. The lists of domains of which FILE has no address are left\n" +
+			"alone. What would change is shown (+ comes, - goes, ^ gets a higher generation);\n" +
+			"it is done after a y at a terminal, or with --yes. Without either, exit code 1.",
 		Args: cobra.MaximumNArgs(1),
 	}
+	replace := cmd.Flags().Bool("replace", false, "take out the addresses that FILE does not have")
+	yes := cmd.Flags().Bool("yes", false, "with --replace: do not ask")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *yes && !*replace {
+			return program.Exit(program.Usage, errors.New("--yes is for --replace"))
+		}
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return err
@@ -113,18 +123,26 @@ func newAddressImport() *cobra.Command {
 			defer file.Close()
 			name, in = args[0], file
 		}
+		if *replace {
+			return replaceLists(cmd, name, in, files, *yes, *asJSON)
+		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
 		defer cancel()
 		added, err := keyring.Import(ctx, name, in, files...)
-		if line := (*keyring.LineError)(nil); errors.As(err, &line) && line.Path == name {
-			return program.Exit(program.Usage, err)
-		}
 		if err != nil {
-			return exitEdit(err)
+			return exitImport(err, name)
 		}
 		return writeEdit(cmd.OutOrStdout(), "added", added, *asJSON)
 	}
 	return cmd
+}
+
+// exitImport ends the program for an error of what was read under a name, or of an edit.
+func exitImport(err error, name string) error {
+	if line := (*keyring.LineError)(nil); errors.As(err, &line) && line.Path == name {
+		return program.Exit(program.Usage, err)
+	}
+	return exitEdit(err)
 }
 
 // listFiles are the lists of all domains that have one.
@@ -283,12 +301,16 @@ func namedDomain(loaded *config.LoadedServer, name string) (config.ServerDomain,
 }
 
 func writeEntry(w io.Writer, e keyring.Entry) error {
-	line := e.Address
-	if e.Generation > 0 {
-		line += fmt.Sprintf(" gen=%d", e.Generation)
-	}
-	_, err := fmt.Fprintln(w, line)
+	_, err := fmt.Fprintln(w, entryLine(e))
 	return err
+}
+
+// entryLine is an address as a list has it.
+func entryLine(e keyring.Entry) string {
+	if e.Generation == 0 {
+		return e.Address
+	}
+	return fmt.Sprintf("%s gen=%d", e.Address, e.Generation)
 }
 
 // writeEntryJSON writes one object a line, since a list may be long.

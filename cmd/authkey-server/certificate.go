@@ -114,19 +114,25 @@ func (c *certificate) watch(ctx context.Context, every time.Duration, report fun
 
 // warnings says why clients may refuse the pair in force, or others read its key. host is
 // the name or address under which they look for the server; "" where it is not known.
-func (c *certificate) warnings(host string) []string {
+// judgeKey: this process is the one that reads the key, so that its groups are what counts.
+func (c *certificate) warnings(host string, judgeKey bool) []string {
 	roots, err := x509.SystemCertPool()
 	if err != nil { // without any every issuer is unknown, and that would be said
 		roots = nil
 	}
 	all := pairWarnings(c.get(), host, roots, time.Now())
-	if err := keyring.Private(c.files.Key); err != nil {
+	if err := keyring.Private(c.files.Key); err != nil && judgeKey {
 		var mode *keyring.ModeError
 		if errors.As(err, &mode) {
-			all = append(all, fmt.Sprintf("private key %s: mode %04o lets others at it, needs 0600, or 0640 with a group of the server's user", mode.Path, mode.Mode.Perm()))
+			all = append(all, openKey(mode.Path, mode.Mode))
 		}
 	}
 	return all
+}
+
+// openKey says that others can get at a private key.
+func openKey(path string, mode fs.FileMode) string {
+	return fmt.Sprintf("private key %s: mode %04o lets others at it, needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
 }
 
 // pairWarnings says why clients that trust roots may refuse a certificate at a time; nil

@@ -87,6 +87,16 @@ func TestCommands(t *testing.T) {
 		{"import into a bad list", "--config {dir}/badlist.yaml address import", "carol\n", 78, "", "bad.list: line 2"},
 		{"import into any", "--config {dir}/any.yaml address import", "carol\n", 78, "", "addresses is any"},
 
+		{"replace without a terminal", c + "address import --replace", "carol@example.com\nalice@example.com gen=4\n", 1,
+			"^example.com: 1 come, 1 go, 1 get a higher generation, 0 stay as they are\n\\+ carol@example.com\n- bob@example.com\n\\^ alice@example.com gen=4\n$", "nothing was changed: with --yes it would be"},
+		{"replace as JSON", c + "address import --replace --json", "carol@example.com\n", 1,
+			`^{"replaced":false,"changes":3,"domains":\[{"domain":"example.com","added":\["carol@example.com"\],"removed":\["bob@example.com","alice@example.com gen=3"\],"raised":\[\],"kept":0}\],"untouched":\[\]}` + "\n$", "with --yes"},
+		{"replace by the same", c + "address import --replace", "BOB@example.com\nalice@example.com\n", 0, "^example.com: 0 come, 0 go, 0 get a higher generation, 2 stay as they are\n$", ""},
+		{"replace by nothing", c + "address import --replace --yes", "# nobody\n", 2, "", "standard input: there is no address in it; to end the keys of all"},
+		{"replace by a bad line", c + "address import --replace --yes", "bob@example.com\nbob bob\n", 2, "", "standard input: line 2"},
+		{"replace of a missing list", "--config {dir}/nolist.yaml address import --replace --yes", "bob@example.com\n", 78, "", "init makes it"},
+		{"--yes without --replace", c + "address import --yes", "bob@example.com\n", 2, "", "--yes is for --replace"},
+
 		{"verify of no server", c + "verify --server 127.0.0.1:1 bob@example.com", "x", 75, "result +temperror \\(as-refused\\)\n", ""},
 		{"verify of no server as JSON", c + "verify --json --server 127.0.0.1:1,tls bob@example.com", "x", 75, `"result":"temperror","reason":"as-refused"`, ""},
 		{"verify without key", c + "verify --server 127.0.0.1:1 bob@example.com", "", 1, "result +nokey\n", ""},

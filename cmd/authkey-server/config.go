@@ -9,27 +9,43 @@ import (
 	"github.com/authkey/authkey/internal/program"
 )
 
-// newCheck makes check, which reads secrets, address lists and the certificate too.
+// newCheck makes check, which reads secrets, address lists and the certificate too, and
+// judges whether the service may read them.
 func newCheck() *cobra.Command {
-	return program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
+	var as *string
+	cmd := program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
 		loaded, err := loadConfig(cmd, false)
 		if err != nil {
 			return config.Settings{}, err
 		}
-		faults, warnings := checkFiles(loaded)
-		if len(faults) > 0 {
+		service, err := findServiceUser(cmd.Context(), *as)
+		if err != nil {
+			return config.Settings{}, err
+		}
+		faults, warnings := checkFiles(loaded, service.Reader == nil)
+		if faults = append(faults, service.readingFaults(loaded)...); len(faults) > 0 {
 			return config.Settings{}, program.Refuse(cmd, faults)
+		}
+		if warning := service.keyWarning(loaded); warning != "" {
+			warnings = append(warnings, warning)
 		}
 		for _, warning := range warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 		}
 		return loaded.Settings, nil
 	})
+	cmd.Long = "Read and validate the configuration, and the secrets, address lists and certificate\n" +
+		"that it names, touching no network. Root may read every file; so of what root\n" +
+		"checks it is judged too whether the service's user may read it, by owners, groups\n" +
+		"and modes. Secrets that systemd passes to the service (LoadCredential=) are root's.\n\n" +
+		"Exit code 0: all is well; 78: each fault is a line on standard error."
+	as = addUser(cmd)
+	return cmd
 }
 
 // checkFiles finds what is wrong with the files that a configuration names, and what may
-// be wrong though they can be used.
-func checkFiles(loaded *config.LoadedServer) (faults config.Faults, warnings []string) {
+// be wrong though they can be used. judgeKey: see certificate.warnings.
+func checkFiles(loaded *config.LoadedServer, judgeKey bool) (faults config.Faults, warnings []string) {
 	domains, faults := openDomains(loaded, readLists)
 	for _, d := range domains {
 		if d.Unexplained() {
@@ -47,7 +63,7 @@ func checkFiles(loaded *config.LoadedServer) (faults config.Faults, warnings []s
 	if err != nil { // it is not known
 		host = ""
 	}
-	for _, warning := range cert.warnings(host) {
+	for _, warning := range cert.warnings(host, judgeKey) {
 		warnings = append(warnings, "tls.cert: "+warning)
 	}
 	return faults, warnings

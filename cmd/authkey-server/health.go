@@ -42,9 +42,10 @@ func selfCheck(ctx context.Context, s socket) error {
 	return nil
 }
 
-// status says in one line what is going on.
+// status says in one line what is going on, and at its end with which configuration, for
+// the doctor.
 func (s *service) status() string {
 	n := s.server.Stats()
-	return fmt.Sprintf("%d connections, %d keys valid, %d invalid, %d questions refused",
-		n.Open, n.Valid, n.Invalid, n.NotServed+n.Syntax+n.TooLong+n.Busy+n.TempFail)
+	return fmt.Sprintf("%d connections, %d keys valid, %d invalid, %d questions refused; configuration %s",
+		n.Open, n.Valid, n.Invalid, n.NotServed+n.Syntax+n.TooLong+n.Busy+n.TempFail, s.fingerprint)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -12,11 +13,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/internal/wire"
@@ -43,14 +45,17 @@ func newInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init DOMAIN",
 		Short: "Make the files of a domain and say what to do next",
-		Long: "Write a secret and an address list for DOMAIN, and server.yaml where there is none\n" +
-			"yet, and print what else there is to do. Nothing is ever overwritten: what exists\n" +
-			"is kept, and for a server.yaml that has other domains the part to add is printed.\n" +
-			"New files belong to the owner of the folder that they are in.",
+		Long: "Write a secret and an address list for DOMAIN, and put the domain into server.yaml,\n" +
+			"which is made where there is none. What exists is kept: of a server.yaml every\n" +
+			"octet stays, and the domain is added to its list. Then print what else there is to\n" +
+			"do. Run it again to see that again. New files belong to the owner of the folder\n" +
+			"that they are in.\n\n" +
+			"Exit code 0: done; 2: the command line, or --host where server.yaml says another;\n" +
+			"75: a file cannot be written now; 78: there is a server.yaml that is bad.",
 		Args: cobra.ExactArgs(1),
 	}
 	dir := cmd.Flags().String("dir", filepath.Dir(this().DefaultConfig), "`folder` of the files")
-	host := cmd.Flags().String("host", "", "name or address of this server for the record (default the machine's name, else as.DOMAIN)")
+	host := cmd.Flags().String("host", "", "name or address of this server for the records, kept in server.yaml (default what that says, else the machine's name, else as.DOMAIN)")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		domain, err := wire.ParseDomain(args[0])
@@ -61,7 +66,9 @@ func newInit() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := set.write(); err != nil {
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		defer cancel()
+		if err := set.write(ctx); err != nil {
 			return program.Exit(program.Temp, err)
 		}
 		if *asJSON {
@@ -76,22 +83,26 @@ func newInit() *cobra.Command {
 type setup struct {
 	Domain   string      `json:"domain"`
 	Files    []setupFile `json:"files"`
-	Stanza   string      `json:"server_yaml_add,omitempty"` // for the server.yaml that there is
+	Stanza   string      `json:"server_yaml_add,omitempty"` // for a server.yaml that is not added to
 	Records  []string    `json:"records"`                   // as a zone file has them
 	Firewall string      `json:"firewall"`
-	Attach   string      `json:"milter_yaml_add"`
+	Attach   string      `json:"milter_yaml_add"` // of all domains
 	Postfix  string      `json:"postfix"`
 	Sendmail string      `json:"sendmail"`
-	Steps    []string    `json:"steps"`
+	Steps    []setupStep `json:"steps"`
+
+	yaml string // the path of server.yaml
 }
 
 // A setupFile is a file and what became of it.
 type setupFile struct {
 	Path  string `json:"path"`
-	State string `json:"state"` // written or kept
+	State string `json:"state"` // written, changed or kept
 
 	folderMode fs.FileMode // of a new folder
+	mode       fs.FileMode
 	create     func(path string) error
+	change     func(path string) (changed bool, err error) // of a file that is there; nil: it is kept
 }
 
 // planSetup works out the setup of a domain. It writes nothing.
@@ -105,6 +116,19 @@ func planSetup(cmd *cobra.Command, domain, dir, hostFlag string) (*setup, error)
 	if err != nil {
 		return nil, program.Refuse(cmd, err)
 	}
+	current := config.Server{}
+	if old == nil {
+		current, err = defaultConfig()
+	} else {
+		current = old.Config
+	}
+	if err != nil {
+		return nil, program.Refuse(cmd, err)
+	}
+	host, keepHost, err := setupHost(hostFlag, yaml, current, domain)
+	if err != nil {
+		return nil, err
+	}
 	d := config.ServerDomain{
 		Name:       domain,
 		SecretFile: filepath.Join(dir, "credentials", domain+".secret"),
@@ -112,63 +136,134 @@ func planSetup(cmd *cobra.Command, domain, dir, hostFlag string) (*setup, error)
 		AVT:        keyring.DefaultAVT,
 		Subaddress: "+",
 	}
-	current, has := config.Server{}, false
-	if old == nil {
-		current, err = defaultConfig()
-	} else {
-		current = old.Config
-		if known, ok := domainOf(old, domain); ok {
-			d, has = known, true
+	known := false
+	if old != nil {
+		var there config.ServerDomain
+		if there, known = domainOf(old, domain); known {
+			d = there
 		}
 	}
-	if err != nil {
-		return nil, program.Refuse(cmd, err)
+	all := current.Domains
+	if !known {
+		all = append(all[:len(all):len(all)], d)
 	}
-	host, err := setupHost(hostFlag, current, domain)
-	if err != nil {
-		return nil, err
-	}
-	set := &setup{Domain: domain, Attach: attachSection(d), Postfix: postfixLine, Sendmail: sendmailLine, Steps: setupSteps(domain, host, yaml)}
+	set := &setup{Domain: domain, Attach: attachSection(all), Postfix: postfixLine, Sendmail: sendmailLine, yaml: yaml}
 	fill := strings.NewReplacer("{domain}", domain, "{host}", strconv.Quote(host), "{secret}", quoted(d.SecretFile), "{list}", quoted(d.Addresses)).Replace
 	stanza := fill(stanzaTemplate)
 	contents := strings.ReplaceAll(fill(serverTemplate), "{stanza}\n", stanza)
-	if old != nil && !has {
-		set.Stanza = stanza
+	add := config.ServerAddition{}
+	if keepHost {
+		add.Host = host
 	}
-	set.addFiles(d, yaml, contents)
+	if !known {
+		add.Item = outdented(stanza)
+		add.FlowItem = fmt.Sprintf("{name: %s, secret_file: %q, addresses: %q}", domain, d.SecretFile, d.Addresses)
+	}
+	if old != nil {
+		if set.Stanza, err = byHand(yaml, add, stanza); err != nil {
+			return nil, program.Refuse(cmd, err)
+		}
+	}
+	set.addFiles(d, contents, add)
 	records := wantedRecords(host, current.Listen)
 	for _, r := range records {
 		set.Records = append(set.Records, zoneLine(domain, r))
 	}
 	set.Firewall = firewallLine(records)
+	set.Steps = setupSteps(cmd.Context(), d, host, yaml, !known && len(current.Domains) > 0, set.Stanza != "")
 	return set, nil
 }
 
+// byHand is what has to be added to server.yaml by hand: the stanza where the file is
+// written in a way in which it cannot be added to, else nothing.
+func byHand(yaml string, add config.ServerAddition, stanza string) (string, error) {
+	if add == (config.ServerAddition{}) {
+		return "", nil
+	}
+	text, err := os.ReadFile(yaml)
+	if err != nil {
+		return "", err
+	}
+	_, err = config.EditServer(yaml, text, add)
+	if !errors.Is(err, config.ErrEditByHand) {
+		return "", err
+	}
+	if add.Host != "" {
+		stanza = "host: " + strconv.Quote(add.Host) + "\ndomains:\n" + stanza
+	}
+	return stanza, nil
+}
+
+// outdented takes two blanks off every line.
+func outdented(lines string) string {
+	var b strings.Builder
+	for line := range strings.Lines(lines) {
+		b.WriteString(strings.TrimPrefix(line, "  "))
+	}
+	return b.String()
+}
+
 // addFiles says which files there are to be. server.yaml is the last to be written:
-// while it is not there, the same command does the rest again.
-func (s *setup) addFiles(d config.ServerDomain, yaml, contents string) {
-	s.Files = append(s.Files, setupFile{Path: d.SecretFile, folderMode: 0o700, create: func(path string) error {
+// while it does not have the domain, the same command does the rest again.
+func (s *setup) addFiles(d config.ServerDomain, contents string, add config.ServerAddition) {
+	s.Files = append(s.Files, setupFile{Path: d.SecretFile, folderMode: 0o700, mode: 0o600, create: func(path string) error {
 		_, err := keyring.CreateSecret(path)
 		return err
 	}})
 	if list, err := listFile(d); err == nil {
-		s.Files = append(s.Files, setupFile{Path: list.Path, folderMode: 0o755, create: func(string) error { return list.Create() }})
+		s.Files = append(s.Files, setupFile{Path: list.Path, folderMode: 0o755, mode: 0o640, create: func(path string) error {
+			return keyring.ListFile{Path: path, Form: list.Form}.Create()
+		}})
 	}
-	s.Files = append(s.Files, setupFile{Path: yaml, folderMode: 0o755, create: func(path string) error { return createText(path, contents) }})
+	file := setupFile{Path: s.yaml, folderMode: 0o755, mode: 0o644, create: func(path string) error { return createText(path, contents) }}
+	if s.Stanza == "" {
+		file.change = func(path string) (bool, error) { return addToServer(path, s.Domain, add) }
+	}
+	s.Files = append(s.Files, file)
+}
+
+// addToServer adds to a server.yaml what it does not have: it may have been made since it
+// was looked at. The lock is held.
+func addToServer(path, domain string, add config.ServerAddition) (changed bool, err error) {
+	now, err := config.LoadServer(path, nil)
+	if err != nil {
+		return false, err
+	}
+	if _, known := domainOf(now, domain); known {
+		add.Item = ""
+	}
+	if now.Config.Host != "" {
+		add.Host = ""
+	}
+	if add.Item == "" && add.Host == "" {
+		return false, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	edited, err := config.EditServer(path, text, add)
+	if err != nil {
+		return false, err
+	}
+	return true, diskfile.ReplaceData(path, edited)
 }
 
 // attachSection is the part of milter.yaml that derives the same keys.
-func attachSection(d config.ServerDomain) string {
+func attachSection(domains []config.ServerDomain) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "attach:\n  domains:\n    - domain: %s\n      source: %s\n      addresses: %s\n", d.Name, quoted("secret:"+d.SecretFile), quoted(d.Addresses))
-	if d.AVT != keyring.DefaultAVT {
-		fmt.Fprintf(&b, "      avt: %s\n", d.AVT)
-	}
-	if d.CaseSensitive {
-		b.WriteString("      case_sensitive: true\n")
-	}
-	if d.Subaddress != "+" {
-		fmt.Fprintf(&b, "      subaddress: %q\n", d.Subaddress)
+	b.WriteString("attach:\n  domains:\n")
+	for _, d := range domains {
+		fmt.Fprintf(&b, "    - domain: %s\n      source: %s\n      addresses: %s\n", d.Name, quoted("secret:"+d.SecretFile), quoted(d.Addresses))
+		if d.AVT != keyring.DefaultAVT {
+			fmt.Fprintf(&b, "      avt: %s\n", d.AVT)
+		}
+		if d.CaseSensitive {
+			b.WriteString("      case_sensitive: true\n")
+		}
+		if d.Subaddress != "+" {
+			fmt.Fprintf(&b, "      subaddress: %q\n", d.Subaddress)
+		}
 	}
 	return b.String()
 }
@@ -189,12 +284,22 @@ func defaultConfig() (config.Server, error) {
 	return loaded.Config, nil
 }
 
-// setupHost is hostName, or a name that can be made in the domain.
-func setupHost(flag string, c config.Server, domain string) (string, error) {
+// setupHost is hostName, or a name that can be made in the domain. keep tells that
+// server.yaml does not say it and has to, for the commands that come after.
+func setupHost(flag, yaml string, c config.Server, domain string) (host string, keep bool, err error) {
 	if flag == "" && c.Host == "" && machineName() == "" {
 		flag = "as." + domain
 	}
-	return hostName(flag, c)
+	if host, err = hostName(flag, c); err != nil {
+		return "", false, err
+	}
+	if flag == "" || c.Host == "" {
+		return host, flag != "", nil
+	}
+	if said, err := hostName("", c); err != nil || said != host {
+		return "", false, program.Exit(program.Usage, fmt.Errorf("--host %s: %s says host: %s, which is for all its domains; change it there", flag, yaml, c.Host))
+	}
+	return host, false, nil
 }
 
 // quoted is a text as YAML needs it: in quotes only where it has to be.
@@ -218,40 +323,101 @@ func firewallLine(records []wire.Record) string {
 	return "nft add rule inet filter input tcp dport " + list + " accept"
 }
 
-// setupSteps are in this order because a key must be verifiable before anybody
-// attaches it.
-func setupSteps(domain, host, yaml string) []string {
-	address := ""
-	if _, err := netip.ParseAddr(host); err != nil {
-		address = host + " must have an address; "
-	}
-	return []string{
-		"authkey-server address add you@" + domain + " (and everybody else), authkey-server check, and start authkey-server serve --config " + yaml,
-		address + "open the port and publish the record, then see that authkey-server dns " + domain + " finds it",
-		"add the attach section to milter.yaml on the machines that your users send through, and restart authkey-milter",
-	}
+// A setupStep is something that is left to do.
+type setupStep struct {
+	Text     string   `json:"text"`
+	Commands []string `json:"commands,omitempty"`
 }
 
-// write makes the files that are not there.
-func (s *setup) write() error {
+// setupSteps are in this order because a key must be verifiable before anybody
+// attaches it. further: the file has other domains already. byHand: somebody has to add
+// to it first.
+func setupSteps(ctx context.Context, d config.ServerDomain, host, yaml string, further, byHand bool) []setupStep {
+	command := func(args ...string) string {
+		if yaml != this().DefaultConfig {
+			args = append(args, "--config", shellQuoted(yaml))
+		}
+		return strings.Join(append([]string{this().Name}, args...), " ")
+	}
+	var steps []setupStep
+	if byHand {
+		steps = append(steps, setupStep{Text: "Add to " + yaml + " what is printed above"})
+	}
+	start := setupStep{Text: "Start the server"}
+	if strings.HasPrefix(d.Addresses, "file:") {
+		start.Text = "Say who has keys, and start the server"
+		start.Commands = append(start.Commands, command("address", "add", shellQuoted("you@"+d.Name)))
+	}
+	start.Commands = append(start.Commands, command("check"))
+	unit := doctor.FindUnit(ctx, serviceUnit)
+	switch byUnit := unit.Known && unit.ConfigFile(this().DefaultConfig) == yaml; {
+	case byUnit && further:
+		start.Text += " again: it is passed secrets at its start"
+		start.Commands = append(start.Commands, "systemctl restart "+this().Name)
+	case byUnit:
+		start.Commands = append(start.Commands, "systemctl enable --now "+this().Name)
+	case further:
+		start.Text += ", or send the one that runs SIGHUP"
+		start.Commands = append(start.Commands, command("serve"))
+	default:
+		start.Commands = append(start.Commands, command("serve"))
+	}
+	publish := setupStep{Text: "Open the port and publish the record; then", Commands: []string{command("dns", d.Name)}}
+	if _, err := netip.ParseAddr(host); err != nil {
+		publish.Text = "See that " + host + " has an address, open the port and publish the record; then"
+	}
+	return append(steps, start, publish, setupStep{Text: "Put the attach section into milter.yaml on the machines that your users send through, and the secret and the list in the same places; then restart authkey-milter there",
+		Commands: []string{"systemctl restart authkey-milter", "authkey-milter doctor"}})
+}
+
+// shellQuoted is an argument as a shell needs it: in quotes only where it has to be.
+func shellQuoted(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@:,="
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// write makes the files that are not there, and adds to server.yaml. Another init waits.
+func (s *setup) write(ctx context.Context) error {
+	if err := makeFolder(filepath.Dir(s.yaml), 0o755); err != nil {
+		return err
+	}
+	unlock, err := diskfile.LockIn(ctx, s.yaml)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for i := range s.Files {
-		f := &s.Files[i]
-		if err := makeFolder(filepath.Dir(f.Path), f.folderMode); err != nil {
-			return err
-		}
-		switch err := f.create(f.Path); {
-		case errors.Is(err, fs.ErrExist):
-			f.State = "kept"
-			continue
-		case err != nil:
-			return err
-		}
-		f.State = "written"
-		if err := adopt(f.Path); err != nil {
+		if err := s.Files[i].write(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *setupFile) write() error {
+	if err := makeFolder(filepath.Dir(f.Path), f.folderMode); err != nil {
+		return err
+	}
+	err := diskfile.Place(f.Path, f.mode, f.create)
+	if err == nil {
+		f.State = "written"
+		return nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f.State = "kept"
+	if f.change == nil {
+		return nil
+	}
+	changed, err := f.change(f.Path)
+	if changed {
+		f.State = "changed"
+	}
+	return err
 }
 
 func createText(path, text string) error {
@@ -260,10 +426,7 @@ func createText(path, text string) error {
 		return err
 	}
 	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // makeFolder makes a folder and those above it.
@@ -277,24 +440,10 @@ func makeFolder(path string, mode fs.FileMode) error {
 	if err := os.Mkdir(path, mode); err != nil {
 		return err
 	}
-	return adopt(path)
-}
-
-// adopt gives what root made to the owner of the folder that it is in, so that the
-// server's user can read it.
-func adopt(path string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(filepath.Dir(path))
-	if err != nil {
+	if err := os.Chmod(path, mode); err != nil { // whatever the umask is
 		return err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return nil
-	}
-	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	return diskfile.Adopt(path)
 }
 
 func (s *setup) print(w io.Writer) error {
@@ -306,16 +455,19 @@ func (s *setup) print(w io.Writer) error {
 		fmt.Fprintf(&b, "\n%s:\n\n%s\n", title, strings.TrimRight(text, "\n"))
 	}
 	if s.Stanza != "" {
-		part("Add to the domains of "+s.Files[len(s.Files)-1].Path, s.Stanza)
+		part("Add to the domains of "+s.yaml+", which is written in a way that is not added to automatically", s.Stanza)
 	}
 	part("TXT record to publish", strings.Join(s.Records, "\n"))
 	part("Firewall, in whatever way you write it", s.Firewall)
-	part("Part of milter.yaml for the machines that your users send through", s.Attach)
+	part("Part of milter.yaml for the machines that your users send through, all domains", s.Attach)
 	part("Postfix, main.cf there, which authkey-milter setup postfix --apply writes", s.Postfix)
 	part("Sendmail, sendmail.mc there", s.Sendmail)
 	b.WriteString("\nNext:\n\n")
 	for i, step := range s.Steps {
-		fmt.Fprintf(&b, "%d. %s\n", i+1, step)
+		fmt.Fprintf(&b, "%d. %s%s\n", i+1, step.Text, map[bool]string{true: ":", false: "."}[len(step.Commands) > 0])
+		for _, command := range step.Commands {
+			fmt.Fprintf(&b, "       %s\n", command)
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

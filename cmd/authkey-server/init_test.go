@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -108,7 +110,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 			t.Errorf("%s is %s", f.Path, f.State)
 		}
 	}
-	if again.Stanza != "" || len(again.Files) != 3 {
+	if len(again.Files) != 3 {
 		t.Errorf("%+v", again)
 	}
 	if diff := cmp.Diff([]string{`example.com. 3600 IN TXT "AS=192.0.2.1:7425"`}, again.Records); diff != "" {
@@ -118,22 +120,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 		t.Errorf("files (-before +after):\n%s", diff)
 	}
 
-	// Another domain: its own files, and the part to add.
-	other := decodeSetup(t, mustRun(t, "init", "example.org", "--dir", dir, "--json"))
-	after := snapshot(t, dir)
-	for name, content := range before {
-		if after[name] != content {
-			t.Errorf("%s has changed", name)
-		}
-	}
-	if len(after) != len(before)+2 || other.Stanza == "" || !strings.Contains(mustRun(t, "init", "example.org", "--dir", dir), "Add to the domains of "+dir+"/server.yaml:\n\n  - name: example.org\n") {
-		t.Errorf("%d files, part to add %q", len(after), other.Stanza)
-	}
 	file := filepath.Join(dir, "server.yaml")
-	writeFile(t, file, strings.Replace(after["server.yaml"], "domains:\n", "domains:\n"+other.Stanza, 1), 0o644)
-	mustRun(t, "check", "--config", file)
-	mustRun(t, "address", "add", "a@example.org", "b@example.com", "--config", file)
-
 	// Without server.yaml, the rest is kept.
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
@@ -166,11 +153,176 @@ domains: [{name: example.com, secret_file: "`+secret+`", addresses: any, avt: 12
 			"      avt: 12h0m0s\n      case_sensitive: true\n      subaddress: \"\"\n",
 		Steps: s.Steps,
 	}
-	if diff := cmp.Diff(want, s, cmp.AllowUnexported(setupFile{})); diff != "" {
+	if diff := cmp.Diff(want, s, cmp.AllowUnexported(setup{}, setupFile{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if len(s.Steps) != 3 {
 		t.Errorf("%d steps", len(s.Steps))
+	}
+}
+
+// A second domain is added to the file, and nothing else of it changes. Everything that is
+// printed to be done next can be done, with --dir too.
+func TestInitOfMoreDomains(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "it's here")
+	file := filepath.Join(dir, "server.yaml")
+	mustRun(t, "init", "a.example", "--host", "as.a.example", "--dir", dir)
+	text := strings.Replace(readFile(t, file), "domains:\n", "# our domains, in the order of their age\ndomains:\n", 1) + "log: {level: warn}   # quiet\n"
+	writeFile(t, file, text, 0o640)
+	domains := []string{"a.example"}
+	for _, domain := range []string{"b.example", "c.example", "d.example", "e.example"} {
+		domains = append(domains, domain)
+		before := readFile(t, file)
+		out := mustRun(t, "init", domain, "--dir", dir)
+		if !strings.Contains(out, "changed  "+file+"\n") || !strings.Contains(out, domain+`. 3600 IN TXT "AS=as.a.example:7425"`) {
+			t.Errorf("%s", out)
+		}
+		runCommands(t, out)
+		added := 0
+		for line := range strings.Lines(readFile(t, file)) {
+			if rest, ok := strings.CutPrefix(before, line); ok {
+				before = rest
+			} else {
+				added++
+			}
+		}
+		if before != "" || added != strings.Count(stanzaTemplate, "\n") {
+			t.Errorf("%d lines were added, and this is gone:\n%s", added, before)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	loaded, err := config.LoadServer(file, nil)
+	if err != nil || loaded.Config.Log.Level != "warn" {
+		t.Fatalf("%+v, %v", loaded, err)
+	}
+	// One attach section has all of them.
+	milter := filepath.Join(dir, "milter.yaml")
+	s := decodeSetup(t, mustRun(t, "init", "e.example", "--dir", dir, "--host", "AS.a.example", "--json"))
+	writeFile(t, milter, s.Attach, 0o644)
+	attach, err := config.Load(milter, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attached, served []string
+	for i, d := range loaded.Config.Domains {
+		served = append(served, d.Name)
+		attached = append(attached, attach.Config.Attach.Domains[i].Domain)
+	}
+	if diff := cmp.Diff(domains, served) + cmp.Diff(domains, attached); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Another host would be the host of all.
+	code, _, errOut := run(t, "", "init", "f.example", "--dir", dir, "--host", "as.f.example")
+	if code != 2 || !strings.Contains(errOut, "says host: as.a.example") {
+		t.Errorf("exit %d, %s", code, errOut)
+	}
+}
+
+// runCommands runs the program's commands that were printed, but for those that need the
+// world, as a shell does.
+func runCommands(t *testing.T, printed string) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.Symlink(os.Args[0], filepath.Join(bin, "authkey-server")); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(printed) {
+		line, found := strings.CutPrefix(strings.TrimRight(line, "\n"), "       ")
+		if !found || !strings.HasPrefix(line, "authkey-server ") || strings.HasPrefix(line, "authkey-server dns") || strings.HasPrefix(line, "authkey-server serve") {
+			continue
+		}
+		n++
+		cmd := programCommand([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, "sh", "-c", line)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d commands in\n%s", n, printed)
+	}
+}
+
+// A host that server.yaml lacks is kept there, so that dns says what init said.
+func TestInitKeepsTheHost(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "server.yaml")
+	writeFile(t, file, "domains: []  # none yet\n", 0o644)
+	mustRun(t, "init", "example.com", "--host", "as.example.com", "--dir", dir)
+	loaded, err := config.LoadServer(file, nil)
+	if err != nil || loaded.Config.Host != "as.example.com" || len(loaded.Config.Domains) != 1 {
+		t.Fatalf("%+v, %v in\n%s", loaded, err, readFile(t, file))
+	}
+	code, out, _ := run(t, "", "dns", "--config", file, "--resolver", "127.0.0.1:1", "example.com")
+	if code != 75 || !strings.Contains(out, `"AS=as.example.com:7425"`) {
+		t.Errorf("exit %d, %s", code, out)
+	}
+}
+
+// What cannot be added to is printed, and the file is left alone.
+func TestInitByHand(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "server.yaml")
+	const text = "{host: as.example.com}\n"
+	writeFile(t, file, text, 0o644)
+	out := mustRun(t, "init", "example.org", "--dir", dir)
+	if readFile(t, file) != text || !strings.Contains(out, "kept     "+file) || !strings.Contains(out, "Add to the domains of "+file+", which") || !strings.Contains(out, "\n  - name: example.org\n") {
+		t.Errorf("%s", out)
+	}
+}
+
+// However strict the umask, the server can read what it has to.
+func TestInitIgnoresTheUmask(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etc")
+	cmd := programCommand(nil, "sh", "-c", `umask 077 && exec "$0" "$@"`, os.Args[0], "init", "example.com", "--host", "as.example.com", "--dir", dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, mode := range map[string]os.FileMode{"": 0o755, "server.yaml": 0o644, "credentials": 0o700, "credentials/example.com.secret": 0o600, "addresses": 0o755, "addresses/example.com": 0o640} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: mode %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+// Several at a time: every domain arrives.
+func TestInitAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	var all sync.WaitGroup
+	const n = 8
+	for i := range n {
+		all.Go(func() {
+			cmd := programCommand(nil, os.Args[0], "init", fmt.Sprintf("d%d.example", i), "--host", "as.example", "--dir", dir)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	all.Wait()
+	loaded, err := config.LoadServer(filepath.Join(dir, "server.yaml"), nil)
+	if err != nil || len(loaded.Config.Domains) != n {
+		t.Errorf("%+v, %v in\n%s", loaded, err, readFile(t, filepath.Join(dir, "server.yaml")))
+	}
+	mustRun(t, "check", "--config", filepath.Join(dir, "server.yaml"))
+}
+
+// What a killed init left behind keeps nobody from going on, and nothing half written
+// stays.
+func TestInitAfterAKilledOne(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "credentials"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "credentials", "example.com.secret.new"), "# AuthKey sec", 0o600)
+	writeFile(t, filepath.Join(dir, "server.yaml.new"), "# The Auth", 0o600)
+	mustRun(t, "init", "example.com", "--host", "as.example.com", "--dir", dir)
+	mustRun(t, "check", "--config", filepath.Join(dir, "server.yaml"))
+	for name := range snapshot(t, dir) {
+		if strings.HasSuffix(name, ".new") {
+			t.Errorf("%s is left", name)
+		}
 	}
 }
 
@@ -199,7 +351,7 @@ func TestInitGivesFilesToTheFoldersOwner(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || n != 6 {
+	if err != nil || n != 7 { // with the lock
 		t.Errorf("%d files and folders, %v", n, err)
 	}
 }

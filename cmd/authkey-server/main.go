@@ -26,7 +26,7 @@ func this() program.Program {
 }
 
 func commands() []*cobra.Command {
-	return []*cobra.Command{newInit(), newServe(), newCheck(), newConfig(), newDNS(), newKey(), newAddress(), newVerify()}
+	return []*cobra.Command{newInit(), newServe(), newCheck(), newConfig(), newDNS(), newKey(), newAddress(), newSecret(), newVerify(), newDoctor()}
 }
 
 // loadConfig reads server.yaml; see program.LoadConfig.

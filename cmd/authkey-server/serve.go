@@ -112,7 +112,9 @@ type service struct {
 	server *authserver.Server
 	cert   atomic.Pointer[certificate]
 
-	passing   bool // what prepare found wrong last may be right a moment later
+	passing     bool   // what prepare found wrong last may be right a moment later
+	fingerprint string // of the configuration file in force
+
 	loaded    *config.LoadedServer
 	domains   map[keyring.Config]*keyring.Domain
 	stopWatch func() // ends the goroutines that watch the files
@@ -156,7 +158,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	if s.stopWatch != nil {
 		s.stopWatch()
 	}
-	s.loaded = loaded
+	s.loaded, s.fingerprint = loaded, fingerprint(loaded.Path)
 	s.domains = make(map[keyring.Config]*keyring.Domain, len(domains))
 	for i, d := range domains {
 		s.domains[keyringConfig(loaded.Config, loaded.Config.Domains[i])] = d
@@ -174,6 +176,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}
 	s.watch(ctx, domains, cert)
+	program.Report(s.status())
 }
 
 // watch begins to watch the files of a configuration.
@@ -221,7 +224,7 @@ func (s *service) warnOfCertificate(cert *certificate) {
 	if err != nil { // it is not known
 		host = ""
 	}
-	for _, warning := range cert.warnings(host) {
+	for _, warning := range cert.warnings(host, true) {
 		s.log.Warn("clients may refuse the certificate", "warning", warning)
 	}
 }

@@ -85,51 +85,83 @@ func (f ListFile) Each(visit func(Entry) error) error {
 // An address that was removed comes back with a new generation: keys from before
 // its removal, perhaps another person's, stay invalid.
 func (f ListFile) Add(ctx context.Context, addresses ...string) (added int, err error) {
-	return f.merge(ctx, firstGeneration(addresses))
+	done, err := f.merge(ctx, firstGeneration(addresses))
+	return done.added, err
 }
 
-func firstGeneration(addresses []string) []Entry {
-	entries := make([]Entry, len(addresses))
+// A wanted address is one that an edit is about.
+type wanted struct {
+	Entry        // with the least generation that it is to have
+	leaving bool // it is to go
+}
+
+func firstGeneration(addresses []string) []wanted {
+	entries := make([]wanted, len(addresses))
 	for i, a := range addresses {
 		entries[i].Address = a
 	}
 	return entries
 }
 
-// merge is Add of addresses with the least generation that each is to have.
-func (f ListFile) merge(ctx context.Context, entries []Entry) (added int, err error) {
+// merge is Add of addresses with the least generation that each is to have. Those whose
+// leaving is set go, as by Remove, if they are there.
+func (f ListFile) merge(ctx context.Context, entries []wanted) (done merged, err error) {
 	err = f.edit(ctx, entries, func(ed *edit) error {
-		raised := false
-		for _, t := range ed.targets {
-			if !t.listed {
-				added++
-			}
-			raised = raised || t.listed && t.least > t.gen
-		}
+		done = ed.count()
 		ed.line = func(t *target, e entry, line string) string {
-			if t.least <= e.gen {
+			switch {
+			case t.leaving:
+				return ""
+			case t.least <= e.gen:
 				return line
 			}
 			return ed.form.spellLine(e.local, t.least, e.comment)
 		}
-		ed.keepRemoved = func(t *target) bool { return t.listed }
+		ed.keepRemoved = func(t *target) bool { return t.listed && !t.leaving }
 		ed.after = func(t *target) string {
 			switch {
-			case t.listed:
+			case t.leaving && (t.listed || t.removed):
+				return removedMark + ed.form.spellLine(t.local, t.gen, "")
+			case t.leaving || t.listed:
 				return ""
-			case t.removed:
-				return ed.form.spellLine(t.local, max(t.least, t.gen+1), "")
 			}
-			return ed.form.spellLine(t.local, t.least, "")
+			return ed.form.spellLine(t.local, t.arrives(), "")
 		}
-		ed.unchanged = added == 0 && !raised
-		ed.filled = added > 0
-		return ed.allRisable(func(t *target) bool { return t.removed && !t.listed })
+		ed.unchanged = done == merged{}
+		ed.filled = done.added > 0
+		return ed.allRisable(func(t *target) bool { return t.removed && !t.listed && !t.leaving })
 	})
 	if err != nil {
-		return 0, err
+		return merged{}, err
 	}
-	return added, nil
+	return done, nil
+}
+
+// merged is of how many addresses a merge changes something.
+type merged struct{ added, removed, raised int }
+
+func (ed *edit) count() (m merged) {
+	for _, t := range ed.targets {
+		switch {
+		case t.leaving && t.listed:
+			m.removed++
+		case t.leaving:
+		case !t.listed:
+			m.added++
+		case t.least > t.gen:
+			m.raised++
+		}
+	}
+	return m
+}
+
+// arrives is the generation with which an address comes that is not in the list: keys from
+// before it was removed, perhaps another person's, stay invalid.
+func (t *target) arrives() uint32 {
+	if t.removed {
+		return max(t.least, t.gen+1)
+	}
+	return t.least
 }
 
 // Remove takes addresses out of the list, which ends their keys at once. It
@@ -165,6 +197,7 @@ type target struct {
 	removed bool   // a comment remembers it
 	gen     uint32 // the highest one found
 	least   uint32 // the generation that is wanted at least
+	leaving bool   // it is to go
 }
 
 // An edit is one change of a list: what becomes of the lines of its targets.
@@ -175,29 +208,40 @@ type edit struct {
 	unchanged bool // there is nothing to write
 	filled    bool // it adds addresses, so that a line that says "empty" goes
 
+	other func(entry) // told of each address of the file that is no target; nil: nobody is
+
 	line        func(t *target, e entry, line string) string // in place of a target's line; "" for none
 	keepRemoved func(*target) bool                           // whether the comment that remembers it stays
 	after       func(*target) string                         // at the end of the file; "" for nothing
 }
 
-func (f ListFile) edit(ctx context.Context, entries []Entry, plan func(*edit) error) error {
+// newEdit is an edit of addresses that is not planned yet.
+func (f ListFile) newEdit(entries []wanted) (*edit, error) {
 	form, err := f.Form.check()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ed := &edit{form: form, byLocal: make(map[string]*target, len(entries))}
 	for _, e := range entries {
 		local, err := form.parse(strings.Trim(e.Address, " \t"))
 		if err != nil {
-			return &AddressError{Address: e.Address, Err: err}
+			return nil, &AddressError{Address: e.Address, Err: err}
 		}
 		t := ed.byLocal[local]
 		if t == nil {
-			t = &target{local: local}
+			t = &target{local: local, leaving: e.leaving}
 			ed.byLocal[local] = t
 			ed.targets = append(ed.targets, t)
 		}
 		t.least = max(t.least, e.Generation)
+	}
+	return ed, nil
+}
+
+func (f ListFile) edit(ctx context.Context, entries []wanted, plan func(*edit) error) error {
+	ed, err := f.newEdit(entries)
+	if err != nil {
+		return err
 	}
 	path, err := diskfile.Resolve(f.Path)
 	if err != nil {
@@ -241,6 +285,8 @@ func (ed *edit) survey(path string, file *os.File) error {
 		}
 		if t := ed.byLocal[e.local]; t != nil {
 			t.listed, t.gen = true, max(t.gen, e.gen)
+		} else if ed.other != nil {
+			ed.other(e)
 		}
 		return nil
 	})

@@ -18,9 +18,28 @@ import (
 // A line that is bad, or of no file's domain, is a *LineError; nothing is changed
 // then. Files are changed one after another.
 func Import(ctx context.Context, name string, r io.Reader, files ...ListFile) (added int, err error) {
-	in, err := newImporter(files)
+	in, err := readImport(name, r, files)
 	if err != nil {
 		return 0, err
+	}
+	for i, f := range files {
+		if len(in.entries[i]) == 0 {
+			continue
+		}
+		done, err := f.merge(ctx, in.entries[i])
+		if err != nil {
+			return added, err
+		}
+		added += done.added
+	}
+	return added, nil
+}
+
+// readImport reads what is to be imported, and sorts it by file.
+func readImport(name string, r io.Reader, files []ListFile) (*importer, error) {
+	in, err := newImporter(files)
+	if err != nil {
+		return nil, err
 	}
 	size := 0
 	err = eachLine(name, r, func(line string) error {
@@ -30,29 +49,19 @@ func Import(ctx context.Context, name string, r io.Reader, files ...ListFile) (a
 		return in.line(line)
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	for i, f := range files {
-		if len(in.entries[i]) == 0 {
-			continue
-		}
-		n, err := f.merge(ctx, in.entries[i])
-		if err != nil {
-			return added, err
-		}
-		added += n
-	}
-	return added, nil
+	return in, nil
 }
 
 // An importer sorts the lines of a list by domain.
 type importer struct {
 	forms   []Form // of the files, checked
-	entries [][]Entry
+	entries [][]wanted
 }
 
 func newImporter(files []ListFile) (*importer, error) {
-	in := &importer{entries: make([][]Entry, len(files))}
+	in := &importer{entries: make([][]wanted, len(files))}
 	for _, f := range files {
 		form, err := f.Form.check()
 		if err != nil {
@@ -76,7 +85,7 @@ func (in *importer) line(line string) error {
 	if err != nil {
 		return err
 	}
-	in.entries[i] = append(in.entries[i], Entry{Address: in.forms[i].spell(e.local), Generation: e.gen})
+	in.entries[i] = append(in.entries[i], wanted{Entry: Entry{Address: in.forms[i].spell(e.local), Generation: e.gen}})
 	return nil
 }
 

@@ -1,0 +1,120 @@
+package doctor
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A Reader is a user, of whom it is judged which files he may read: by folders, owners,
+// groups and modes, for root, who may read everything. What has an access control list
+// counts as open.
+type Reader struct {
+	Name string
+	who  account
+}
+
+// maxLinks bounds the links on the way to a file, as the kernel does.
+const maxLinks = 40
+
+// NewReader finds a user by name or number. groups are names of further groups that the
+// process has.
+func NewReader(name string, groups ...string) (Reader, error) {
+	who, err := lookup(name)
+	if err != nil {
+		return Reader{}, fmt.Errorf("there is no user %q", name)
+	}
+	for _, g := range groups {
+		id, err := strconv.ParseUint(g, 10, 32)
+		if err != nil {
+			found, err := user.LookupGroup(g)
+			if err != nil {
+				return Reader{}, err
+			}
+			if id, err = strconv.ParseUint(found.Gid, 10, 32); err != nil {
+				return Reader{}, err
+			}
+		}
+		who.groups = append(who.groups, uint32(id))
+	}
+	return Reader{Name: name, who: who}, nil
+}
+
+// An Obstacle keeps a user from reading a file.
+type Obstacle struct {
+	What string // may not read FILE, or may not search the folder FOLDER, and why
+	Mend string // the commands that open what is shut
+}
+
+// Read looks for what keeps the user from reading a file; nil: nothing does. Links are
+// followed, and the folders that they stand in count too.
+func (r Reader) Read(path string) (*Obstacle, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	rest := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	at := "/"
+	links := 0
+	for {
+		if o, err := r.who.blocked(at, maySearch); o != nil || err != nil {
+			return r.obstacle(o, false), err
+		}
+		next := filepath.Join(at, rest[0])
+		rest = rest[1:]
+		info, err := os.Lstat(next)
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			if links++; links > maxLinks {
+				return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+			}
+			target, err := os.Readlink(next)
+			if err != nil {
+				return nil, err
+			}
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(at, target)
+			}
+			rest = append(strings.Split(strings.TrimPrefix(filepath.Clean(target), "/"), "/"), rest...)
+			at = "/"
+			continue
+		}
+		if len(rest) == 0 {
+			o, err := r.who.blocked(next, mayRead)
+			return r.obstacle(o, true), err
+		}
+		if !info.IsDir() {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+		}
+		at = next
+	}
+}
+
+func (r Reader) obstacle(o *obstacle, file bool) *Obstacle {
+	if o == nil {
+		return nil
+	}
+	found := &Obstacle{Mend: o.open(r.who)}
+	if file {
+		found.What = fmt.Sprintf("may not read it: %s", o)
+	} else {
+		found.What = fmt.Sprintf("may not search the folder %s", o)
+	}
+	return found
+}
+
+// OnlyOwnerAnd reports whether nobody can read a file but its owner and, where that is one
+// of the user's groups, its group, and nobody else can write it.
+func (r Reader) OnlyOwnerAnd(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	perm := info.Mode().Perm()
+	return perm&0o077 == 0 || ok && perm&0o037 == 0 && slices.Contains(r.who.groups, stat.Gid)
+}

@@ -1,0 +1,179 @@
+package serverdoctor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/authkey/authkey/internal/doctor"
+	"github.com/authkey/authkey/internal/keyring"
+)
+
+// files looks at the secret and the address list of every domain.
+func (o Options) files(context.Context) []doctor.Finding {
+	if len(o.Domains) == 0 {
+		return []doctor.Finding{fault(CheckSecret, "the configuration has no domains", "nobody's keys are verified", o.InitLine("DOMAIN"))}
+	}
+	var found []doctor.Finding
+	for _, d := range o.Domains {
+		f, opened := o.secret(d)
+		found = append(found, f...)
+		found = append(found, o.addresses(d, opened))
+	}
+	return found
+}
+
+// secret looks at the secret file of a domain. The Domain is nil where it cannot be used.
+func (o Options) secret(d Domain) ([]doctor.Finding, *keyring.Domain) {
+	path := d.Keys.SecretFile
+	bad := func(what, mend string) []doctor.Finding {
+		return []doctor.Finding{fault(CheckSecret, d.Name+": "+what, noneVerify, mend)}
+	}
+	opened, err := keyring.Open(d.Keys)
+	var mode *keyring.ModeError
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return []doctor.Finding{inapplicable(CheckSecret, "%s: %v; run doctor as root", d.Name, err)}, nil
+	case errors.As(err, &mode):
+		return bad(mode.Error(), "chmod 600 "+path), nil
+	case errors.Is(err, fs.ErrNotExist):
+		return bad(err.Error(), o.InitLine(d.Name)+"   # makes a new one; or restore it, and all keys stay valid"), nil
+	case err != nil:
+		return bad(err.Error(), "restore "+path), nil
+	}
+	found := ok(CheckSecret, "%s: %s can be used", d.Name, path)
+	if o.Unit.Passes(path) {
+		found = ok(CheckSecret, "%s: systemd passes %s to the server", d.Name, path)
+		switch copied, err := o.Unit.Copied(path); {
+		case err != nil:
+			return []doctor.Finding{inapplicable(CheckSecret, "%s: which secret the server has: %v; run doctor as root", d.Name, err)}, opened
+		case copied == doctor.CopyOld:
+			return bad(path+" was changed after the server was started, which has the old one", restartUnit), opened
+		case copied == doctor.CopyMissing:
+			return bad("the server was started before there was "+path+", and does not have it", restartUnit), opened
+		}
+	} else if o.Reader != nil && o.Unit.Known {
+		if obstacle, err := o.Reader.Read(path); err == nil && obstacle != nil {
+			return bad(fmt.Sprintf("%s: %s (%s) %s", path, o.Reader.Name, o.ReaderFrom, obstacle.What), "chown "+o.Reader.Name+" "+path), opened
+		}
+	}
+	return append([]doctor.Finding{found}, o.rotation(d)...), opened
+}
+
+// rotation tells of a replacement of the secret that waits for its last step.
+func (o Options) rotation(d Domain) []doctor.Finding {
+	r, err := keyring.ReadRotation(d.Keys.SecretFile)
+	if err != nil || r.Stage != keyring.StageRetiring {
+		return nil
+	}
+	due := r.OldMayGo(d.Keys.AVT, d.Keys.Grace)
+	if o.Now().Before(due) {
+		return nil
+	}
+	return []doctor.Finding{warning(CheckSecret, fmt.Sprintf("%s: the old secret (%s) is not needed since %s, and its keys are still accepted", d.Name, strings.Join(r.Old, ", "), due.UTC().Format(time.RFC3339)),
+		"", o.CommandLine("secret", "rotate", d.Name))}
+}
+
+// addresses looks at the address list of a domain.
+func (o Options) addresses(d Domain, opened *keyring.Domain) doctor.Finding {
+	const gone = "keys of the domain are answered TEMPFAIL: mail with them is deferred, or taken for unverified"
+	if d.List == "" {
+		return inapplicable(CheckAddresses, "%s: every local part is an address", d.Name)
+	}
+	if o.Reader != nil {
+		if obstacle, err := o.Reader.Read(d.List); err == nil && obstacle != nil {
+			return fault(CheckAddresses, fmt.Sprintf("%s: %s: %s (%s) %s", d.Name, d.List, o.Reader.Name, o.ReaderFrom, obstacle.What), gone, obstacle.Mend)
+		}
+	}
+	if opened == nil {
+		return inapplicable(CheckAddresses, "%s: not looked at without the secret", d.Name)
+	}
+	switch err := opened.Reload(); {
+	case errors.Is(err, fs.ErrPermission):
+		return inapplicable(CheckAddresses, "%v; run doctor as root", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fault(CheckAddresses, err.Error(), gone, o.InitLine(d.Name)+"   # makes an empty one; or restore it")
+	case err != nil:
+		return fault(CheckAddresses, err.Error(), gone, "mend "+d.List)
+	case opened.Len() == 0:
+		return fault(CheckAddresses, fmt.Sprintf("%s: %s has no address", d.Name, d.List), "every key of the domain is invalid", o.CommandLine("address", "add", "you@"+d.Name))
+	}
+	return ok(CheckAddresses, "%s: %s has %d addresses", d.Name, d.List, opened.Len())
+}
+
+// certificate looks at the files of the certificate, and at the one that is shown.
+func (o Options) certificate(ctx context.Context) []doctor.Finding {
+	files := o.Config.TLS
+	if files.Cert == "" {
+		return []doctor.Finding{inapplicable(CheckCertificate, "there is none: keys travel in clear text")}
+	}
+	const refused = "recipients refuse the connection, and " + noneVerify
+	for _, path := range []string{files.Cert, files.Key} {
+		if o.Reader == nil {
+			break
+		}
+		if obstacle, err := o.Reader.Read(path); err == nil && obstacle != nil {
+			return []doctor.Finding{fault(CheckCertificate, fmt.Sprintf("%s: %s (%s) %s", path, o.Reader.Name, o.ReaderFrom, obstacle.What),
+				"the server does not start, or shows an old certificate until it ends", o.mendCertificate(path, obstacle))}
+		}
+	}
+	c, err := o.Certificate()
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return []doctor.Finding{inapplicable(CheckCertificate, "%v; run doctor as root", err)}
+	case err != nil:
+		return []doctor.Finding{fault(CheckCertificate, err.Error(), "the server does not start, or shows an old certificate until it ends", "put a certificate with its intermediates and its key there")}
+	}
+	var found []doctor.Finding
+	for _, w := range c.Warnings {
+		found = append(found, fault(CheckCertificate, w, refused, "put another one into "+files.Cert+" and "+files.Key))
+	}
+	if f := o.shown(ctx, c); f != nil {
+		found = append(found, *f)
+	}
+	if len(found) == 0 {
+		found = append(found, ok(CheckCertificate, "%s is for %s, complete, and valid until %s", files.Cert, strings.Join(c.Leaf.DNSNames, ", "), c.Leaf.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	return found
+}
+
+// certbotHook is what the packages bring for certbot.
+const certbotHook = "/usr/share/doc/authkey-server/examples/certbot-deploy-hook"
+
+// mendCertificate says how the service comes to a file of a certificate.
+func (o Options) mendCertificate(path string, obstacle *doctor.Obstacle) string {
+	lineage := filepath.Dir(path)
+	if filepath.Base(filepath.Dir(lineage)) != "live" { // not of certbot
+		return obstacle.Mend
+	}
+	return fmt.Sprintf("RENEWED_LINEAGE=%s %s\nin %s: tls: {cert: /etc/authkey/tls/fullchain.pem, key: /etc/authkey/tls/privkey.pem}\n%s",
+		lineage, certbotHook, o.ConfigFile, restartUnit)
+}
+
+// shown compares the certificate of the file with the one that the running server shows;
+// nil: it is the same, or nobody answers.
+func (o Options) shown(ctx context.Context, c Certificate) *doctor.Finding {
+	for _, l := range o.Config.Listen {
+		if !l.TLS {
+			continue
+		}
+		conn, err := dial(ctx, here(l.Address), &tls.Config{InsecureSkipVerify: true}) // which one, is what is asked
+		if err != nil {
+			continue
+		}
+		shown := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+		_ = conn.Close() // nothing was said
+		if shown.Equal(c.Leaf) {
+			continue
+		}
+		f := fault(CheckCertificate, fmt.Sprintf("%s shows another certificate than %s, one that ends %s", socketName(l), o.Config.TLS.Cert, shown.NotAfter.UTC().Format(time.RFC3339)),
+			"the new one is not in force", reloadUnit+"\n"+lookUnit)
+		return &f
+	}
+	return nil
+}
