@@ -46,6 +46,12 @@ func (s Server) String() string {
 	return hostport
 }
 
+// IsAddress reports whether the host is an IP address, so that no DNS is needed.
+func (s Server) IsAddress() bool {
+	_, err := netip.ParseAddr(s.Host)
+	return err == nil
+}
+
 // A Record is one well-formed AS record.
 type Record struct {
 	Server
