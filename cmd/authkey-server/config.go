@@ -10,7 +10,7 @@ import (
 // newCheck makes check, which reads secrets, address lists and the certificate too.
 func newCheck() *cobra.Command {
 	return program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
-		loaded, err := loadConfig(cmd, false)
+		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return config.Settings{}, err
 		}

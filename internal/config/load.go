@@ -143,6 +143,8 @@ type Settings struct {
 	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
+
+	warnings []Fault
 }
 
 // Source tells where a key's value comes from: SourceDefault, SourceFile or
@@ -154,6 +156,22 @@ func (s Settings) Source(key string) string { return s.sources[key] }
 func (s Settings) IsSet(key string) bool {
 	source := s.Source(key)
 	return source != "" && source != SourceDefault
+}
+
+// File is the path of the file that was read; "" where none was.
+func (s Settings) File() string { return s.file }
+
+// Set counts the keys that the file and the environment set.
+func (s Settings) Set() (file, environment int) {
+	for _, source := range s.sources {
+		switch source {
+		case SourceFile:
+			file++
+		case SourceEnvironment:
+			environment++
+		}
+	}
+	return file, environment
 }
 
 // Setting is a key with its value and where that comes from.
@@ -200,6 +218,10 @@ func (s Settings) NotActedOn() []string {
 	}
 	return names
 }
+
+// Warnings says what is set and accepted and has no effect, each with its reason, and
+// sorted as the table is.
+func (s Settings) Warnings() []Fault { return s.warnings }
 
 // Fault makes a fault of a value which only shows with what the value names, such
 // as a file. key may be one of an object in a list: domains[0].secret_file.

@@ -163,7 +163,7 @@ func TestPostmasterCommands(t *testing.T) {
 		{"setup postfix both ways", []string{"setup", "postfix", "--apply", "--undo"}, 2, "[apply undo]"},
 		{"setup postfix elsewhere", []string{"setup", "postfix", "--postfix-config", "/nonexistent"}, 1, "/nonexistent/main.cf"},
 		{"doctor elsewhere", []string{"doctor", "--postfix-config", "/nonexistent", "--config", conf}, 1, "FAULT  mta "},
-		{"report nothing", []string{"report"}, 1, "no message in 0 lines"},
+		{"report nothing", []string{"report"}, 2, "no message in 0 lines"},
 		{"report a missing file", []string{"report", "/nonexistent"}, 2, "/nonexistent"},
 		{"report both", []string{"report", "--journal", conf}, 2, "one of them"},
 		{"report since when", []string{"report", "--since", "yesterday"}, 2, "want a duration such as 7d or 12h"},

@@ -105,6 +105,9 @@ func New(since time.Time) *Report {
 // Messages is the number of messages reported on so far.
 func (r *Report) Messages() int64 { return r.total.Messages }
 
+// Empty reports whether not one line was read.
+func (r *Report) Empty() bool { return r.lines == 0 }
+
 // Read adds the lines of a log, which may be compressed by gzip. It ends with ctx.
 func (r *Report) Read(ctx context.Context, in io.Reader) error {
 	lines := bufio.NewReaderSize(in, maxLine)
