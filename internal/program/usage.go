@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -69,11 +70,26 @@ func unknownCommand(group *cobra.Command, word string) error {
 	return fmt.Errorf("unknown command %q%s", word, perhaps("", word, names))
 }
 
+// perhaps names what a word was probably meant to be, if anything is near.
 func perhaps(prefix, word string, names []string) string {
-	if near := config.Nearest(word, names); near != "" {
-		return "; perhaps " + prefix + near
+	near := config.Nearest(word, names)
+	for _, name := range names {
+		if near == "" && len(word) > 1 && (strings.HasPrefix(name, word) || sameLetters(name, word)) {
+			near = name
+		}
 	}
-	return ""
+	if near == "" {
+		return ""
+	}
+	return "; perhaps " + prefix + near
+}
+
+// sameLetters reports whether two words differ in the order of their letters only.
+func sameLetters(a, b string) bool {
+	x, y := []byte(a), []byte(b)
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
 }
 
 // flagError says in plain words what pflag says of a flag.
