@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	gomilter "github.com/d--j/go-milter"
+
 	"github.com/authkey/authkey/policy"
 )
 
@@ -41,4 +43,34 @@ func TestSelfCheck(t *testing.T) {
 		t.Error("stuck, and nothing shows it")
 	}
 	r.srv.mu.Unlock()
+}
+
+// TestProbe: only a probe of our own, from this machine, is marked as one.
+func TestProbe(t *testing.T) {
+	for _, tc := range []struct {
+		name, client, from, args string
+		marked                   bool
+	}{
+		{"the doctor's", "127.0.0.1", "", "ENVID=" + ProbeEnvelopeID, true},
+		{"the doctor's, in other words", "127.0.0.1", "", "SIZE=100 envid=" + ProbeEnvelopeID, true},
+		{"a stranger's", "203.0.113.9", "", "ENVID=" + ProbeEnvelopeID, false},
+		{"with a sender", "127.0.0.1", "alice@a.test", "ENVID=" + ProbeEnvelopeID, false},
+		{"another id", "127.0.0.1", "", "ENVID=" + ProbeEnvelopeID + "2", false},
+		{"no id", "127.0.0.1", "", "", false},
+	} {
+		settings := defaultSettings()
+		settings.Submission = Submission{}
+		r := newRig(t, settings, policy.Options{})
+		s := r.connectAs(tc.client, gomilter.NewMacroBag())
+		if _, err := s.Mail(tc.from, tc.args); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Abort(nil); err != nil {
+			t.Fatal(err)
+		}
+		r.waitFor("the line", func() bool { return strings.Contains(r.log.String(), "action=aborted") })
+		if got := strings.Contains(r.log.String(), "probe=doctor"); got != tc.marked {
+			t.Errorf("%s: marked %v\n%s", tc.name, got, r.log)
+		}
+	}
 }

@@ -142,7 +142,11 @@ func notesOf(out outcome) string {
 // logAborted writes the line of a message that did not reach its end.
 func (s *session) logAborted(msg *message) {
 	now := time.Now()
-	s.writeLine(now, append(messageAttrs(msg, s.attrs[:0]),
+	attrs := messageAttrs(msg, s.attrs[:0])
+	if msg.isProbe() {
+		attrs = append(attrs, slog.String("probe", "doctor"))
+	}
+	s.writeLine(now, append(attrs,
 		slog.String("action", "aborted"),
 		slog.Int("rcpts", len(msg.recipients)),
 		milliseconds("total_ms", now.Sub(msg.began))))

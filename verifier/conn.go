@@ -299,7 +299,7 @@ func (c *conn) take(line string) error {
 		return failuref(ReasonASViolation, "%w", err)
 	}
 	if reply.Seq == 0 {
-		return failuref(ReasonASViolation, "ERROR 0 %.20q", string(reply.Code))
+		return failuref(ReasonASViolation, "ERROR 0 %s", codeName(reply.Code))
 	}
 	c.mu.Lock()
 	if c.err != nil {

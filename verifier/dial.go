@@ -5,11 +5,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -127,6 +132,8 @@ type lookuper interface {
 type dialer struct {
 	rules   rules
 	dns     lookuper
+	dead    *sieve[error]      // Records.deadHosts
+	lookups singleflight.Group // by host
 	budget  *budget
 	roots   *x509.CertPool // nil: the system's
 	timeout time.Duration  // of TCP and TLS together, over all addresses
@@ -194,11 +201,8 @@ func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	var found []netip.Addr
 	if addr, err := netip.ParseAddr(host); err == nil {
 		found = []netip.Addr{addr}
-	} else if found, err = d.dns.addresses(ctx, host); err != nil {
+	} else if found, err = d.lookup(ctx, host); err != nil {
 		return nil, err
-	}
-	if len(found) == 0 {
-		return nil, failuref(ReasonASNoHost, "%s has no address", host)
 	}
 	var allowed []netip.Addr
 	var refused error
@@ -210,9 +214,35 @@ func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 		}
 	}
 	if len(allowed) == 0 {
-		return nil, refused
+		return nil, &failure{ReasonASForbidden, errors.Unwrap(refused), host != found[0].String()}
 	}
 	return allowed, nil
+}
+
+// lookup returns the addresses of a host, at least one. DNS is asked once for all who
+// want to know, and for a while not at all about a name that led nowhere.
+func (d *dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if err, _, dead := d.dead.get(host, time.Now()); dead {
+		d.stats.deadHostHits.Add(1)
+		return nil, err
+	}
+	found, err, _ := d.lookups.Do(host, func() (any, error) {
+		addrs, err := d.dns.addresses(ctx, host)
+		now := time.Now()
+		switch {
+		case err != nil && ctx.Err() != nil: // it says nothing about the host
+		case err != nil:
+			d.dead.put(host, err, now, now.Add(failureTTL))
+		case len(addrs) == 0:
+			err = &failure{ReasonASNoHost, fmt.Errorf("%s has no address", host), true}
+			d.dead.put(host, err, now, now.Add(noHostTTL))
+		}
+		return addrs, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found.([]netip.Addr), nil
 }
 
 // dialAddress connects to one address, TLS included where the record says so.
@@ -234,9 +264,45 @@ func (d *dialer) dialAddress(ctx context.Context, s wire.Server, peer netip.Addr
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		d.stats.dialFailures.Add(1)
-		return link{}, failuref(connectReason(ctx, err, ReasonASTLS), "TLS with %v at %v: %w", s, peer, err)
+		return link{}, failuref(connectReason(ctx, err, ReasonASTLS), "TLS with %v at %v: %w", s, peer, &tlsError{err})
 	}
 	return link{secure, raw, peer}, nil
+}
+
+// A tlsError is why TLS failed. Its text says nothing that the server chose, such as
+// the names in its certificate: whoever was told keys before could put one there.
+type tlsError struct{ err error }
+
+func (e *tlsError) Unwrap() error { return e.err }
+
+func (e *tlsError) Error() string {
+	var (
+		name    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		invalid x509.CertificateInvalidError
+		record  tls.RecordHeaderError
+		alert   *net.OpError
+		verify  *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(e.err, &name):
+		return "the certificate is for another name"
+	case errors.As(e.err, &unknown):
+		return "the certificate is signed by nobody we trust, or its intermediate is not sent"
+	case errors.As(e.err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate is over, or not valid yet"
+	case errors.As(e.err, &invalid), errors.As(e.err, &verify):
+		return "the certificate is not valid"
+	case errors.As(e.err, &record):
+		return "the server does not speak TLS"
+	case errors.As(e.err, &alert) && alert.Op == "remote error":
+		return "the server refuses: " + alert.Err.Error() // a word for a number
+	case errors.Is(e.err, io.EOF), errors.Is(e.err, syscall.ECONNRESET):
+		return "the server hung up"
+	case errors.Is(e.err, context.DeadlineExceeded), errors.Is(e.err, os.ErrDeadlineExceeded):
+		return "no answer in time"
+	}
+	return "the handshake failed"
 }
 
 // connectReason tells a timeout from anything else that went wrong.

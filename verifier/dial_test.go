@@ -78,7 +78,7 @@ func TestServerRules(t *testing.T) {
 
 // A book is a lookuper of fixed contents.
 type book struct {
-	hosts map[string][]string
+	hosts map[string][]string // "fails": DNS fails
 	texts func(domain string) (dnsAnswer, error)
 
 	mu    sync.Mutex
@@ -96,8 +96,17 @@ func (b *book) lookup(_ context.Context, name string, _ recordType) (dnsAnswer, 
 }
 
 func (b *book) addresses(_ context.Context, host string) ([]netip.Addr, error) {
+	b.mu.Lock()
+	if b.asked == nil {
+		b.asked = make(map[string]int)
+	}
+	b.asked[host]++
+	b.mu.Unlock()
 	var all []netip.Addr
 	for _, a := range b.hosts[host] {
+		if a == "fails" {
+			return nil, ErrDNSFailure
+		}
 		all = append(all, netip.MustParseAddr(a))
 	}
 	return all, nil

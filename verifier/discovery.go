@@ -2,12 +2,14 @@ package verifier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/authkey/authkey/internal/wire"
 )
+
+// maxNearMisses bounds what is said about the TXT records of one domain.
+const maxNearMisses = 16
 
 // Why a well-formed record is not used, beside the reasons of internal/wire and
 // of the dial rules.
@@ -24,6 +26,9 @@ type Discovery struct {
 	CNAMEs  []string      // the names that the domain is an alias of
 	Used    []wire.Record // by pri
 	Refused []wire.Refusal
+	// NearMisses are texts that were probably meant to be AS records and are none, or
+	// malformed ones, with what would be right.
+	NearMisses []wire.NearMiss
 	// Required: the domain says req=yes.
 	Required bool
 	// Published: there are AS records, used or not.
@@ -38,7 +43,7 @@ type Discovery struct {
 }
 
 // Discover asks DNS about a domain, whatever is remembered, and explains the
-// answer. It connects to nobody: what an AS's name resolves to is not part of it.
+// answer. It connects to nobody: what an AS's name resolves to is for Route to say.
 func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d := Discovery{Domain: domain}
 	name, err := wire.ParseDomain(domain)
@@ -63,6 +68,11 @@ func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d.Texts, d.CNAMEs, d.TTL, d.AD = answer.texts, answer.chain, answer.ttl, answer.ad
 	d.Resolver = answer.server.String()
 	d.judge(wire.ParseSet(answer.texts), v.pool.dialer.rules)
+	for _, text := range answer.texts {
+		if miss, ok := wire.LooksLikeRecord(text); ok && len(d.NearMisses) < maxNearMisses {
+			d.NearMisses = append(d.NearMisses, miss)
+		}
+	}
 	return d
 }
 
@@ -92,10 +102,6 @@ func (d *Discovery) judge(set wire.Set, rules rules) {
 			d.Used = append(d.Used, rec)
 			continue
 		}
-		var f *failure
-		if errors.As(err, &f) {
-			err = f.err
-		}
-		d.Refused = append(d.Refused, wire.Refusal{Text: rec.String(), Why: err})
+		d.Refused = append(d.Refused, wire.Refusal{Text: rec.String(), Why: plain(err)})
 	}
 }

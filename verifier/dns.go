@@ -22,6 +22,10 @@ const maxTTL = (1<<31 - 1) * time.Second
 // maxChain bounds how many CNAMEs lead from a name to its records. A loop ends there.
 const maxChain = 8
 
+// maxPieces bounds how many of them are asked about one by one. A resolver follows
+// them all by itself; one that does not must not make one lookup many.
+const maxPieces = 3
+
 // A recordType is a DNS RR type.
 type recordType uint16
 

@@ -226,6 +226,15 @@ func TestLookup(t *testing.T) {
 				m.Answer = []dns.RR{rr(t, next)}
 			})
 		}, 1, nil},
+		{"chain in too many pieces", func(_ string, req *dns.Msg) [][]byte {
+			return reply(req, func(m *dns.Msg) {
+				name := req.Question[0].Name
+				m.Answer = []dns.RR{rr(t, name+" 300 IN CNAME x"+name)}
+				if strings.HasPrefix(name, "xxxx") {
+					m.Answer = []dns.RR{rr(t, name+` 300 IN TXT "one"`)}
+				}
+			})
+		}, 0, ErrDNSFailure},
 		{"loop in pieces", func(_ string, req *dns.Msg) [][]byte {
 			return reply(req, func(m *dns.Msg) {
 				next := map[string]string{"a.test.": "b.test.", "b.test.": "a.test."}[req.Question[0].Name]

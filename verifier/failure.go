@@ -8,8 +8,9 @@ import (
 // A failure is why one AS gave no verdict, or DNS no records. The Reason tells
 // whether it may pass by itself.
 type failure struct {
-	reason Reason
-	err    error
+	reason  Reason
+	err     error
+	useless bool // DNS was asked about the AS's name, for nothing
 }
 
 func failuref(reason Reason, format string, args ...any) *failure {
@@ -50,4 +51,14 @@ func (r Reason) troubled() bool {
 		return true
 	}
 	return false
+}
+
+// uselessHost reports whether an AS was not asked because DNS led from its name to no
+// address that we may dial.
+func uselessHost(err error) bool {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.useless
+	}
+	return true // DNS failed
 }

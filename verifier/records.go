@@ -16,11 +16,18 @@ const (
 	maxRecordTTL = time.Hour
 	failureTTL   = 5 * time.Second
 	staleFor     = 24 * time.Hour
+	// noHostTTL is how long an AS's name without address is not asked about again; one
+	// that DNS failed for, failureTTL.
+	noHostTTL = time.Minute
 )
 
 // maxDomains bounds how many domains are remembered. A domain without AS takes
 // some 250 octets, one with eight records of greatest length 3 KB.
 const maxDomains = 1 << 16
+
+// maxDeadHosts bounds how many names of AS that lead to no address are remembered,
+// each with less than 500 octets.
+const maxDeadHosts = 1 << 13
 
 // Records remembers what DNS said about domains, for a day longer than it may be
 // used while DNS answers. Hand it to the next Verifier, so that a reload in the
@@ -28,11 +35,15 @@ const maxDomains = 1 << 16
 // for concurrent use.
 type Records struct {
 	domains *sieve[*domainState]
+	// deadHosts are names of AS that lead to no address, with the error that says why.
+	// DNS is not asked about them: whoever puts a stranger's names into his records
+	// would have us ask that stranger's name servers once a message.
+	deadHosts *sieve[error]
 }
 
 // NewRecords makes an empty Records.
 func NewRecords() *Records {
-	return &Records{domains: newSieve[*domainState](maxDomains)}
+	return &Records{domains: newSieve[*domainState](maxDomains), deadHosts: newSieve[error](maxDeadHosts)}
 }
 
 func (r *Records) len() int { return r.domains.len() }

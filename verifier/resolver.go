@@ -69,8 +69,8 @@ func (r *resolver) lookup(ctx context.Context, name string, kind recordType) (_ 
 		return dnsAnswer{}, fmt.Errorf("%v: %w: %d questions are open", q, ErrDNSTimeout, maxQuestions)
 	}
 	all, err := r.ask(ctx, q)
-	for err == nil && all.next != "" {
-		if len(all.chain) > maxChain {
+	for pieces := 0; err == nil && all.next != ""; pieces++ {
+		if len(all.chain) > maxChain || pieces == maxPieces {
 			return dnsAnswer{}, fmt.Errorf("%v: %w: %w", q, ErrDNSFailure, errChain)
 		}
 		var a dnsAnswer

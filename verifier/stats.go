@@ -6,7 +6,7 @@ import "sync/atomic"
 type counters struct {
 	cacheHits, flights, joined                     atomic.Uint64
 	lookups, lookupFailures, recordHits, stale     atomic.Uint64
-	dnsQuestions                                   atomic.Uint64
+	dnsQuestions, deadHostHits                     atomic.Uint64
 	dials, dialFailures, budgetRefusals            atomic.Uint64
 	questions, answers, timeouts, violations, late atomic.Uint64
 	retries, leftAlone, breakerOpenings, overloads atomic.Uint64
@@ -25,6 +25,7 @@ type Stats struct {
 	LookupFailures uint64
 	Stale          uint64 // times that records older than their TTL were used, because DNS failed
 	DNSQuestions   uint64 // packets sent to name servers, addresses of AS included
+	DeadHostHits   uint64 // names of AS not asked about, because they led to no address just now
 
 	Dials          uint64 // connections attempted, each address counted
 	DialFailures   uint64
@@ -57,6 +58,7 @@ func (v *Verifier) Stats() Stats {
 		LookupFailures:  c.lookupFailures.Load(),
 		Stale:           c.stale.Load(),
 		DNSQuestions:    c.dnsQuestions.Load(),
+		DeadHostHits:    c.deadHostHits.Load(),
 		Dials:           c.dials.Load(),
 		DialFailures:    c.dialFailures.Load(),
 		BudgetRefusals:  c.budgetRefusals.Load(),

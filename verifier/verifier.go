@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +31,10 @@ const (
 	maxFlights = 10_000
 	// maxPrefetches bounds the lookups that nobody waits for yet.
 	maxPrefetches = 256
+	// maxUselessHosts is how many AS names of one domain may lead to no address that we
+	// may dial. Those behind them are not looked up: they may be names in the zone of
+	// somebody who has nothing to do with the domain (compare RFC 7208 section 4.6.4).
+	maxUselessHosts = 2
 )
 
 // Options say how to verify. The zero value of each means its default.
@@ -119,6 +124,7 @@ func New(o Options) *Verifier {
 		dialer: &dialer{
 			rules:   rules{networks: o.AllowNetworks, ports: o.AllowPorts, requireTLS: o.RequireTLS},
 			dns:     v.dns,
+			dead:    v.records.deadHosts,
 			budget:  newBudget(o.AllowNetworks...),
 			roots:   o.Roots,
 			timeout: or(o.ConnectTimeout, DefaultConnectTimeout),
@@ -326,7 +332,11 @@ func (v *Verifier) fly(q Query, d digest) (r Result) {
 // does, any temporary cause makes it a temperror (docs/protocol.md section 3).
 func (v *Verifier) askServers(ctx context.Context, q Query, st standing, r *Result) {
 	r.Status = PermError
+	var useless []string
 	for _, server := range st.set.Order(rand.Shuffle) {
+		if len(useless) == maxUselessHosts && !server.IsAddress() && !slices.Contains(useless, server.Host) {
+			continue
+		}
 		reply, err := v.pool.ask(ctx, server, q.Address, q.Key)
 		name := net.JoinHostPort(server.Host, strconv.Itoa(int(server.Port)))
 		if err == nil {
@@ -341,7 +351,11 @@ func (v *Verifier) askServers(ctx context.Context, q Query, st standing, r *Resu
 			err = refusal(reply)
 		}
 		v.log.Debug("no verdict", "as", name, "err", bounded(err))
-		switch reason := reasonOf(err); {
+		reason := reasonOf(err)
+		if uselessHost(err) && !slices.Contains(useless, server.Host) {
+			useless = append(useless, server.Host)
+		}
+		switch {
 		case !reason.permanent():
 			r.Status, r.Reason, r.Server = TempError, reason, name
 		case r.Status == PermError:
@@ -362,11 +376,20 @@ func refusal(reply wire.Reply) error {
 	case wire.CodeNotServed:
 		return failuref(ReasonASNotServed, "the server does not serve the domain")
 	case wire.CodeSyntax, wire.CodeTooLong:
-		return failuref(ReasonASSyntax, "the server cannot read the question: %.20q", string(reply.Code))
+		return failuref(ReasonASSyntax, "the server cannot read the question: ERROR %s", codeName(reply.Code))
 	case wire.CodeBusy:
 		return failuref(ReasonASBusy, "the server is busy")
 	}
 	return failuref(ReasonASTempFail, "the server cannot tell now")
+}
+
+// codeName is the code of an ERROR line for a log. The AS was told a key and may say
+// it, or a part of it, in a code or text: neither is repeated.
+func codeName(c wire.Code) string {
+	if c.Known() {
+		return string(c)
+	}
+	return "with an unknown code"
 }
 
 // ttl returns for how long a VALIDKEY may be relied on.

@@ -17,6 +17,7 @@ import (
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -52,18 +53,20 @@ func newExplain() *cobra.Command {
 		sample := milter.Sample{Recipients: trimAngles(*rcpts)}
 		if *client != "" {
 			if sample.Client, err = netip.ParseAddr(*client); err != nil {
-				return program.Exit(program.Usage, fmt.Errorf("--client: %w", err))
+				return program.Exit(program.Usage, fmt.Errorf("--client %q is no IP address", *client))
 			}
 		}
-		if sample.Header, err = readHeader(cmd.InOrStdin(), args[0]); err != nil {
+		if sample.Header, err = readHeader(terminal.Interruptible(cmd.Context(), cmd.InOrStdin()), args[0]); err != nil {
 			return program.Exit(program.Usage, err)
 		}
-		sample.Sender = senderOf(cmd, *from, sample.Header)
+		source := ""
+		sample.Sender, source = senderOf(cmd, *from, sample.Header)
 		e, err := examine(cmd.Context(), loaded.Config, sample)
 		if err != nil {
 			return program.Exit(program.Config, err)
 		}
 		view := viewExamination(sample, e, loaded.Config)
+		view.SenderSource = source
 		if err := view.print(cmd.OutOrStdout(), *asJSON); err != nil {
 			return err
 		}
@@ -132,17 +135,21 @@ func trimAngle(a string) string {
 	return a
 }
 
-func senderOf(cmd *cobra.Command, from string, header []milter.Field) string {
+// senderOf returns the envelope sender, and where it comes from.
+func senderOf(cmd *cobra.Command, from string, header []milter.Field) (sender, source string) {
 	if cmd.Flags().Changed("from") {
-		return trimAngle(from)
+		return trimAngle(from), "--from"
 	}
 	for _, f := range header {
 		if strings.EqualFold(f.Name, "Return-Path") {
-			return trimAngle(f.Value)
+			return trimAngle(f.Value), "Return-Path"
 		}
 	}
-	return ""
+	return "", "the null sender, since the file has no Return-Path: name another one with --from"
 }
+
+// byteOrderMark begins what some editors save.
+const byteOrderMark = "\ufeff"
 
 // readHeader reads a header as an MTA does: up to the first line that is none.
 func readHeader(stdin io.Reader, path string) ([]milter.Field, error) {
@@ -153,12 +160,24 @@ func readHeader(stdin io.Reader, path string) ([]milter.Field, error) {
 			return nil, err
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("%s is a folder, and a message is wanted", path)
+		}
 		in = f
 	}
 	var fields []milter.Field
 	lines := bufio.NewReader(io.LimitReader(in, maxMessage))
-	for {
+	for first := true; ; first = false {
 		line, err := lines.ReadString('\n')
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		if first && line == "" {
+			return nil, fmt.Errorf("%s is empty, and a message is wanted", path)
+		}
+		if first {
+			line = strings.TrimPrefix(line, byteOrderMark)
+		}
 		line = strings.TrimRight(line, "\r\n")
 		if name, value, ok := strings.Cut(line, ":"); line != "" && (line[0] == ' ' || line[0] == '\t') && len(fields) > 0 {
 			fields[len(fields)-1].Value += "\n" + line
@@ -171,9 +190,6 @@ func readHeader(stdin io.Reader, path string) ([]milter.Field, error) {
 		}
 		if err == io.EOF {
 			return fields, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 	}
 }

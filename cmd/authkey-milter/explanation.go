@@ -15,20 +15,22 @@ import (
 
 // An explanation is an Examination as people and programs read it.
 type explanation struct {
-	Class      string          `json:"class"`
-	Client     string          `json:"client"`
-	Sender     string          `json:"envelope_sender"`
-	Keys       int             `json:"keys"`
-	Envelope   resultOf        `json:"envelope"`
-	From       *resultOf       `json:"from,omitempty"`
-	Recipients []recipientView `json:"recipients"`
-	Action     string          `json:"action"`
-	Would      string          `json:"would,omitempty"` // in test mode
-	By         string          `json:"by,omitempty"`
-	Notes      string          `json:"notes,omitempty"`
-	Reply      string          `json:"reply"`
-	Header     headerView      `json:"header"`
-	Trouble    string          `json:"trouble,omitempty"`
+	Class  string `json:"class"`
+	Client string `json:"client"`
+	Sender string `json:"envelope_sender"`
+	// SenderSource says where it comes from.
+	SenderSource string          `json:"envelope_sender_from"`
+	Keys         int             `json:"keys"`
+	Envelope     resultOf        `json:"envelope"`
+	From         *resultOf       `json:"from,omitempty"`
+	Recipients   []recipientView `json:"recipients"`
+	Action       string          `json:"action"`
+	Would        string          `json:"would,omitempty"` // in test mode
+	By           string          `json:"by,omitempty"`
+	Notes        string          `json:"notes,omitempty"`
+	Reply        string          `json:"reply"`
+	Header       headerView      `json:"header"`
+	Trouble      string          `json:"trouble,omitempty"`
 }
 
 type resultOf struct {
@@ -174,13 +176,13 @@ func (v explanation) print(w io.Writer, asJSON bool) error {
 	var err error
 	say := func(format string, args ...any) {
 		if err == nil {
-			_, err = fmt.Fprintf(w, format+"\n", args...)
+			_, err = fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(format, args...), " "))
 		}
 	}
 	say("client      %s", v.Client)
 	say("class       %s%s", v.Class, map[string]string{
 		"submission": ": our own user's mail, not checked", "exempt": ": a relay of ours, not checked"}[v.Class])
-	say("sender      <%s>, %d X-Auth-Key field(s)", v.Sender, v.Keys)
+	say("sender      <%s> (%s), X-Auth-Key fields: %d", v.Sender, v.SenderSource, v.Keys)
 	say("result      %s", v.Envelope.words())
 	if v.From != nil {
 		say("From field  %s", v.From.words())
@@ -213,13 +215,38 @@ func (v explanation) print(w io.Writer, asJSON bool) error {
 		action += ", would " + v.Would + " (mode: test)"
 	}
 	say("action      %s", action)
-	say("the client hears  %s", v.Reply)
+	say("answer      the client hears  %s", v.Reply)
 	if v.Header.AuthRes != "" {
 		say("header      Authentication-Results: %s", v.Header.AuthRes)
 	}
-	say("            %d key(s) and %d forged result(s) removed, marked: %v, held: %v",
-		v.Header.Removed, v.Header.Forged, v.Header.Marked, v.Header.Held)
+	say("            %s", v.Header.words())
 	return err
+}
+
+// words are what is done to the header and to the message.
+func (h headerView) words() string {
+	number := func(n int, what string) string {
+		if n == 1 {
+			return "1 " + what
+		}
+		return fmt.Sprintf("%d %ss", n, what)
+	}
+	removed := "nothing"
+	switch {
+	case h.Removed > 0 && h.Forged > 0:
+		removed = number(h.Removed, "key") + " and " + number(h.Forged, "forged result")
+	case h.Removed > 0:
+		removed = number(h.Removed, "key")
+	case h.Forged > 0:
+		removed = number(h.Forged, "forged result")
+	}
+	not := func(done bool) string {
+		if done {
+			return ""
+		}
+		return "not "
+	}
+	return "removed: " + removed + "; " + not(h.Marked) + "marked, " + not(h.Held) + "held"
 }
 
 func (r resultOf) words() string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/internal/report"
+	"github.com/authkey/authkey/internal/terminal"
 )
 
 // defaultTop is how many sender domains are shown unless --top says otherwise.
@@ -33,6 +34,13 @@ func newReport() *cobra.Command {
 		if *journal && len(files) > 0 {
 			return errors.New("--journal and FILE: one of them")
 		}
+		if *top < 0 {
+			return fmt.Errorf("--top %d is below zero: how many domains?", *top)
+		}
+		fromInput := !*journal && len(files) == 0
+		if fromInput && terminal.Is(cmd.InOrStdin()) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "log lines, please, and Ctrl-D at their end (or name files, or --journal):")
+		}
 		var from time.Time
 		if *since != "" {
 			age, err := report.ParseAge(*since)
@@ -44,6 +52,9 @@ func newReport() *cobra.Command {
 		r := report.New(from)
 		if err := readLogs(cmd, r, *journal, files); err != nil {
 			return program.Exit(program.Usage, err)
+		}
+		if fromInput && r.Empty() {
+			return errors.New("report: no message in 0 lines: standard input is empty")
 		}
 		var err error
 		if *asJSON {
@@ -64,7 +75,7 @@ func readLogs(cmd *cobra.Command, r *report.Report, journal bool, files []string
 	case journal:
 		return r.ReadJournal(cmd.Context())
 	case len(files) == 0:
-		return r.Read(cmd.Context(), cmd.InOrStdin())
+		return r.Read(cmd.Context(), terminal.Interruptible(cmd.Context(), cmd.InOrStdin()))
 	}
 	for _, name := range files {
 		if err := readLog(cmd.Context(), r, name); err != nil {

@@ -216,7 +216,7 @@ func TestSelftestExitCodes(t *testing.T) {
 		{name: "a secret that only the service can read", yaml: "attach: {domains: [{domain: example.com, source: \"secret:/nonexistent/key\", addresses: any}]}",
 			code: program.OK, out: "as they must be"},
 		{name: "not a recipient", args: []string{"--rcpt", "bob"}, code: program.Usage, out: `--rcpt "bob"`},
-		{name: "arguments", args: []string{"x"}, code: program.Usage, out: "unknown command"},
+		{name: "arguments", args: []string{"x"}, code: program.Usage, out: "selftest takes no argument"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, out, errOut := selftestCommand(t, tt.yaml, tt.args...)

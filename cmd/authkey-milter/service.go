@@ -251,7 +251,7 @@ func (d *service) put(loaded *config.Loaded) {
 		warnings = append(warnings, d.attacher.Warnings()...)
 	}
 	for _, warning := range warnings {
-		d.log.Warn("a file may have been cut off", "warning", warning)
+		d.log.Warn("the configuration may be wrong", "warning", warning)
 	}
 	if err := d.notes.announce(loaded); err != nil {
 		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())

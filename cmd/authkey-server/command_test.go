@@ -25,9 +25,10 @@ func TestCommands(t *testing.T) {
 		{"version", "version", "", 0, "^authkey-server devel \\(.*go1.*\\)\n$", ""},
 		{"--version", "--version", "", 0, "^authkey-server devel \\(.*go1.*\\)\n$", ""},
 		{"completion", "completion bash", "", 0, "bash completion", ""},
-		{"argument where none belongs", "check x", "", 2, "", "unknown command"},
+		{"argument where none belongs", "check x", "", 2, "", "check takes no argument"},
 
-		{"check", c + "check", "", 0, "", ""},
+		{"check", c + "check", "", 0, "^{dir}/server.yaml is right: 1 key set\n$", ""},
+		{"check of the default file, which is missing", "check", "", 78, "", "^/etc/authkey/server.yaml: does not exist\n$"},
 		{"check without file", "--config {dir}/none.yaml check", "", 78, "", "^{dir}/none.yaml: does not exist\n$"},
 		{"check of faults", "--config {dir}/bad.yaml check", "", 78, "", "^{dir}/bad.yaml:1: listen\\[0\\]: .*\n{dir}/bad.yaml:2: domains\\[0\\].addresses: is not set; want .*\n$"},
 		{"check of files", "--config {dir}/files.yaml check", "", 78, "", "" +
@@ -38,7 +39,7 @@ func TestCommands(t *testing.T) {
 			"{dir}/files.yaml:6: domains\\[4\\]: .*grace 2400h0m0s is not 0 to 999 times the avt\n" +
 			"{dir}/files.yaml:8: domains\\[6\\].name: example.net is the domain of domains\\[5\\] too; want each domain once\n" +
 			"{dir}/files.yaml:1: tls.cert: open {dir}/none: no such file or directory\n$"},
-		{"check of what is not acted on", "--config {dir}/metrics.yaml check", "", 0, "", "^metrics.listen: not acted on yet\n$"},
+		{"check of what is not acted on", "--config {dir}/metrics.yaml check", "", 0, "is right: 1 key set", "^metrics.listen: not acted on yet\n$"},
 
 		{"config", c + "config", "", 0, `(?s)KEY +VALUE +SOURCE.*\nlisten +\["tcp:7425"\] +default\n`, ""},
 		{"config as JSON", c + "config --json", "", 0, `"key": "limits.per_client"`, ""},
@@ -74,7 +75,7 @@ func TestCommands(t *testing.T) {
 		{"add to any", c + "address add bob@example.com bob@example.org", "", 78, "", "addresses is any"},
 		{"add of another domain", c + "address add bob@example.net", "", 1, "", "not among the domains"},
 		{"add of no address", c + "address add bob", "", 2, "", "has no domain"},
-		{"add of nothing", c + "address add", "", 2, "", "requires at least 1 arg"},
+		{"add of nothing", c + "address add", "", 2, "", "address add: which address"},
 		{"add of a sub-address", c + "address add bob+x@example.com", "", 2, "", "is a sub-address of"},
 		{"add to a missing list", "--config {dir}/nolist.yaml address add bob@example.com", "", 78, "", "init makes it"},
 		{"add to a bad list", "--config {dir}/badlist.yaml address add bob@example.com", "", 78, "", "bad.list: line 2"},
@@ -99,7 +100,7 @@ func TestCommands(t *testing.T) {
 
 		{"verify of no server", c + "verify --server 127.0.0.1:1 bob@example.com", "x", 75, "result +temperror \\(as-refused\\)\n", ""},
 		{"verify of no server as JSON", c + "verify --json --server 127.0.0.1:1,tls bob@example.com", "x", 75, `"result":"temperror","reason":"as-refused"`, ""},
-		{"verify without key", c + "verify --server 127.0.0.1:1 bob@example.com", "", 1, "result +nokey\n", ""},
+		{"verify without key", c + "verify --server 127.0.0.1:1 bob@example.com", "", 2, "", "^authkey-server: no key: give one on standard input\n$"},
 		{"verify of a bad key", c + "verify --server 127.0.0.1:1 bob@example.com", "a b", 1, "result +fail \\(bad-key\\)\n", ""},
 		{"verify of too much", c + "verify --server 127.0.0.1:1 bob@example.com", strings.Repeat("x", 2049), 2, "", "there is more than a key"},
 		{"verify of no address", c + "verify --server 127.0.0.1:1 bob", "x", 1, "result +none \\(no-domain\\)\n", ""},

@@ -14,7 +14,7 @@ import (
 func newCheck() *cobra.Command {
 	var as *string
 	cmd := program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
-		loaded, err := loadConfig(cmd, false)
+		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return config.Settings{}, err
 		}

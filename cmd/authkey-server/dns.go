@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,13 +25,15 @@ func newDNS() *cobra.Command {
 			"them with what DNS says of DOMAIN, or of every domain. A wanted record counts as\n" +
 			"published whatever its pri and req are; records that name other hosts are those\n" +
 			"of other servers. The host is --host, else host of the configuration, else the\n" +
-			"machine's name.\n\n" +
-			"Exit code 0: all is published; 1: something is missing, unexpected or unusable, or\n" +
-			"the configuration does not have DOMAIN; 75: DNS failed.",
+			"machine's name. Each name is looked up, too, as recipients do.\n\n" +
+			"Exit code 0: all is published; 1: something is missing, unexpected or unusable, a\n" +
+			"name has no address (with --connect: a server cannot be reached from here), or the\n" +
+			"configuration does not have DOMAIN; 75: DNS failed.",
 		Args: cobra.MaximumNArgs(1),
 	}
 	hostFlag := cmd.Flags().String("host", "", "name or address of this server in the records")
 	resolvers := addResolver(cmd)
+	connect := program.AddConnect(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		nameServers, err := resolvers()
@@ -56,6 +59,7 @@ func newDNS() *cobra.Command {
 		for _, d := range domains {
 			found := v.Discover(cmd.Context(), d.Name)
 			view := compare(wanted, found)
+			view.follow(cmd.Context(), v, found, *connect)
 			code = max(code, view.code) // a failure is the highest
 			if *asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(view)
@@ -112,6 +116,8 @@ type comparison struct {
 	Unusable   []remark `json:"unusable"`
 	Others     []string `json:"others"` // of other hosts
 	Notes      []remark `json:"notes"`  // well-formed, but recipients do not go there by default
+	Misses     []miss   `json:"near_misses"`
+	Routes     []route  `json:"routes"` // of every well-formed record
 	Verdict    string   `json:"verdict"`
 	code       int
 }
@@ -122,10 +128,24 @@ type remark struct {
 	Why    string `json:"why"`
 }
 
+// A miss is a TXT record that was probably meant to be an AS record.
+type miss struct {
+	Record string `json:"record"`
+	Why    string `json:"why"`
+	Right  string `json:"right"`
+}
+
+// A route is where the server of a published record can be reached.
+type route struct {
+	Record string `json:"record"`
+	program.RouteView
+}
+
 func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 	c := comparison{
 		Domain: found.Domain, Resolver: found.Resolver, AD: found.AD,
 		Wanted: []string{}, Published: []string{}, Missing: []string{}, Unexpected: []string{}, Unusable: []remark{}, Others: []string{}, Notes: []remark{},
+		Misses: []miss{}, Routes: []route{},
 	}
 	published := map[wire.Server]bool{}
 	take := func(r wire.Record) {
@@ -151,6 +171,9 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 		}
 		c.Unusable = append(c.Unusable, remark{refused.Text, refused.Why.Error()})
 	}
+	for _, m := range found.NearMisses {
+		c.Misses = append(c.Misses, miss{m.Text, m.Why, m.Right})
+	}
 	for _, w := range wanted {
 		c.Wanted = append(c.Wanted, w.String())
 		if !published[w.Server] {
@@ -162,12 +185,62 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 		c.Verdict, c.code = "cannot be told: "+found.Err.Error(), program.Temp
 	case found.Err != nil:
 		c.Verdict, c.code = found.Err.Error(), program.Negative
-	case len(c.Missing)+len(c.Unexpected)+len(c.Unusable) > 0:
+	case len(c.Missing)+len(c.Unexpected)+len(c.Unusable)+len(c.Misses) > 0:
 		c.Verdict, c.code = "differs", program.Negative
 	default:
 		c.Verdict = "as wanted"
 	}
 	return c
+}
+
+// follow finds out where the published records lead, and says so in the verdict.
+func (c *comparison) follow(ctx context.Context, v *verifier.Verifier, found verifier.Discovery, connect bool) {
+	router := program.Router{Verifier: v}
+	records := slices.Clone(found.Used)
+	for _, n := range c.Notes {
+		if r, err := wire.ParseRecord(n.Record); err == nil {
+			records = append(records, r)
+		}
+	}
+	var lost, failed, refused bool
+	for _, r := range records {
+		router.Connect = verifier.ConnectNot
+		switch {
+		case connect && slices.Contains(c.Published, r.String()):
+			router.Connect = verifier.ConnectAll // it is the caller's own
+		case connect:
+			router.Connect = verifier.ConnectAllowed
+		}
+		to := router.Follow(ctx, r.Server)
+		view := route{r.String(), program.ViewRoute(to)}
+		c.Routes = append(c.Routes, view)
+		reached, tried := false, false
+		for _, a := range to.Addresses {
+			tried = tried || a.Tried
+			reached = reached || a.Tried && a.Err == nil
+		}
+		noted := slices.ContainsFunc(c.Notes, func(n remark) bool { return n.Record == r.String() })
+		switch {
+		case errors.Is(to.Err, verifier.ErrDNSTimeout), errors.Is(to.Err, verifier.ErrDNSFailure):
+			failed = true
+		case to.Err != nil && len(to.Addresses) == 0, tried && !reached:
+			lost = true
+		case to.Err != nil && !noted:
+			c.Notes = append(c.Notes, remark{r.String(), to.Err.Error()})
+			refused = true
+		case to.Err != nil:
+			refused = true
+		}
+	}
+	switch {
+	case c.code == program.Temp, c.code == program.Negative && !failed:
+	case failed:
+		c.Verdict, c.code = "cannot be told: DNS fails for the name of a server", program.Temp
+	case lost:
+		c.Verdict, c.code = "published, but a server cannot be reached", program.Negative
+	case refused:
+		c.Verdict += ", but recipients do not go there unless they are told to"
+	}
 }
 
 func (c comparison) print(w io.Writer, wanted []wire.Record) error {
@@ -200,6 +273,14 @@ func (c comparison) print(w io.Writer, wanted []wire.Record) error {
 	}
 	for _, r := range c.Notes {
 		say("note", "%q: recipients do not go there unless they are told to: %s", r.Record, r.Why)
+	}
+	for _, m := range c.Misses {
+		say("near miss", "%q looks like an AS record, but %s; right would be %q", m.Record, m.Why, m.Right)
+	}
+	for _, r := range c.Routes {
+		for _, line := range r.Lines() {
+			say("leads to", "%q: %s", r.Record, line)
+		}
 	}
 	say("verdict", "%s", c.Verdict)
 	return err

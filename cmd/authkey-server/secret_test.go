@@ -157,7 +157,7 @@ func TestSecretRotateRefuses(t *testing.T) {
 		}
 	}
 	expect(1, "not among the domains", args("example.net")...)
-	expect(2, "accepts 1 arg", args()...)
+	expect(2, "which domain", args()...)
 	expect(0, "", args("example.com")...)
 	expect(1, "publishes no server that can be asked.*--unchecked goes on", args("example.com")...)
 	expect(75, "which servers does example.com have", "secret", "rotate", "--config", p.config, "--resolver", "127.0.0.1:1", "example.com")

@@ -21,7 +21,8 @@ func newVerify() *cobra.Command {
 		Use:   "verify ADDRESS",
 		Short: "Ask a running server about a key, as a recipient would",
 		Long: "Ask a running server whether a key is ADDRESS's. The key comes from standard\n" +
-			"input: an argument could be seen in the process list. The server is --server, or\n" +
+			"input: an argument could be seen in the process list. At a terminal it is asked\n" +
+			"for, and not shown. The server is --server, or\n" +
 			"the first socket of the configuration. What DNS says of the domain does not\n" +
 			"matter here; authkey-milter verify asks the way that recipients take.\n\n" +
 			"Exit code 0: the key is valid; 1: it is not, or the server does not serve the\n" +
@@ -40,7 +41,7 @@ func newVerify() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		key, err := program.ReadKey(cmd.InOrStdin(), "")
+		key, err := program.AskKey(cmd, "", args[0])
 		if err != nil {
 			return err
 		}

@@ -163,6 +163,8 @@ type Settings struct {
 	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
+
+	warnings []Fault
 }
 
 // endOfDocument is the line with which YAML ends a document. Whoever ends his file with it
@@ -193,7 +195,8 @@ func (s Settings) CutOff(other Settings) bool {
 // ErrCutOff refuses a configuration that is CutOff.
 var ErrCutOff = errors.New(`looks cut off: it is the beginning of the one in force; if that is meant, end it with a line "..."`)
 
-// Warnings says what may be wrong with the file, though it can be used.
+// Warnings says what may be wrong with the file, though it can be used, and then what is
+// set and has no effect, each with its reason, in the order of the table.
 func (s Settings) Warnings() (all []string) {
 	switch {
 	case s.file == "":
@@ -201,6 +204,9 @@ func (s Settings) Warnings() (all []string) {
 		all = append(all, s.file+": is empty, so that every key has its default")
 	case s.data[len(s.data)-1] != '\n':
 		all = append(all, s.file+": its last line has no end; it may have been cut off")
+	}
+	for _, w := range s.warnings {
+		all = append(all, w.Error())
 	}
 	return all
 }
@@ -214,6 +220,22 @@ func (s Settings) Source(key string) string { return s.sources[key] }
 func (s Settings) IsSet(key string) bool {
 	source := s.Source(key)
 	return source != "" && source != SourceDefault
+}
+
+// File is the path of the file that was read; "" where none was.
+func (s Settings) File() string { return s.file }
+
+// Set counts the keys that the file and the environment set.
+func (s Settings) Set() (file, environment int) {
+	for _, source := range s.sources {
+		switch source {
+		case SourceFile:
+			file++
+		case SourceEnvironment:
+			environment++
+		}
+	}
+	return file, environment
 }
 
 // Setting is a key with its value and where that comes from.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/authkey/authkey/internal/terminal"
 )
 
 // KeyDoc is what there is to know of a key.
@@ -47,57 +49,75 @@ func (s *schema) describe() []KeyDoc {
 	return docs
 }
 
-// maxDefaultColumn is the widest default that stands in a column of its own.
-const maxDefaultColumn = 34
-
-// WriteDescribe writes what Describe or DescribeServer returns, as aligned text or
+// WriteDescribe writes what Describe or DescribeServer returns, as text that fits w or
 // as JSON.
 func WriteDescribe(w io.Writer, docs []KeyDoc, asJSON bool) error {
 	if asJSON {
 		return writeJSON(w, docs)
 	}
-	rows := make([][]string, len(docs))
-	for i, d := range docs {
+	const indent = "    "
+	width := terminal.Width(w)
+	var b strings.Builder
+	b.WriteString("KEY  TYPE  DEFAULT  MEANING\n")
+	for _, d := range docs {
 		doc := d.Doc
 		if !d.Acted {
 			doc = "(not acted on yet) " + doc
 		}
-		def := d.Default
-		if len(def) > maxDefaultColumn {
-			doc, def = doc+"; default "+def, "…"
+		head := d.Key + "  " + d.Type
+		if d.Default != "" {
+			head += "  " + d.Default
 		}
-		rows[i] = []string{d.Key, d.Type, def, doc}
+		for i, line := range terminal.Wrap(head+"  "+doc, width, width-len(indent)) {
+			if i > 0 {
+				b.WriteString(indent)
+			}
+			b.WriteString(line + "\n")
+		}
 	}
-	return writeTable(w, []string{"KEY", "TYPE", "DEFAULT", "MEANING"}, rows)
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
-// WriteEffective writes the effective settings, as aligned text or as JSON.
+// WriteEffective writes the effective settings, as aligned text that fits w or as JSON.
 func WriteEffective(w io.Writer, settings Settings, asJSON bool) error {
 	all := settings.Effective()
 	if asJSON {
 		return writeJSON(w, all)
 	}
-	rows := make([][]string, len(all))
-	for i, s := range all {
-		rows[i] = []string{s.Key, flow(s.Value), s.Source}
+	rows := [][3]string{{"KEY", "VALUE", "SOURCE"}}
+	var longest [3]int
+	for _, s := range all {
+		rows = append(rows, [3]string{s.Key, flow(s.Value), s.Source})
 	}
-	return writeTable(w, []string{"KEY", "VALUE", "SOURCE"}, rows)
+	for _, r := range rows {
+		for i, text := range r {
+			longest[i] = max(longest[i], utf8.RuneCountInString(text))
+		}
+	}
+	value := min(longest[1], max(terminal.Width(w)-longest[0]-longest[2]-4, minValueColumn))
+	var b strings.Builder
+	for _, r := range rows {
+		for i, line := range terminal.Wrap(r[1], value, value) {
+			if i > 0 {
+				r[0], r[2] = "", ""
+			}
+			text := fmt.Sprintf("%-*s  %-*s  %s", longest[0], r[0], value, line, r[2])
+			b.WriteString(strings.TrimRight(text, " ") + "\n")
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
+
+// minValueColumn is how narrow the column of values may become.
+const minValueColumn = 20
 
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
-}
-
-func writeTable(w io.Writer, head []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(head, "\t")) // what fails here fails in Flush
-	for _, r := range rows {
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
-	}
-	return tw.Flush()
 }
 
 // flow is a raw value on one line of YAML: JSON, but for text that needs no

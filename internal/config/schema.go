@@ -55,6 +55,10 @@ func (s *schema) names() []string {
 	return all
 }
 
+// Nearest returns the one of names that a misspelt word was probably meant to be, or
+// "" where none is close.
+func Nearest(wrong string, names []string) string { return nearest(wrong, names) }
+
 // nearest returns the name that a misspelt one was probably meant to be, or
 // "" where none is close: at most a third of its letters wrong, and at most 3.
 func nearest(wrong string, names []string) string {

@@ -126,7 +126,7 @@ func (o Options) tryEnvelopes(ctx context.Context, address string, recipients []
 		return explain("EHLO", err)
 	}
 	for _, to := range recipients {
-		if err := c.Mail(""); err != nil {
+		if err := probeMail(c); err != nil {
 			return explain("MAIL FROM:<>", err)
 		}
 		if err := c.Rcpt(to); err != nil {

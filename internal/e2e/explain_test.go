@@ -30,6 +30,15 @@ exempt: {networks: ["192.0.2.0/24"]}
 		return path
 	}
 	valid, wrong, without := message("X-Auth-Key: "+key+"\r\n"), message("X-Auth-Key:\r\n wrongkey\r\n"), message("")
+	rewritten := func(change func(string) string) string {
+		text, err := os.ReadFile(valid)
+		must(t, err)
+		path := filepath.Join(t.TempDir(), "m.eml")
+		must(t, os.WriteFile(path, []byte(change(string(text))), 0o600))
+		return path
+	}
+	noPath := rewritten(func(text string) string { return strings.TrimPrefix(text, "Return-Path: <alice@pass.test>\r\n") })
+	marked := rewritten(func(text string) string { return "\ufeff" + text })
 	tests := []struct {
 		name   string
 		args   []string
@@ -37,7 +46,7 @@ exempt: {networks: ["192.0.2.0/24"]}
 		output []string
 	}{
 		{"valid", []string{valid, "--rcpt", "bob@rcpt.test"}, 0,
-			[]string{"result      pass for alice@pass.test, asked 127.0.0.1:", "From field  pass", "accept by default: delivered", "1 key(s)"}},
+			[]string{"result      pass for alice@pass.test, asked 127.0.0.1:", "From field  pass", "accept by default: delivered", "removed: 1 key; not marked, not held"}},
 		{"held", []string{wrong, "--rcpt", "bob@rcpt.test"}, 1,
 			[]string{"policy.rules[1]: recipient rcpt.test", "quarantine by rule-rcpt-domain: held", "rule-sender       discard         overruled"}},
 		{"several", []string{wrong, "--rcpt", "<ceo@rcpt.test>", "--rcpt", "x@far.test"}, 1,
@@ -49,7 +58,14 @@ exempt: {networks: ["192.0.2.0/24"]}
 		{"exempt", []string{wrong, "--client", "192.0.2.7", "--rcpt", "bob@rcpt.test"}, 0, []string{"a relay of ours, not checked"}},
 		{"no recipient", []string{wrong}, 2, []string{"--rcpt is needed"}},
 		{"no file", []string{"/nonexistent.eml", "--rcpt", "bob@rcpt.test"}, 2, []string{"/nonexistent.eml"}},
-		{"bad client", []string{wrong, "--client", "here", "--rcpt", "bob@rcpt.test"}, 2, []string{"--client"}},
+		{"bad client", []string{wrong, "--client", "here", "--rcpt", "bob@rcpt.test"}, 2, []string{`--client "here" is no IP address`}},
+		{"a folder", []string{filepath.Dir(wrong), "--rcpt", "bob@rcpt.test"}, 2, []string{"is a folder, and a message is wanted"}},
+		{"an empty file", []string{"/dev/null", "--rcpt", "bob@rcpt.test"}, 2, []string{"/dev/null is empty, and a message is wanted"}},
+		{"no file named", []string{"--rcpt", "bob@rcpt.test"}, 2, []string{"explain: which file?"}},
+		{"no Return-Path", []string{noPath, "--rcpt", "bob@rcpt.test"}, 0,
+			[]string{"sender      <> (the null sender, since the file has no Return-Path: name another one with --from), X-Auth-Key fields: 1", "skipped (null-sender)"}},
+		{"byte order mark", []string{marked, "--rcpt", "bob@rcpt.test"}, 0, []string{"sender      <alice@pass.test> (Return-Path)", "result      pass for alice@pass.test"}},
+		{"said sender", []string{noPath, "--from", "alice@pass.test", "--rcpt", "bob@rcpt.test"}, 0, []string{"sender      <alice@pass.test> (--from)", "result      pass"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

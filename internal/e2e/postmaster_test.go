@@ -101,6 +101,16 @@ func TestPostmaster(t *testing.T) {
 		}
 	}
 
+	// What the doctor tries is no mail: its lines say so, and a report leaves them out.
+	t.Setenv("AUTHKEY_MILTER_NOTIFY_SMTP", postfix.SMTPAddr())
+	runMilter(t, "", "doctor", "--postfix-config", etc, "--config", milter.Config)
+	_, err = milter.WaitLog(t.Context(), "probe=doctor")
+	must(t, err)
+	text, _ := runMilter(t, milter.Log(), "report")
+	if !strings.Contains(text, "of authkey-milter doctor: no mail, left out") || strings.Contains(text, "aborted") {
+		t.Errorf("the doctor's probes in the report:\n%s", text)
+	}
+
 	// A package's removal does not ask whether the configuration is sound.
 	good, err := os.ReadFile(milter.Config)
 	must(t, err)
@@ -165,10 +175,10 @@ func TestPostmasterCommands(t *testing.T) {
 		{"setup what", []string{"setup"}, 2, "which command?"},
 		{"setup sendmail", []string{"setup", "sendmail", "--config", conf}, 0, "INPUT_MAIL_FILTER(`authkey', `S=unix:/run/authkey/never.sock, F=T, T=S:30s;R:30s;E:90s')dnl"},
 		{"setup sendmail --apply", []string{"setup", "sendmail", "--apply"}, 2, "sendmail.mc is yours to edit"},
-		{"setup postfix both ways", []string{"setup", "postfix", "--apply", "--undo"}, 2, "[apply undo]"},
+		{"setup postfix both ways", []string{"setup", "postfix", "--apply", "--undo"}, 2, "--apply or --undo, not both"},
 		{"setup postfix elsewhere", []string{"setup", "postfix", "--postfix-config", "/nonexistent"}, 1, "/nonexistent/main.cf"},
 		{"doctor elsewhere", []string{"doctor", "--postfix-config", "/nonexistent", "--config", conf}, 1, "FAULT  mta "},
-		{"report nothing", []string{"report"}, 1, "no message in 0 lines"},
+		{"report nothing", []string{"report"}, 2, "no message in 0 lines"},
 		{"report a missing file", []string{"report", "/nonexistent"}, 2, "/nonexistent"},
 		{"report both", []string{"report", "--journal", conf}, 2, "one of them"},
 		{"report since when", []string{"report", "--since", "yesterday"}, 2, "want a duration such as 7d or 12h"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +46,11 @@ func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Com
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Read and validate the configuration, touching no network",
-		Args:  cobra.NoArgs,
+		Long: "Read and validate the configuration and the files that it names, touching no network,\n" +
+			"and say which file was read and how many keys it sets. What is set and has no effect\n" +
+			"is named.\n\n" +
+			"Exit code 0: the configuration is right; 78: it is refused, or there is none.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings, err := read(cmd)
 			if err != nil {
@@ -57,9 +62,27 @@ func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Com
 			for _, key := range settings.NotActedOn() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
 			}
-			return nil
+			if settings.File() == "" {
+				return nil
+			}
+			file, environment := settings.Set()
+			text := fmt.Sprintf("%s is right: %s", settings.File(), count(file, "key set"))
+			if environment > 0 {
+				text += fmt.Sprintf(", %d more by the environment", environment)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
+			return err
 		},
 	}
+}
+
+// count is a number of things: "1 key set", "3 keys set".
+func count(n int, what string) string {
+	if n != 1 {
+		first, rest, _ := strings.Cut(what, " ")
+		what = strings.TrimSpace(first + "s " + rest)
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // NewConfig makes the command config. read reads the configuration; docs are its

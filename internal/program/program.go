@@ -19,6 +19,7 @@ const (
 	OK       = 0
 	Negative = 1  // a negative answer
 	Usage    = 2  // the command line, or what standard input held, cannot be understood
+	IOErr    = 74 // EX_IOERR: the output cannot be written
 	Temp     = 75 // EX_TEMPFAIL: cannot be told now
 	Config   = 78 // EX_CONFIG: the configuration is refused
 )
@@ -64,16 +65,22 @@ func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, errO
 	root := p.root(commands)
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	watched := &watchedWriter{w: out}
+	root.SetOut(watched)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	strictCompletion(root) // cobra's notes the output now
+	cmd, err := root.ExecuteContextC(ctx)
+	if watched.err != nil {
+		fmt.Fprintf(errOut, "%s: the output cannot be written: %v\n", p.Name, watched.err)
+		return IOErr
+	}
 	if err == nil {
 		return OK
 	}
 	var e *exit
 	if !errors.As(err, &e) {
 		// What cobra itself refuses is the command line.
-		fmt.Fprintf(errOut, "%s: %v\nTry '%s --help'.\n", p.Name, err, p.Name)
+		fmt.Fprintf(errOut, "%s: %v\nTry '%s --help'.\n", p.Name, plainUsage(cmd, err), cmd.CommandPath())
 		return Usage
 	}
 	if e.err != nil {
@@ -92,6 +99,7 @@ func (p Program) root(commands []*cobra.Command) *cobra.Command {
 		SilenceErrors: true,
 		RunE:          WhichCommand,
 	}
+	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().String("config", "", "configuration `file` (default "+p.DefaultConfig+")")
 	root.AddCommand(commands...)
@@ -104,11 +112,17 @@ func (p Program) root(commands []*cobra.Command) *cobra.Command {
 			fmt.Fprintln(cmd.OutOrStdout(), p.versionLine())
 		},
 	})
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
 // WhichCommand refuses a command that only groups others.
-func WhichCommand(*cobra.Command, []string) error { return errors.New("which command?") }
+func WhichCommand(cmd *cobra.Command, _ []string) error {
+	if cmd.HasParent() {
+		return fmt.Errorf("%s: which command?", nameOf(cmd))
+	}
+	return errors.New("which command?")
+}
 
 // versionLine is version, commit and Go version in one line.
 func (p Program) versionLine() string {

@@ -40,7 +40,7 @@ func TestExitCodes(t *testing.T) {
 		out  string
 	}{
 		{"fine", nil, 0, ""},
-		{"a plain error is the command line's", errors.New("what?"), 2, "authkey-test: what?\nTry 'authkey-test --help'.\n"},
+		{"a plain error is the command line's", errors.New("what?"), 2, "authkey-test: what?\nTry 'authkey-test do --help'.\n"},
 		{"said already", Exit(Negative, nil), 1, ""},
 		{"said here", Exit(Temp, errors.New("later")), 75, "authkey-test: later\n"},
 		{"wrapped", fmt.Errorf("x: %w", Exit(Config, errors.New("bad"))), 78, "authkey-test: bad\n"},

@@ -1,19 +1,52 @@
 package program
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
+	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/verifier"
 )
 
 // maxKeyInput bounds what is read where a key is expected.
 const maxKeyInput = 4 * wire.MaxKey
+
+// ErrNoKey says that there was nothing where a key was expected.
+var ErrNoKey = errors.New("no key: give one on standard input")
+
+// AskKey is ReadKey of a command's input: at a terminal it asks for the key, and does not
+// show it. Nothing at all is an error, which ends the program with Usage.
+func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
+	in := cmd.InOrStdin()
+	if f, ok := in.(*os.File); ok && file == "" && terminal.Is(f) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "AuthKey of %s (not shown): ", strconv.QuoteToASCII(address))
+		line, err := terminal.ReadSecret(cmd.Context(), f)
+		fmt.Fprintln(cmd.ErrOrStderr())
+		if err != nil && !errors.Is(err, io.EOF) {
+			return wire.Key{}, Exit(Usage, fmt.Errorf("read the key: %w", err))
+		}
+		in = bytes.NewReader(line)
+	} else {
+		in = terminal.Interruptible(cmd.Context(), in)
+	}
+	key, err := ReadKey(in, file)
+	switch {
+	case err == nil && key.IsZero() && file != "":
+		return key, Exit(Usage, fmt.Errorf("%s has no key in it", file))
+	case err == nil && key.IsZero():
+		return key, Exit(Usage, ErrNoKey)
+	}
+	return key, err
+}
 
 // ReadKey reads one key, a line end after it allowed, from in or from the file
 // that is named. Nothing at all is the zero Key. The error ends the program with

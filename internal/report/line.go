@@ -16,6 +16,7 @@ type record struct {
 	message                          bool // msg=message
 	withActions                      bool
 	cached                           bool
+	probe                            bool // of ours: no mail
 }
 
 // A parser reads lines. It is for one goroutine.
@@ -29,6 +30,11 @@ type parser struct {
 func (p *parser) parse(line []byte) bool {
 	p.record, p.scratch = record{}, p.scratch[:0]
 	body := withoutHeader(line)
+	if len(body) > 0 && body[0] == '{' {
+		if message := journaled(body); message != nil {
+			body = withoutHeader(message)
+		}
+	}
 	var complete bool
 	if len(body) > 0 && body[0] == '{' {
 		complete = p.parseJSON(body)
@@ -38,20 +44,8 @@ func (p *parser) parse(line []byte) bool {
 	return complete && p.message
 }
 
+// logfmtStart begins a line of ours.
 var logfmtStart = []byte("time=")
-
-// withoutHeader cuts what syslog or the journal put before a line: it ends at the
-// first colon with a blank behind it.
-func withoutHeader(line []byte) []byte {
-	if bytes.HasPrefix(line, logfmtStart) || len(line) > 0 && line[0] == '{' {
-		return line
-	}
-	_, body, found := bytes.Cut(line, []byte(": "))
-	if !found || !bytes.HasPrefix(body, logfmtStart) && (len(body) == 0 || body[0] != '{') {
-		return nil
-	}
-	return body
-}
 
 // parseLogfmt reads key=value pairs as slog writes them: a value with blanks,
 // quotes or unprintable characters is quoted as in Go. It returns false where that
@@ -204,6 +198,8 @@ func (p *parser) set(key, value []byte) {
 		p.note = value
 	case "rcpts":
 		p.rcpts = value
+	case "probe":
+		p.probe = len(value) > 0
 	case "cached":
 		p.cached = string(value) == "true"
 	}

@@ -71,6 +71,8 @@ type Report struct {
 	first, last time.Time
 	lines       int64 // read, of whatever kind
 	tooLong     int64
+	probes      int64  // lines about what our own programs tried out
+	pending     []byte // the beginning of a line that a container's log has in pieces
 	total       *Tally
 	cached      int64
 	fromResults Counts
@@ -104,6 +106,9 @@ func New(since time.Time) *Report {
 
 // Messages is the number of messages reported on so far.
 func (r *Report) Messages() int64 { return r.total.Messages }
+
+// Empty reports whether not one line was read.
+func (r *Report) Empty() bool { return r.lines == 0 }
 
 // Read adds the lines of a log, which may be compressed by gzip. It ends with ctx.
 func (r *Report) Read(ctx context.Context, in io.Reader) error {
@@ -148,12 +153,32 @@ func skipLine(lines *bufio.Reader) error {
 
 // addLine adds one line, if it is one of ours.
 func (r *Report) addLine(line []byte) {
+	if text, partial, ok := contained(line); ok {
+		line = text
+		if partial || len(r.pending) > 0 {
+			if len(r.pending)+len(text) > maxLine {
+				r.tooLong++
+				r.pending = r.pending[:0]
+				return
+			}
+			r.pending = append(r.pending, text...)
+			if partial {
+				return
+			}
+			line = r.pending
+			defer func() { r.pending = r.pending[:0] }()
+		}
+	}
 	p := &r.parser
 	if !p.parse(line) {
 		return
 	}
 	var at time.Time
 	if at.UnmarshalText(p.time) != nil || at.Before(r.since) {
+		return
+	}
+	if p.probe {
+		r.probes++
 		return
 	}
 	if r.first.IsZero() || at.Before(r.first) {

@@ -361,6 +361,10 @@ func FuzzLine(f *testing.F) {
 	}
 	f.Add([]byte(`Nov 24 10:00:00 mx authkey-milter[1]: time=2026-11-24T10:00:00Z msg=message from="a@\xff" actions="=mark,x=,=" note=,,`))
 	f.Add([]byte(`{"time":"2026-11-24T10:00:00Z","msg":"message","from":"\ud800@","rcpts":1e9}`))
+	for _, c := range collected {
+		f.Add([]byte(fmt.Sprintf(c.format, logfmtLine)))
+	}
+	f.Add([]byte(pieces))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := New(time.Time{})
 		if err := r.Read(t.Context(), bytes.NewReader(in)); err != nil {

@@ -50,6 +50,9 @@ type Summary struct {
 	// Lines were read, those of others included; LinesTooLong of them were passed over.
 	Lines        int64 `json:"lines"`
 	LinesTooLong int64 `json:"lines_too_long"`
+	// Probes are lines about what authkey's own programs tried out. They are no mail, and
+	// not part of what follows.
+	Probes int64 `json:"probes"`
 
 	Tally
 	Cached          int64         `json:"cached"`       // answered from the cache
@@ -83,7 +86,7 @@ const hourly = 48 * time.Hour
 // Summary returns what was read so far.
 func (r *Report) Summary() Summary {
 	s := Summary{
-		Lines: r.lines, LinesTooLong: r.tooLong, Tally: *r.total, Cached: r.cached, FromResults: r.fromResults,
+		Lines: r.lines, LinesTooLong: r.tooLong, Probes: r.probes, Tally: *r.total, Cached: r.cached, FromResults: r.fromResults,
 		Reasons: r.reasons, By: r.by, Notes: r.notes, Recipients: r.recipients, WouldRecipients: r.wouldBe,
 		Domains: []DomainTally{}, Step: "day", Series: []Point{},
 	}

@@ -34,6 +34,11 @@ func (s Summary) WriteText(w io.Writer, top int) error {
 }
 
 func (s Summary) writeHead(b *strings.Builder) {
+	defer func() {
+		if s.Probes > 0 {
+			fmt.Fprintf(b, "%-22s %d, of authkey-milter doctor: no mail, left out\n", "probes", s.Probes)
+		}
+	}()
 	if s.First == nil {
 		fmt.Fprintf(b, "no message in %d lines\n", s.Lines)
 		return

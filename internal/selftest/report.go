@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"text/tabwriter"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/authkey/authkey/internal/terminal"
 )
 
 // A Report is what became of all messages.
@@ -50,21 +53,17 @@ func (r *Report) WriteJSON(w io.Writer) error {
 
 // WriteText writes the report for people.
 func (r *Report) WriteText(w io.Writer) error {
-	recipient := ""
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range r.Messages {
-		if row.Recipient != recipient {
-			recipient = row.Recipient
-			if err := table.Flush(); err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "To %s, from a client at %s:\n", recipient, r.Client)
-			fmt.Fprintln(table, "MESSAGE\tRESULT\tFROM\tACTION\tBY\tWHAT BECAME OF IT")
+	width := terminal.Width(w)
+	for start := 0; start < len(r.Messages); {
+		end := start
+		for end < len(r.Messages) && r.Messages[end].Recipient == r.Messages[start].Recipient {
+			end++
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", row.Message, row.result(), orDash(row.From), row.action(), orDash(row.By), row.Became)
-	}
-	if err := table.Flush(); err != nil {
-		return err
+		fmt.Fprintf(w, "To %s, from a client at %s:\n", r.Messages[start].Recipient, r.Client)
+		if err := writeTable(w, r.Messages[start:end], width); err != nil {
+			return err
+		}
+		start = end
 	}
 	var faults []string
 	for _, row := range r.Messages {
@@ -81,6 +80,46 @@ func (r *Report) WriteText(w io.Writer) error {
 		return nil
 	}
 	_, err := fmt.Fprintf(w, "All %d messages as they must be; no key in anything delivered, held, sent or logged.\n", len(r.Messages))
+	return err
+}
+
+// minLastColumn is how narrow the last column may become beside the others; below it,
+// what became of a message gets a line of its own.
+const minLastColumn = 24
+
+// writeTable writes the rows about one recipient, the last column wrapped.
+func writeTable(w io.Writer, rows []Row, width int) error {
+	table := [][6]string{{"MESSAGE", "RESULT", "FROM", "ACTION", "BY", "WHAT BECAME OF IT"}}
+	for _, row := range rows {
+		table = append(table, [6]string{row.Message, row.result(), orDash(row.From), row.action(), orDash(row.By), row.Became})
+	}
+	var columns [5]int
+	for _, row := range table {
+		for i := range columns {
+			columns[i] = max(columns[i], utf8.RuneCountInString(row[i])+2)
+		}
+	}
+	indent := 0
+	for _, n := range columns {
+		indent += n
+	}
+	var b strings.Builder
+	for _, row := range table {
+		line := ""
+		for i, n := range columns {
+			line += fmt.Sprintf("%-*s", n, row[i])
+		}
+		at := indent
+		if width-indent < minLastColumn {
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			at, line = 4, strings.Repeat(" ", 4)
+		}
+		for _, part := range terminal.Wrap(row[5], width-at, width-at) {
+			b.WriteString(strings.TrimRight(line+part, " ") + "\n")
+			line = strings.Repeat(" ", at)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 

@@ -28,6 +28,16 @@ const (
 	CodeNotServed Code = "notserved" // the AS does not serve the address's domain
 )
 
+// Known reports whether the code is one of version 1. Any other is a word of the AS's
+// own choice, which may be what it was asked: do not log it.
+func (c Code) Known() bool {
+	switch c {
+	case CodeSyntax, CodeTooLong, CodeBusy, CodeNotServed:
+		return true
+	}
+	return false
+}
+
 // A Verdict is what an AS says about an address and a key.
 type Verdict string
 

@@ -18,6 +18,8 @@ const (
 	MaxServers = 8
 	// maxRecord bounds one TXT record; DNS itself ends at 65535.
 	maxRecord = 65535
+	// maxRefusal is how much of a record is repeated where it is refused.
+	maxRefusal = 255
 )
 
 // Errors of ParseRecord.
@@ -44,6 +46,12 @@ func (s Server) String() string {
 		return "tls:" + hostport
 	}
 	return hostport
+}
+
+// IsAddress reports whether the host is an IP address, so that no DNS is needed.
+func (s Server) IsAddress() bool {
+	_, err := netip.ParseAddr(s.Host)
+	return err == nil
 }
 
 // A Record is one well-formed AS record.
@@ -277,12 +285,12 @@ func ParseSet(txts []string) Set {
 }
 
 func (s *Set) refuse(txt string, why error) {
-	const mostText, mostRefused = 255, 32
+	const mostRefused = 32
 	if len(s.Refused) >= mostRefused {
 		return
 	}
-	if len(txt) > mostText {
-		txt = txt[:mostText]
+	if len(txt) > maxRefusal {
+		txt = txt[:maxRefusal]
 	}
 	s.Refused = append(s.Refused, Refusal{Text: txt, Why: why})
 }
