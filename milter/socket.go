@@ -71,6 +71,17 @@ func ListenLoopback(port string) ([]net.Listener, error) {
 	return nil, errors.Join(errs...)
 }
 
+// Open reports whether others than root, the socket's owner and its group can connect to
+// it: it is an inet socket, or everybody may write to it.
+func Open(addr net.Addr) bool {
+	a, ok := addr.(*net.UnixAddr)
+	if !ok {
+		return true
+	}
+	info, err := os.Stat(a.Name)
+	return err == nil && info.Mode().Perm()&0o002 != 0
+}
+
 // Reach says in words who can connect to a socket of ours: whoever can is believed which
 // logins he claims.
 func Reach(addr net.Addr) string {

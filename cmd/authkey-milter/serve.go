@@ -65,7 +65,11 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
-		d.log.Info("listening", "listen", ln.Addr().String(), "reach", milter.Reach(ln.Addr()))
+		reach := milter.Reach(ln.Addr())
+		d.log.Info("listening", "listen", ln.Addr().String(), "reach", reach)
+		if d.attacher != nil && milter.Open(ln.Addr()) {
+			d.log.Warn("keys are attached for whoever connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
+		}
 		go func() { failed <- d.server.Serve(ln) }()
 	}
 	err = life.Run(ctx, failed, d.reload, program.Health{

@@ -14,22 +14,53 @@ import (
 // their buckets fill up again, so that to connect anew gains nothing.
 const maxIdleClients = 65536
 
-// clients holds a token bucket for each client that is connected, or was lately.
+// Networks are what many clients may be one owner's: whoever has a single address of IPv6
+// can mostly have a /48 of them, and a provider a /32; of IPv4 it is a /24. A network may
+// ask more than one client, but not as much as all its clients together.
+const (
+	networkShare  = 4  // times a client's rate, of an IPv6 /48 or an IPv4 /24
+	providerShare = 16 // of an IPv6 /32
+)
+
+// clients holds a token bucket for each client that is connected, or was lately, and for
+// the networks they are in.
 type clients struct {
-	mu    sync.Mutex
-	limit Rate
-	all   map[netip.Prefix]*client
-	idle  int // those without a connection
+	mu       sync.Mutex
+	limit    Rate
+	all      map[netip.Prefix]*client
+	networks map[netip.Prefix]*network
+	idle     int // clients without a connection
+}
+
+// A network is several clients' addresses.
+type network struct {
+	prefix  netip.Prefix
+	share   int // its rate, as a multiple of a client's
+	bucket  *rate.Limiter
+	clients atomic.Int32 // of clients.all; written under clients.mu
+	conns   atomic.Int32 // theirs; written under clients.mu
 }
 
 type client struct {
 	prefix netip.Prefix
 	bucket *rate.Limiter
 	conns  atomic.Int32 // written under clients.mu
+	in     []*network   // the widest first; none for a peer without an address
 }
 
 func newClients(limit Rate) *clients {
-	return &clients{limit: limit, all: make(map[netip.Prefix]*client)}
+	return &clients{limit: limit, all: make(map[netip.Prefix]*client), networks: make(map[netip.Prefix]*network)}
+}
+
+// times is a rate as a multiple of r.
+func (r Rate) times(share int) Rate { return Rate{Questions: r.Questions * share, Per: r.Per} }
+
+// newBucket returns a full bucket of the rate.
+func (r Rate) newBucket() *rate.Limiter { return rate.NewLimiter(r.perSecond(), r.Questions) }
+
+func (r Rate) apply(bucket *rate.Limiter, now time.Time) {
+	bucket.SetLimitAt(now, r.perSecond())
+	bucket.SetBurstAt(now, r.Questions)
 }
 
 // perSecond is how fast the rate fills a bucket.
@@ -49,8 +80,10 @@ func (t *clients) setLimit(limit Rate, now time.Time) {
 	}
 	t.limit = limit
 	for _, c := range t.all {
-		c.bucket.SetLimitAt(now, limit.perSecond())
-		c.bucket.SetBurstAt(now, limit.Questions)
+		limit.apply(c.bucket, now)
+	}
+	for _, n := range t.networks {
+		limit.times(n.share).apply(n.bucket, now)
 	}
 }
 
@@ -73,6 +106,20 @@ func clientPrefix(addr net.Addr) netip.Prefix {
 	return prefix
 }
 
+// networksOf returns the networks of a client's prefix, the widest first, and their shares.
+func networksOf(prefix netip.Prefix) (networks []netip.Prefix, shares []int) {
+	widths, shares := []int{24}, []int{networkShare}
+	if prefix.Addr().Is6() {
+		widths, shares = []int{32, 48}, []int{providerShare, networkShare}
+	}
+	for _, bits := range widths {
+		if wider, err := prefix.Addr().Prefix(bits); err == nil { // no address is in none
+			networks = append(networks, wider)
+		}
+	}
+	return networks, shares
+}
+
 // enter returns the client behind a new connection.
 func (t *clients) enter(addr net.Addr) *client {
 	prefix := clientPrefix(addr)
@@ -80,19 +127,40 @@ func (t *clients) enter(addr net.Addr) *client {
 	defer t.mu.Unlock()
 	c := t.all[prefix]
 	if c == nil {
-		c = &client{prefix: prefix, bucket: rate.NewLimiter(t.limit.perSecond(), t.limit.Questions)}
+		c = &client{prefix: prefix, bucket: t.limit.newBucket()}
 		t.all[prefix] = c
+		t.join(c)
 	} else if c.conns.Load() == 0 {
 		t.idle--
 	}
 	c.conns.Add(1)
+	for _, n := range c.in {
+		n.conns.Add(1)
+	}
 	return c
+}
+
+// join finds or makes the networks of a new client. t.mu is held.
+func (t *clients) join(c *client) {
+	prefixes, shares := networksOf(c.prefix)
+	for i, prefix := range prefixes {
+		n := t.networks[prefix]
+		if n == nil {
+			n = &network{prefix: prefix, share: shares[i], bucket: t.limit.times(shares[i]).newBucket()}
+			t.networks[prefix] = n
+		}
+		n.clients.Add(1)
+		c.in = append(c.in, n)
+	}
 }
 
 // leave is told that one of the client's connections has ended.
 func (t *clients) leave(c *client, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, n := range c.in {
+		n.conns.Add(-1)
+	}
 	if c.conns.Add(-1) > 0 {
 		return
 	}
@@ -131,7 +199,55 @@ func (t *clients) full(c *client, now time.Time) bool {
 func (t *clients) drop(c *client) {
 	delete(t.all, c.prefix)
 	t.idle--
+	for _, n := range c.in {
+		if n.clients.Add(-1) == 0 {
+			delete(t.networks, n.prefix)
+		}
+	}
 }
 
-// allow takes a token for one question.
-func (c *client) allow(now time.Time) bool { return c.bucket.AllowN(now, 1) }
+// allow takes a token for one question, the client's own and its networks'. A network of
+// one client is that client: it cannot have asked more.
+func (c *client) allow(now time.Time) bool {
+	if !c.bucket.AllowN(now, 1) {
+		return false
+	}
+	for _, n := range c.in {
+		if n.clients.Load() > 1 && !n.bucket.AllowN(now, 1) {
+			return false
+		}
+	}
+	return true
+}
+
+// An order says which of two clients' connections gives way first.
+type order [4]int32
+
+// held is how many connections each network of the client has, the widest first, and the
+// client itself.
+func (c *client) held() (h order) {
+	for i := range h[:3] {
+		h[i] = c.conns.Load()
+		if i < len(c.in) {
+			h[i] = c.in[i].conns.Load()
+		}
+	}
+	h[3] = c.conns.Load()
+	return h
+}
+
+// yields reports whether a connection of c may be ended for one of another client's, whose
+// new connection is counted: in the widest network that they do not have in common, c's
+// side holds as many as the other's or more.
+func (c *client) yields(to *client) bool {
+	if c == to {
+		return false
+	}
+	for i, n := range c.in {
+		if i >= len(to.in) || n == to.in[i] {
+			continue
+		}
+		return n.conns.Load() >= to.in[i].conns.Load()
+	}
+	return c.conns.Load() >= to.conns.Load()
+}

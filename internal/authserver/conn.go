@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
@@ -39,6 +40,7 @@ type conn struct {
 	s      *Server
 	net    net.Conn
 	client *client
+	heard  atomic.Int64 // when the last whole line was read, or the connection accepted: nanoseconds of begun
 	in     lineReader
 
 	out     *[]byte // replies not sent yet; nil if there are none
@@ -50,6 +52,12 @@ type conn struct {
 	readBy  time.Time  // that deadline
 	drainBy time.Time  // not zero: the time for everything
 }
+
+// begun is when the process began, for times that no change of the clock moves.
+var begun = time.Now()
+
+// hear notes that the client has said something.
+func (c *conn) hear() { c.heard.Store(int64(time.Since(begun))) }
 
 // serve answers the client until one of them has had enough.
 func (c *conn) serve() {
@@ -102,6 +110,9 @@ func (c *conn) answerAll() (ours bool) {
 			return c.flush() == nil
 		case err != nil:
 			return c.draining() && c.flush() == nil
+		}
+		if c.timed { // it was waited for; once for all lines that come together
+			c.hear()
 		}
 		c.answer(string(line))
 		if c.bad >= maxBadLines {

@@ -111,7 +111,18 @@ func logTo(b io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(b, ni
 // shuts it down at the end of the test.
 func listen(t testing.TB, s *Server, conf *tls.Config) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return listenTLS(t, s, "127.0.0.1:0", conf)
+}
+
+// listenOn is listen on another address.
+func listenOn(t testing.TB, s *Server, address string) string {
+	t.Helper()
+	return listenTLS(t, s, address, nil)
+}
+
+func listenTLS(t testing.TB, s *Server, at string, conf *tls.Config) string {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,20 +28,24 @@ const (
 )
 
 // evictSample is how many connections are looked at to find one to end for another
-// client: enough to meet one of somebody who holds a good part of them.
-const evictSample = 32
+// client: all of a small server's, and of a large one's enough to meet some of whoever
+// holds a hundredth of them.
+const evictSample = 512
 
 // Limits bound what clients can cost.
 type Limits struct {
-	// Connections at the same time. For one more, a connection of a client that has
-	// more of them than the newcomer's is ended. Where there is none, the newcomer is
-	// told ERROR 0 busy, in clear text, and closed.
+	// Connections at the same time. For one more, a connection of the network that has
+	// most of them is ended: of the IPv6 /32 or IPv4 /24, in it of the /48, in that of the
+	// client, and of the client's the one that has been idle for longest. Where the
+	// newcomer's own network has more than all others, and in it the newcomer more than all
+	// others, he is told ERROR 0 busy, in clear text, and closed.
 	Connections int
 	// Outstanding questions of one connection: replies that are held back, so as
 	// to leave together while further questions are at hand, are never more.
 	Outstanding int
 	// PerClient is how many questions one client may ask; more are answered ERROR
-	// busy. A client is an IPv4 address or an IPv6 /64. The zero Rate is no limit.
+	// busy. A client is an IPv4 address or an IPv6 /64; its /24 or /48 may ask 4 times as
+	// much, its IPv6 /32 16 times. The zero Rate is no limit.
 	PerClient Rate
 	// IdleTimeout is how long a connection may take from one whole line to the
 	// next, the time in which the line arrives included.
@@ -217,6 +222,7 @@ func (s *Server) leave(l net.Listener) {
 // start answers a connection, or refuses it.
 func (s *Server) start(nc net.Conn) {
 	c := &conn{s: s, net: nc, client: s.clients.enter(nc.RemoteAddr())}
+	c.hear()
 	s.mu.Lock()
 	draining := !s.drainBy.IsZero()
 	full := !draining && len(s.conns) >= s.limits.Load().Connections && !s.makePlace(c.client)
@@ -238,18 +244,25 @@ func (s *Server) start(nc net.Conn) {
 	s.refuse(nc)
 }
 
-// makePlace ends a connection of a client that has more of them than the newcomer,
-// whose new one is counted: nobody can take all that there are. s.mu is held.
+// makePlace ends a connection of the network, and in it of the client, that has most of
+// them, for the newcomer, whose new one is counted: nobody can take all that there are,
+// from however many addresses. Of equals, the one that has been idle for longest gives way.
+// s.mu is held.
 func (s *Server) makePlace(newcomer *client) bool {
 	var victim *conn
-	most := newcomer.conns.Load()
+	var most order
+	var since int64
 	looked := 0
 	for c := range s.conns { // in random order
-		if n := c.client.conns.Load(); n > most {
-			victim, most = c, n
-		}
-		if looked++; looked == evictSample {
+		if looked++; looked > evictSample {
 			break
+		}
+		if !c.client.yields(newcomer) {
+			continue
+		}
+		held, heard := c.client.held(), c.heard.Load()
+		if by := slices.Compare(held[:], most[:]); victim == nil || by > 0 || by == 0 && heard < since {
+			victim, most, since = c, held, heard
 		}
 	}
 	if victim == nil {

@@ -361,6 +361,33 @@ func TestLockFollowsNoLink(t *testing.T) {
 	unlock()
 }
 
+// A link that another user made may lead root anywhere.
+func TestResolve(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives a link to another user: run it as root")
+	}
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	inPlace(t, path, "")
+	must(t, os.Symlink(path, link))
+	for _, name := range []string{path, link} {
+		if got, err := Resolve(name); got != path || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	must(t, os.Chown(path, 12345, 12345)) // whose the file is does not matter
+	must(t, os.Lchown(link, 12345, 12345))
+	if got, err := Resolve(path); got != path || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := Resolve(link); err == nil || !strings.Contains(err.Error(), link+": is a symbolic link of another user's") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Resolve(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestSaysEmpty(t *testing.T) {
 	for line, want := range map[string]bool{
 		"# empty": true, "#empty\r\n": true, " #  EMPTY ": true, "": false, "empty": false, "# empty list": false, "## empty": false, "bob # empty": false,

@@ -99,6 +99,21 @@ func fill(temp *os.File, old fs.FileInfo, write func(io.Writer) error) error {
 	return temp.Sync()
 }
 
+// Resolve returns the file that path stands for, following symbolic links: to replace a
+// link would leave the file as it is. A last link of another user's, other than root's, is
+// refused: it may lead anywhere.
+func Resolve(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if info.Mode().Type() == fs.ModeSymlink && (!ok || stat.Uid != 0 && int(stat.Uid) != os.Geteuid()) {
+		return "", fmt.Errorf("%s: is a symbolic link of another user's: put the file there, or name it itself", path)
+	}
+	return filepath.EvalSymlinks(path)
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

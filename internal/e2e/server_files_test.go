@@ -74,7 +74,7 @@ func TestServerOnAFullDisk(t *testing.T) {
 func TestServerAndToolsRefuseAnOpenSecret(t *testing.T) {
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t, "-race"), withAS)
-	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o601} {
+	for _, mode := range []os.FileMode{0o644, 0o604, 0o620, 0o601} {
 		must(t, os.Chmod(s.secret, mode))
 		for _, command := range [][]string{{"serve"}, {"check"}, {"key", "alice@" + withAS}} {
 			if out, code := s.run(command...); code != 78 || !strings.HasSuffix(out, "chmod 600 "+s.secret) {

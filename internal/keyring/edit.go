@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/authkey/authkey/internal/diskfile"
@@ -244,7 +243,7 @@ func (f ListFile) edit(ctx context.Context, entries []wanted, plan func(*edit) e
 	if err != nil {
 		return err
 	}
-	path, err := filepath.EvalSymlinks(f.Path) // or the link would be replaced, not the file
+	path, err := diskfile.Resolve(f.Path)
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
