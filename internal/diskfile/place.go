@@ -102,7 +102,7 @@ func folderOwner(path string) (uid, gid int, ok bool, err error) {
 // ReplaceData puts data in the place of an existing file in one step. Mode and owner stay;
 // of a link, the file that it leads to is replaced. The caller holds the lock.
 func ReplaceData(path string, data []byte) error {
-	path, err := filepath.EvalSymlinks(path)
+	path, err := Resolve(path)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -219,7 +218,7 @@ func (f *secretFile) rotation() Rotation {
 
 // editSecrets changes a secret file in one step. Mode and owner stay.
 func editSecrets(ctx context.Context, path string, change func(*secretFile, Rotation) error) (Rotation, error) {
-	path, err := filepath.EvalSymlinks(path) // or the link would be replaced, not the file
+	path, err := diskfile.Resolve(path)
 	if err != nil {
 		return Rotation{}, fmt.Errorf("secret file: %w", err)
 	}
