@@ -502,7 +502,7 @@ func TestSameWork(t *testing.T) {
 	// stays, however many there are.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const rounds, batches, size = 20, 200, 100
+	const rounds, batches, size = 10, 200, 100
 	for round := 1; ; round++ {
 		for range batches {
 			for i := range cases {
