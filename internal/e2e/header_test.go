@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
 
@@ -173,8 +174,8 @@ func TestOneConnectionManyMessages(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			_, err := milter.WaitLog(ctx, "action=aborted", "from=alice@"+withAS)
-			must(t, err)
+			// Lines may follow the replies.
+			must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), " result=nokey ") >= 3, nil }))
 			if n := strings.Count(milter.Log(), "action=aborted"); n != 3 {
 				t.Errorf("%d messages aborted, want 3:\n%s", n, milter.Log())
 			}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -175,19 +174,19 @@ func (m *Milter) Log() string {
 func (m *Milter) WaitLog(ctx context.Context, parts ...string) (string, error) {
 	var found string
 	err := testdaemon.Poll(ctx, func() (bool, error) {
-		lines := bufio.NewScanner(strings.NewReader(m.Log()))
-		lines.Buffer(nil, 1<<20)
 	next:
-		for lines.Scan() {
+		for line := range strings.Lines(m.Log()) {
 			for _, part := range parts {
-				if !strings.Contains(lines.Text(), part) {
+				if !strings.Contains(line, part) {
 					continue next
 				}
 			}
-			found = lines.Text()
-			return true, nil
+			if whole, ok := strings.CutSuffix(line, "\n"); ok { // the rest may still come
+				found = whole
+				return true, nil
+			}
 		}
-		return false, lines.Err()
+		return false, nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("no log line with %q: %w\n%s", parts, err, m.Log())

@@ -112,6 +112,11 @@ func (o *office) forgedSenders(t *testing.T) {
 			t.Fatalf("somebody was told:\n%s", d.Raw)
 		}
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := o.milter.WaitLog(ctx, "msg=message", fmt.Sprintf("from=victim-%d@", senders-1)); err != nil { // the last one
+		t.Error(err)
+	}
 	if n := strings.Count(o.milter.Log(), "why=unauthenticated"); n != senders {
 		t.Errorf("%d DSNs suppressed in the log, want %d", n, senders)
 	}

@@ -83,11 +83,11 @@ const (
 	// pollInterval is how often Poll asks.
 	pollInterval = 10 * time.Millisecond
 	// pollLimit ends a Poll whose context has no deadline.
-	pollLimit = time.Minute
+	pollLimit = 3 * time.Minute
 )
 
 // Poll calls done until it returns true or an error, or until ctx ends; a
-// context without deadline ends after a minute.
+// context without deadline ends after three minutes.
 func Poll(ctx context.Context, done func() (bool, error)) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -13,7 +13,7 @@ import (
 
 const (
 	// clientTimeout bounds every single exchange with the server.
-	clientTimeout = 60 * time.Second
+	clientTimeout = 5 * time.Minute
 	// maxReplyLine and maxReplyLines bound what a server may answer.
 	maxReplyLine  = 64 << 10
 	maxReplyLines = 1000

@@ -18,7 +18,7 @@ const (
 	// sinkMessageLimit and sinkLineLimit are above what an MTA sends on.
 	sinkMessageLimit = 64 << 20
 	sinkLineLimit    = 1 << 20
-	sinkTimeout      = 60 * time.Second
+	sinkTimeout      = 5 * time.Minute
 )
 
 // A Sink is an SMTP server that accepts and keeps every message: the next hop
