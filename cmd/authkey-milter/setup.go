@@ -137,13 +137,15 @@ func newSetupSendmail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sendmail",
 		Short: "Say how to make Sendmail ask the milter",
-		Long: "Print the line for sendmail.mc that makes Sendmail ask the milter, and the commands\n" +
+		Long: "Print the line for sendmail.mc that makes Sendmail ask the milter, at which place\n" +
+			"among the filters of sendmail.cf, which of those have to move, and the commands\n" +
 			"that put it into effect. What sendmail.mc generates is not taken apart:\n" +
 			"--apply and --undo are refused.",
 		Args: cobra.NoArgs,
 	}
 	apply := cmd.Flags().Bool("apply", false, "refused: edit sendmail.mc yourself")
 	undo := cmd.Flags().Bool("undo", false, "refused: edit sendmail.mc yourself")
+	cf := cmd.Flags().String("sendmail-cf", mtaconf.SendmailCF, "look at the filters of this `file`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *apply || *undo {
 			return program.Exit(program.Usage, errors.New("sendmail.mc is yours to edit: without --apply and --undo this prints the line"))
@@ -153,12 +155,32 @@ func newSetupSendmail() *cobra.Command {
 			return err
 		}
 		c := loaded.Config
-		line, err := mtaconf.InputMailFilter(mtaconf.Listening(cmd.Context(), loaded), mtaconf.DefaultAction(c.Mode), c.Verify.Timeout)
+		ours := mtaconf.Listening(cmd.Context(), loaded)
+		sendmail, err := mtaconf.ReadSendmail(*cf, mtaOptions(c, ours))
+		if err != nil && (!errors.Is(err, mtaconf.ErrNoSendmail) || cmd.Flags().Changed("sendmail-cf")) {
+			return program.Exit(program.Negative, err)
+		}
+		plan, nothing, err := sendmail.Plan(ours, mtaconf.DefaultAction(c.Mode), c.Verify.Timeout)
 		if err != nil {
 			return program.Exit(program.Config, err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "dnl /etc/mail/sendmail.mc, before the MAILER lines; behind filters that verify SPF,\n"+
-			"dnl DKIM and DMARC, before those that scan or sign\n%s\n\n# then\n%s\n", line, mtaconf.SendmailCommands)
+		if nothing {
+			fmt.Fprintln(cmd.OutOrStdout(), "nothing to change: Sendmail asks the milter as it should")
+			return nil
+		}
+		out := cmd.OutOrStdout()
+		fmt.Fprintln(out, "dnl /etc/mail/sendmail.mc, before the MAILER lines")
+		switch {
+		case len(plan.Order) > 0:
+			fmt.Fprintf(out, "dnl the filters' lines in this order: %s\n", strings.Join(plan.Order, ", "))
+			for _, move := range plan.Moves {
+				fmt.Fprintf(out, "dnl this %s\n", move)
+			}
+			fmt.Fprintf(out, "dnl where confINPUT_MAIL_FILTERS is defined, it is to be: %s\n", strings.Join(plan.Order, ", "))
+		case sendmail == nil:
+			fmt.Fprint(out, "dnl behind filters that verify SPF, DKIM and DMARC, before those that scan or sign\n")
+		}
+		fmt.Fprintf(out, "%s\n\n# then\n%s\n", plan.Line, mtaconf.SendmailCommands)
 		return nil
 	}
 	return cmd

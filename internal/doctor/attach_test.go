@@ -103,6 +103,7 @@ const day = 24 * time.Hour
 
 // TestPlantedFaultsOfAttaching is TestPlantedFaults for the sender's side.
 func TestPlantedFaultsOfAttaching(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string
@@ -231,6 +232,7 @@ func (s *sender) signs(conf string) {
 // TestHealthySender says what is looked at where nothing is wrong, and that no key and
 // no secret shows.
 func TestHealthySender(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	s := c.sender(t)
 	s.signs("Mode sv\n")

@@ -31,6 +31,7 @@ import (
 // a time; the doctor must name that fault and no other, and the commands that it
 // gives must mend it.
 func TestPlantedFaults(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string
@@ -519,6 +520,7 @@ func (p *patient) attach() {
 
 // TestWarnings are what only a person can judge: no fault, but not passed over.
 func TestWarnings(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string

@@ -171,7 +171,7 @@ func (p *patient) examine() []Finding {
 		p.open()
 	}
 	path := p.configFile
-	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 500ms}\nverify: {connect_timeout: 500ms, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
+	yaml := fmt.Sprintf("listen: ['unix:%s']\ndns: {servers: [%s], timeout: 10s}\nverify: {connect_timeout: 10s, timeout: 3s, allow_networks: [127.0.0.0/8]}\n", p.socket, p.resolvers)
 	must(p.t, os.WriteFile(path, []byte(yaml+p.yaml), 0o644))
 	written := time.Now().Add(-p.configAge)
 	must(p.t, os.Chtimes(path, written, written))
@@ -186,7 +186,7 @@ func (p *patient) examine() []Finding {
 	o.Verifier = verifier.Options{Resolvers: c.DNS.Servers, DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout, AllowNetworks: c.Verify.AllowNetworks}
 	if p.cf != "" {
-		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
+		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
 	} else {
 		p.age()
 		o.Postfix, err = mtaconf.ReadPostfix(p.t.Context(), mtaconf.Options{ConfigDir: p.etc, Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})

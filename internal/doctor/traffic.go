@@ -47,6 +47,18 @@ func (o Options) losses(concern mtaconf.Concern) []Finding {
 
 // changes looks at what others change of the header before and after the milter.
 func (o Options) changes(context.Context) []Finding {
+	if s := o.Sendmail; s != nil {
+		ours := 0
+		for _, f := range s.Filters {
+			if f.Ours {
+				ours++
+			}
+		}
+		if ours > 1 {
+			return []Finding{{CheckChanges, Fault, "InputMailFilters has the milter more than once",
+				"the second time the key is gone: the result becomes none or nokey, whatever it was", o.mendSendmail()}}
+		}
+	}
 	if o.Postfix == nil {
 		return nil
 	}
@@ -61,6 +73,14 @@ func (o Options) changes(context.Context) []Finding {
 func (o Options) ownMail(context.Context) []Finding {
 	const own = "it counts as our users' mail: it is not checked, and keys stay in it"
 	found := o.losses(mtaconf.Class)
+	if o.Sendmail != nil {
+		for _, d := range o.Sendmail.Daemons {
+			if d.Renamed {
+				found = append(found, Finding{CheckOwnMail, Fault, fmt.Sprintf("the daemon %s has a name of submission.daemons, and takes mail from everybody", d.Name), own,
+					"in sendmail.mc: another Name in the DAEMON_OPTIONS of " + d.Name + ", or the modifier a, which wants a login\n" + mtaconf.SendmailCommands})
+			}
+		}
+	}
 	for _, list := range []struct {
 		key, why string
 		networks []netip.Prefix
