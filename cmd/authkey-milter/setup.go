@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/program"
 )
@@ -72,9 +73,14 @@ func newSetupPostfix() *cobra.Command {
 			return program.Exit(program.Negative, err)
 		case len(edits) == 0:
 			fmt.Fprintln(cmd.OutOrStdout(), "nothing to change: Postfix asks the milter as it should")
+			writeLosses(cmd, postfix, loaded.Config)
 			return nil
 		case !*apply:
-			return postfix.WriteEdits(cmd.OutOrStdout(), edits)
+			if err := postfix.WriteEdits(cmd.OutOrStdout(), edits); err != nil {
+				return err
+			}
+			writeLosses(cmd, postfix, loaded.Config)
+			return nil
 		}
 		if err := postfix.Apply(cmd.Context(), edits); err != nil {
 			return program.Exit(program.Temp, fmt.Errorf("nothing was changed: %w", err))
@@ -86,9 +92,26 @@ func newSetupPostfix() *cobra.Command {
 			}
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "now run:", postfix.Command("postfix", "reload"))
+		if after, err := mtaconf.ReadPostfix(cmd.Context(), opts); err == nil {
+			writeLosses(cmd, after, loaded.Config)
+		}
 		return nil
 	}
 	return cmd
+}
+
+// writeLosses says what setup leaves to the administrator: settings by which mail goes
+// past the milter all the same. The doctor finds the same, with more around it.
+func writeLosses(cmd *cobra.Command, postfix *mtaconf.Postfix, c config.Config) {
+	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Traffic()) {
+		if l.Doubt {
+			continue
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "\nleft to you: %s\n%s\n", l.What, l.Why)
+		for line := range strings.SplitSeq(l.Mend, "\n") {
+			fmt.Fprintln(cmd.ErrOrStderr(), "   ", line)
+		}
+	}
 }
 
 // undoPostfix takes the milter out of Postfix. loaded is nil where the configuration

@@ -547,6 +547,10 @@ func TestWarnings(t *testing.T) {
 			p.postconf("-M", "2525/inet=2525 inet n - n - - smtpd")
 			p.postconf("-P", "2525/inet/smtpd_milters=")
 		}, CheckListed, "2525/inet does not ask the milter"},
+		{"a resolver that knows its own network only", func(p *patient) {
+			p.world.DNS.Behave(probeDomain, testdns.Rcode(3))
+			p.t.Cleanup(func() { p.world.DNS.Behave(probeDomain) })
+		}, CheckDNS, "knows no TXT record of example.com"},
 		{"a further instance", func(p *patient) { p.postconf("-e", "multi_instance_directories = /etc/postfix-out") }, CheckListed, "a further instance of Postfix, configured in /etc/postfix-out"},
 		{"a table that cannot be looked into", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = cidr:/nonexistent") }, CheckListed, "smtpd_milter_maps cannot be looked into"},
 	} {

@@ -141,6 +141,7 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 		case s.Submission && attaching && !s.Asks() && !astray(s):
 			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, o.mendPostfix(ctx))
 		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
+		case s.NoMilters && s.Stock(): // see losses
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,
 				o.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+o.Postfix.Command("postfix", "reload"))

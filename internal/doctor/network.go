@@ -50,6 +50,12 @@ func (o Options) dns(ctx context.Context) []Finding {
 			v := verifier.New(opts)
 			defer v.Close()
 			d := v.Discover(ctx, probeDomain)
+			if d.Err == nil && len(d.Texts) == 0 {
+				found[i] = Finding{CheckDNS, Warning, fmt.Sprintf("name server %s answers, and knows no TXT record of %s, which has some", server, probeDomain),
+					"a server that knows its own network only, or withholds TXT records, makes every domain one that takes no part",
+					"dig @" + server.Addr().String() + " " + probeDomain + " TXT   # and of a domain that takes part: authkey-milter lookup DOMAIN"}
+				return
+			}
 			if d.Err == nil {
 				found[i] = ok(CheckDNS, "name server %s answers, after %.1f ms", server, float64(d.Took.Microseconds())/1000)
 				return

@@ -14,8 +14,8 @@ import (
 	"github.com/authkey/authkey/internal/mtaconf"
 )
 
-// traffic is what Losses has to know of our configuration.
-func (o Options) traffic() mtaconf.Traffic {
+// Traffic is what Losses has to know of Config and Hostname.
+func (o Options) Traffic() mtaconf.Traffic {
 	c := o.Config
 	id := c.AuthservID
 	if id == "" {

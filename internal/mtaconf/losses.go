@@ -66,6 +66,7 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 			add(p.macroless(s, t)...)
 		}
 		if s.Border() {
+			add(p.switchedOff(s)...)
 			add(p.renamed(s)...)
 			add(p.defaultMacros(s, t)...)
 			add(p.anyClient(s, t)...)
@@ -109,6 +110,15 @@ func (p *Postfix) set(s Service, name, value string) string {
 		return p.Command("postconf", "-P", s.Name+"/"+name+"="+compact(value))
 	}
 	return p.Command("postconf", "-e", name+" = "+value)
+}
+
+// switchedOff: no_milters on port 25 itself.
+func (p *Postfix) switchedOff(s Service) []Loss {
+	if !s.Stock() || !s.NoMilters {
+		return nil
+	}
+	return []Loss{{Asked, false, s.Name + " has no_milters in receive_override_options", unchecked,
+		p.reload(p.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides))}}
 }
 
 // proxied: with smtpd_proxy_filter milters see the envelope only, and may change

@@ -322,5 +322,10 @@ func FuzzLists(f *testing.F) {
 		parseSendmailCF(s)
 		parseX(s)
 		parseDaemon(s)
+		for _, client := range clientsOf("inline:{" + s + "}") {
+			if strings.ContainsAny(client, " \t=") || client == "" {
+				t.Errorf("%q: client %q", s, client)
+			}
+		}
 	})
 }
