@@ -81,6 +81,7 @@ func (o Options) ownMail(context.Context) []Finding {
 			}
 		}
 	}
+	found = append(found, o.loopbackOnly(own)...)
 	for _, list := range []struct {
 		key, why string
 		networks []netip.Prefix
@@ -106,6 +107,30 @@ func (o Options) ownMail(context.Context) []Finding {
 		return []Finding{ok(CheckOwnMail, "nothing makes strangers' mail look like our users', as far as configuration shows")}
 	}
 	return found
+}
+
+// loopbackOnly warns where every daemon of Sendmail that takes mail from strangers can
+// be reached from this machine only. For Postfix it is one of the losses.
+func (o Options) loopbackOnly(own string) []Finding {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if o.Sendmail == nil || !slices.ContainsFunc(o.Config.Submission.Networks, func(n netip.Prefix) bool { return n.Contains(loopback) }) {
+		return nil
+	}
+	var names []string
+	for _, d := range o.Sendmail.Daemons {
+		switch {
+		case d.Submission:
+		case !d.Loopback:
+			return nil
+		default:
+			names = append(names, d.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []Finding{{CheckOwnMail, Warning, fmt.Sprintf("mail comes in from this machine only (%s), and loopback is in submission.networks", strings.Join(names, ", ")),
+		"if a proxy, a tunnel or fetchmail brings mail from outside, " + own, o.reread("submission: {networks: []}   # if it does")}}
 }
 
 // reread says how to change milter.yaml where a reload suffices.

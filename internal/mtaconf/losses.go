@@ -64,6 +64,7 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 			add(p.impatient(s, t)...)
 			add(p.rewritten(ctx, s, t)...)
 			add(p.macroless(s, t)...)
+			add(p.softened(s)...)
 		}
 		if s.Border() {
 			add(p.switchedOff(s)...)
@@ -263,6 +264,15 @@ func (p *Postfix) macroless(s Service, t Traffic) []Loss {
 	}
 	return []Loss{{Class, false, fmt.Sprintf("%s does not tell the milter who has logged in (milter_protocol = %s, and milter_mail_macros lacks {auth_authen})", s.Name, protocol),
 		"our users' mail is checked like that of strangers, gets no keys, and loses those that it has", p.reload(p.unset(s, "milter_mail_macros"))}}
+}
+
+// softened: a refusal becomes a deferral.
+func (p *Postfix) softened(s Service) []Loss {
+	if p.value(s.own, "soft_bounce") != "yes" {
+		return nil
+	}
+	return []Loss{{Changes, true, s.Name + " makes every 5xx reply a 4xx (soft_bounce = yes)",
+		"what the milter refuses is not refused: it comes again for days", p.reload(p.unset(s, "soft_bounce"))}}
 }
 
 // wide are what no network of one's own covers.

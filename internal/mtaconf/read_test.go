@@ -242,8 +242,8 @@ func TestParseDaemon(t *testing.T) {
 		want SendmailDaemon
 		own  []string
 	}{
-		{"Name=MTA-v4, Family=inet, Port=smtp, Addr=127.0.0.1", SendmailDaemon{Name: "MTA-v4"}, nil},
-		{"Family=inet,Name=MSP-v4,Port=submission,M=Ea,Addr=127.0.0.1", SendmailDaemon{Name: "MSP-v4", Submission: true}, nil},
+		{"Name=MTA-v4, Family=inet, Port=smtp, Addr=127.0.0.1", SendmailDaemon{Name: "MTA-v4", Loopback: true}, nil},
+		{"Family=inet,Name=MSP-v4,Port=submission,M=Ea,Addr=127.0.0.1", SendmailDaemon{Name: "MSP-v4", Submission: true, Loopback: true}, nil},
 		{"Name=X, M=a, InputMailFilters=one;two", SendmailDaemon{Name: "X", Submission: true, Own: true}, []string{"one", "two"}},
 		{"Name=X, I=", SendmailDaemon{Name: "X", Own: true}, []string{}},
 		{",,=", SendmailDaemon{}, nil},

@@ -50,6 +50,8 @@ type SendmailDaemon struct {
 	// Renamed: its name makes the milter take all of its mail for that of our users,
 	// and it is none for them alone.
 	Renamed bool
+	// Loopback: only this machine can connect to it.
+	Loopback bool
 }
 
 // Asks reports whether the daemon asks authkey, where one with a list of its own is
@@ -176,6 +178,8 @@ func parseDaemon(value string) (d SendmailDaemon, own []string) {
 			d.Name = value
 		case key[0] == 'P':
 			d.Submission = d.Submission || slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, value)
+		case key[0] == 'A':
+			d.Loopback = isLoopback(value)
 		case key[0] == 'M': // a: who has not logged in is refused
 			d.Submission = d.Submission || strings.Contains(value, "a")
 		case key[0] == 'I':
