@@ -242,6 +242,7 @@ func (d *service) put(loaded *config.Loaded) {
 	// Reading thousands of rules and preferences takes many times the memory that they
 	// need afterwards. Left as holes in the heap it makes each message dearer.
 	debug.FreeOSMemory()
+	err := d.notes.announce(loaded)
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
 	warnings := loaded.Warnings()
 	if d.prefs != nil && d.prefs.Unexplained() {
@@ -253,7 +254,7 @@ func (d *service) put(loaded *config.Loaded) {
 	for _, warning := range warnings {
 		d.log.Warn("the configuration may be wrong", "warning", warning)
 	}
-	if err := d.notes.announce(loaded); err != nil {
+	if err != nil {
 		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
 	}
 	for _, key := range loaded.NotActedOn() {

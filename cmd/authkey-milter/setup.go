@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/program"
 )
@@ -72,9 +73,14 @@ func newSetupPostfix() *cobra.Command {
 			return program.Exit(program.Negative, err)
 		case len(edits) == 0:
 			fmt.Fprintln(cmd.OutOrStdout(), "nothing to change: Postfix asks the milter as it should")
+			writeLosses(cmd, postfix, loaded.Config)
 			return nil
 		case !*apply:
-			return postfix.WriteEdits(cmd.OutOrStdout(), edits)
+			if err := postfix.WriteEdits(cmd.OutOrStdout(), edits); err != nil {
+				return err
+			}
+			writeLosses(cmd, postfix, loaded.Config)
+			return nil
 		}
 		if err := postfix.Apply(cmd.Context(), edits); err != nil {
 			return program.Exit(program.Temp, fmt.Errorf("nothing was changed: %w", err))
@@ -86,9 +92,26 @@ func newSetupPostfix() *cobra.Command {
 			}
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "now run:", postfix.Command("postfix", "reload"))
+		if after, err := mtaconf.ReadPostfix(cmd.Context(), opts); err == nil {
+			writeLosses(cmd, after, loaded.Config)
+		}
 		return nil
 	}
 	return cmd
+}
+
+// writeLosses says what setup leaves to the administrator: settings by which mail goes
+// past the milter all the same. The doctor finds the same, with more around it.
+func writeLosses(cmd *cobra.Command, postfix *mtaconf.Postfix, c config.Config) {
+	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Traffic()) {
+		if l.Doubt {
+			continue
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "\nleft to you: %s\n%s\n", l.What, l.Why)
+		for line := range strings.SplitSeq(l.Mend, "\n") {
+			fmt.Fprintln(cmd.ErrOrStderr(), "   ", line)
+		}
+	}
 }
 
 // undoPostfix takes the milter out of Postfix. loaded is nil where the configuration
@@ -137,13 +160,15 @@ func newSetupSendmail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sendmail",
 		Short: "Say how to make Sendmail ask the milter",
-		Long: "Print the line for sendmail.mc that makes Sendmail ask the milter, and the commands\n" +
+		Long: "Print the line for sendmail.mc that makes Sendmail ask the milter, at which place\n" +
+			"among the filters of sendmail.cf, which of those have to move, and the commands\n" +
 			"that put it into effect. What sendmail.mc generates is not taken apart:\n" +
 			"--apply and --undo are refused.",
 		Args: cobra.NoArgs,
 	}
 	apply := cmd.Flags().Bool("apply", false, "refused: edit sendmail.mc yourself")
 	undo := cmd.Flags().Bool("undo", false, "refused: edit sendmail.mc yourself")
+	cf := cmd.Flags().String("sendmail-cf", mtaconf.SendmailCF, "look at the filters of this `file`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *apply || *undo {
 			return program.Exit(program.Usage, errors.New("sendmail.mc is yours to edit: without --apply and --undo this prints the line"))
@@ -153,12 +178,32 @@ func newSetupSendmail() *cobra.Command {
 			return err
 		}
 		c := loaded.Config
-		line, err := mtaconf.InputMailFilter(mtaconf.Listening(cmd.Context(), loaded), mtaconf.DefaultAction(c.Mode), c.Verify.Timeout)
+		ours := mtaconf.Listening(cmd.Context(), loaded)
+		sendmail, err := mtaconf.ReadSendmail(*cf, mtaOptions(c, ours))
+		if err != nil && (!errors.Is(err, mtaconf.ErrNoSendmail) || cmd.Flags().Changed("sendmail-cf")) {
+			return program.Exit(program.Negative, err)
+		}
+		plan, nothing, err := sendmail.Plan(ours, mtaconf.DefaultAction(c.Mode), c.Verify.Timeout)
 		if err != nil {
 			return program.Exit(program.Config, err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "dnl /etc/mail/sendmail.mc, before the MAILER lines; behind filters that verify SPF,\n"+
-			"dnl DKIM and DMARC, before those that scan or sign\n%s\n\n# then\n%s\n", line, mtaconf.SendmailCommands)
+		if nothing {
+			fmt.Fprintln(cmd.OutOrStdout(), "nothing to change: Sendmail asks the milter as it should")
+			return nil
+		}
+		out := cmd.OutOrStdout()
+		fmt.Fprintln(out, "dnl /etc/mail/sendmail.mc, before the MAILER lines")
+		switch {
+		case len(plan.Order) > 0:
+			fmt.Fprintf(out, "dnl the filters' lines in this order: %s\n", strings.Join(plan.Order, ", "))
+			for _, move := range plan.Moves {
+				fmt.Fprintf(out, "dnl this %s\n", move)
+			}
+			fmt.Fprintf(out, "dnl where confINPUT_MAIL_FILTERS is defined, it is to be: %s\n", strings.Join(plan.Order, ", "))
+		case sendmail == nil:
+			fmt.Fprint(out, "dnl behind filters that verify SPF, DKIM and DMARC, before those that scan or sign\n")
+		}
+		fmt.Fprintf(out, "%s\n\n# then\n%s\n", plan.Line, mtaconf.SendmailCommands)
 		return nil
 	}
 	return cmd

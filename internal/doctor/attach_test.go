@@ -354,3 +354,14 @@ func TestContainer(t *testing.T) {
 		}
 	}
 }
+
+func FuzzService(f *testing.F) {
+	f.Add("LoadState=loaded\nUser=authkey\nExecStart={ path=/x ; argv[]=/x serve --config=/y ; }\nRuntimeDirectory=a b\n", "LoadCredential=authkey:/x\n")
+	f.Add("ExecStart=argv[]=--config", "")
+	f.Add("LoadState=loaded\nRuntimeDirectory= \n", "")
+	f.Fuzz(func(t *testing.T, properties, files string) {
+		if s := parseService(properties, files); s.User == "" && len(s.Passed) > 0 {
+			t.Errorf("nobody is passed %q", s.Passed)
+		}
+	})
+}

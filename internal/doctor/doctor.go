@@ -86,7 +86,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	defer cancel()
 	o.Service.User = o.serviceUser()
 	if o.Postfix != nil {
-		o.lost = o.Postfix.Losses(ctx, o.traffic())
+		o.lost = o.Postfix.Losses(ctx, o.Traffic())
 	}
 	checks := []func(context.Context) []Finding{o.mta, o.running, o.listed, o.path, o.access, o.defaultAction,
 		o.order, o.timeout, o.changes, o.ownMail, o.dns, o.clock, o.notify, o.domains}

@@ -518,8 +518,17 @@ func (p *patient) attach() {
 	p.yaml += fmt.Sprintf("attach: {domains: [{domain: %s, source: 'secret:%s/secret', addresses: 'file:%s/addresses'}]}\n", ownDomain, domain, domain)
 }
 
+// line is the milter in sendmail.mc.
+func (p *patient) line() string {
+	p.t.Helper()
+	line, err := mtaconf.InputMailFilter(mtaconf.Ours{Sockets: []mtaconf.Socket{{Network: "unix", Address: p.socket}}}, "tempfail", 3*time.Second)
+	must(p.t, err)
+	return line
+}
+
 // TestWarnings are what only a person can judge: no fault, but not passed over.
 func TestWarnings(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t)
 	for _, tc := range []struct {
 		name  string
@@ -546,6 +555,15 @@ func TestWarnings(t *testing.T) {
 			p.postconf("-M", "2525/inet=2525 inet n - n - - smtpd")
 			p.postconf("-P", "2525/inet/smtpd_milters=")
 		}, CheckListed, "2525/inet does not ask the milter"},
+		{"a resolver that knows its own network only", func(p *patient) {
+			p.world.DNS.Behave(probeDomain, testdns.Rcode(3))
+			p.t.Cleanup(func() { p.world.DNS.Behave(probeDomain) })
+		}, CheckDNS, "knows no TXT record of example.com"},
+		{"refusals become deferrals", func(p *patient) { p.postconf("-e", "soft_bounce = yes") }, CheckChanges, "makes every 5xx reply a 4xx"},
+		{"Sendmail on loopback only", func(p *patient) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp, Addr=127.0.0.1')", p.line())
+		}, CheckOwnMail, "mail comes in from this machine only (MTA)"},
+		{"Sendmail on every interface", func(p *patient) { p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp')", p.line()) }, CheckOwnMail, ""},
 		{"a further instance", func(p *patient) { p.postconf("-e", "multi_instance_directories = /etc/postfix-out") }, CheckListed, "a further instance of Postfix, configured in /etc/postfix-out"},
 		{"a table that cannot be looked into", func(p *patient) { p.postconf("-e", "smtpd_milter_maps = cidr:/nonexistent") }, CheckListed, "smtpd_milter_maps cannot be looked into"},
 	} {

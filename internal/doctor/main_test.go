@@ -186,7 +186,7 @@ func (p *patient) examine() []Finding {
 	o.Verifier = verifier.Options{Resolvers: c.DNS.Servers, DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout, AllowNetworks: c.Verify.AllowNetworks}
 	if p.cf != "" {
-		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
+		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
 	} else {
 		p.age()
 		o.Postfix, err = mtaconf.ReadPostfix(p.t.Context(), mtaconf.Options{ConfigDir: p.etc, Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})

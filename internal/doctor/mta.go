@@ -57,11 +57,15 @@ func (o Options) file() string {
 
 // mendSendmail is what sendmail.mc should say.
 func (o Options) mendSendmail() string {
-	line, err := mtaconf.InputMailFilter(o.Ours, o.action(), o.Config.Verify.Timeout)
+	plan, _, err := o.Sendmail.Plan(o.Ours, o.action(), o.Config.Verify.Timeout)
 	if err != nil {
 		return err.Error()
 	}
-	return "in sendmail.mc, behind filters that verify DKIM and before those that scan: " + line + "\n" + mtaconf.SendmailCommands
+	place := "in sendmail.mc: "
+	if len(plan.Order) == 0 {
+		place = "in sendmail.mc, behind filters that verify DKIM and before those that scan: "
+	}
+	return place + plan.Text() + "\n" + mtaconf.SendmailCommands
 }
 
 func (o Options) listed(ctx context.Context) []Finding {
@@ -70,14 +74,37 @@ func (o Options) listed(ctx context.Context) []Finding {
 		return o.listedByPostfix(ctx)
 	case o.Sendmail == nil:
 		return nil
-	case o.Sendmail.Asks():
+	}
+	return o.listedBySendmail()
+}
+
+func (o Options) listedBySendmail() []Finding {
+	const unchecked = "no mail is checked, and keys are not removed"
+	s := o.Sendmail
+	var found []Finding
+	others := 0 // daemons that have the list for all
+	for _, d := range s.Daemons {
+		switch {
+		case !d.Own:
+			others++
+		case !d.Asks() && (!d.Submission || len(o.Config.Attach.Domains) > 0):
+			found = append(found, Finding{CheckListed, Fault,
+				fmt.Sprintf("the daemon %s has filters of its own (InputMailFilters in DaemonPortOptions), and the milter is not among them", d.Name),
+				"of the mail that comes in there " + unchecked,
+				"in sendmail.mc: take InputMailFilters out of the DAEMON_OPTIONS of " + d.Name + ", or add authkey, with ; between\n" + mtaconf.SendmailCommands})
+		}
+	}
+	switch {
+	case s.Asks() && len(found) == 0:
 		return []Finding{ok(CheckListed, "InputMailFilters has it")}
+	case s.Asks() || len(s.Daemons) > 0 && others == 0:
+		return found
 	}
 	what := "sendmail.cf has no filter at the milter's socket"
-	if slices.ContainsFunc(o.Sendmail.Defined, func(f mtaconf.SendmailFilter) bool { return f.Ours }) {
+	if slices.ContainsFunc(s.Defined, func(f mtaconf.SendmailFilter) bool { return f.Ours }) {
 		what = "the milter is defined in sendmail.cf, but InputMailFilters lacks it"
 	}
-	return []Finding{{CheckListed, Fault, what, "no mail is checked, and keys are not removed", o.mendSendmail()}}
+	return append(found, Finding{CheckListed, Fault, what, unchecked, o.mendSendmail()})
 }
 
 func (o Options) listedByPostfix(ctx context.Context) []Finding {
@@ -114,6 +141,7 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 		case s.Submission && attaching && !s.Asks() && !astray(s):
 			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, o.mendPostfix(ctx))
 		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
+		case s.NoMilters && s.Stock(): // see losses
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,
 				o.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+o.Postfix.Command("postfix", "reload"))

@@ -50,6 +50,12 @@ func (o Options) dns(ctx context.Context) []Finding {
 			v := verifier.New(opts)
 			defer v.Close()
 			d := v.Discover(ctx, probeDomain)
+			if d.Err == nil && len(d.Texts) == 0 {
+				found[i] = Finding{CheckDNS, Warning, fmt.Sprintf("name server %s answers, and knows no TXT record of %s, which has some", server, probeDomain),
+					"a server that knows its own network only, or withholds TXT records, makes every domain one that takes no part",
+					"dig @" + server.Addr().String() + " " + probeDomain + " TXT   # and of a domain that takes part: authkey-milter lookup DOMAIN"}
+				return
+			}
 			if d.Err == nil {
 				found[i] = ok(CheckDNS, "name server %s answers, after %.1f ms", server, float64(d.Took.Microseconds())/1000)
 				return
@@ -70,11 +76,17 @@ func (o Options) dns(ctx context.Context) []Finding {
 // and no more.
 func (o Options) notify(ctx context.Context) []Finding {
 	address := o.Config.Notify.SMTP
-	recipients := []string{"postmaster@" + probeDomain} // a DSN goes to a stranger
+	var recipients []string
+	if o.Config.Notify.DSN != "never" {
+		recipients = append(recipients, "postmaster@"+probeDomain) // a DSN goes to a stranger
+	}
 	if len(o.Config.LocalDomains) > 0 {
 		recipients = append(recipients, "postmaster@"+o.Config.LocalDomains[0]) // a notice stays here
 	}
-	err := o.tryEnvelopes(ctx, address, recipients)
+	if len(recipients) == 0 {
+		return []Finding{inapplicable(CheckNotify, "notify.dsn is never, and local_domains is empty: to whom %s is to relay cannot be told", address)}
+	}
+	at, err := o.tryEnvelopes(ctx, address, recipients)
 	if err == nil {
 		return []Finding{ok(CheckNotify, "%s takes mail from the null sender to %s", address, strings.Join(recipients, " and "))}
 	}
@@ -84,15 +96,7 @@ func (o Options) notify(ctx context.Context) []Finding {
 			"notices and DSNs cannot be handed over: mail that needs one is deferred",
 			o.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server of yours`)}}
 	}
-	mend := o.setting(`notify: {smtp: "HOST:PORT"}   # one that relays for this host`)
-	if o.Postfix != nil {
-		mend = strings.Join([]string{
-			o.Postfix.Command("postconf", "-M", "127.0.0.1:10026/inet=127.0.0.1:10026 inet n - n - - smtpd"),
-			o.Postfix.Command("postconf", "-P", "127.0.0.1:10026/inet/smtpd_milters=", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8"),
-			o.Postfix.Command("postfix", "reload"), o.setting(`notify: {smtp: "127.0.0.1:10026"}`)}, "\n")
-	}
-	return []Finding{{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s does not relay for us: %v", address, err),
-		"DSNs and notices are refused: mail that needs one is deferred on each retry", mend}}
+	return []Finding{o.refusedBy(address, recipients[at], recipients[at] != "postmaster@"+probeDomain, refused)}
 }
 
 // A refusal is a reply to one of our commands.
@@ -106,38 +110,38 @@ func (r *refusal) Error() string {
 }
 
 // tryEnvelopes begins a transaction with the null sender for each recipient, and
-// resets it.
-func (o Options) tryEnvelopes(ctx context.Context, address string, recipients []string) error {
+// resets it. at is the recipient that an error is about.
+func (o Options) tryEnvelopes(ctx context.Context, address string, recipients []string) (at int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	c, err := smtp.NewClient(conn, "")
 	if err != nil {
 		_ = conn.Close()
-		return fmt.Errorf("no SMTP greeting: %w", err)
+		return 0, fmt.Errorf("no SMTP greeting: %w", err)
 	}
 	defer c.Close()
 	if err := c.Hello(o.Hostname); err != nil {
-		return explain("EHLO", err)
+		return 0, explain("EHLO", err)
 	}
-	for _, to := range recipients {
+	for at, to := range recipients {
 		if err := probeMail(c); err != nil {
-			return explain("MAIL FROM:<>", err)
+			return at, explain("MAIL FROM:<>", err)
 		}
 		if err := c.Rcpt(to); err != nil {
-			return explain("RCPT TO:<"+to+">", err)
+			return at, explain("RCPT TO:<"+to+">", err)
 		}
 		if err := c.Reset(); err != nil {
-			return explain("RSET", err)
+			return at, explain("RSET", err)
 		}
 	}
 	_ = c.Quit() // whatever it answers to that
-	return nil
+	return 0, nil
 }
 
 func explain(command string, err error) error {

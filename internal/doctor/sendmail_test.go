@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/mtaconf"
+	"github.com/authkey/authkey/internal/testmta"
 )
 
 // sendmailCF has Sendmail's own m4 make a sendmail.cf with these filters.
@@ -54,6 +55,27 @@ func TestPlantedFaultsOfSendmail(t *testing.T) {
 			p.yaml += "attach: {domains: [{domain: own.test, source: 'secret:" + filepath.Join(p.world.Dir, "domain-own.test/secret") + "', addresses: 'file:" + filepath.Join(p.world.Dir, "domain-own.test/addresses") + "'}]}\n"
 			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
 		}, "", ""},
+		{"asked twice", func(p *patient, ours string) {
+			p.sendmailCF(ours, strings.Replace(ours, "`authkey'", "`again'", 1))
+		}, CheckChanges, "InputMailFilters has the milter more than once"},
+		{"a scanner before a verifier", func(p *patient, ours string) {
+			p.sendmailCF("INPUT_MAIL_FILTER(`rspamd', `S=inet:11332@localhost')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
+		}, CheckOrder, "Sendmail runs authkey after inet:11332@localhost"},
+		{"a daemon with filters of its own", func(p *patient, ours string) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp, InputMailFilters=opendkim')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
+		}, CheckListed, "the daemon MTA has filters of its own"},
+		{"a daemon with ours of its own", func(p *patient, ours string) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp, InputMailFilters=opendkim;authkey')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
+		}, "", ""},
+		{"a submission daemon without filters", func(p *patient, ours string) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=MSA, Port=587, M=Ea, InputMailFilters=opendkim')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
+		}, "", ""},
+		{"port 25 named as a submission", func(p *patient, ours string) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=ORIGINATING, Port=smtp')", ours)
+		}, CheckOwnMail, "the daemon ORIGINATING has a name of submission.daemons"},
+		{"submission named as one", func(p *patient, ours string) {
+			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp')", "DAEMON_OPTIONS(`Name=ORIGINATING, Port=submission')", ours)
+		}, "", ""},
 		{"impatient", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, "E:60s", "E:2s", 1)) },
 			CheckTimeout, "waits for 2s at the end of a message, and verify.timeout is 3s"},
 		{"socket mode", func(p *patient, ours string) {
@@ -72,10 +94,45 @@ func TestPlantedFaultsOfSendmail(t *testing.T) {
 			tc.plant(p, ours)
 			found := p.examine()
 			mend := ""
-			if tc.check != "" && tc.check != CheckAccess {
+			switch {
+			case tc.what == "the daemon MTA has filters of its own":
+				mend = "take InputMailFilters out of the DAEMON_OPTIONS of MTA"
+			case tc.check == CheckOwnMail:
+				mend = "another Name in the DAEMON_OPTIONS"
+			case tc.check == CheckOrder && strings.Contains(tc.name, "scanner"):
+				mend = "the filters' lines in this order: opendkim, authkey, rspamd"
+			case tc.check != "" && tc.check != CheckAccess:
 				mend = fmt.Sprintf("INPUT_MAIL_FILTER(`authkey', `S=unix:%s", p.socket)
 			}
 			checkFaults(t, found, tc.check, tc.what, mend)
 		})
+	}
+}
+
+// TestNotifyUnknownMailbox: a mail system that relays, and has no postmaster for our
+// domain, is not one that does not relay.
+func TestNotifyUnknownMailbox(t *testing.T) {
+	t.Parallel()
+	p, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Listeners: []testmta.Listener{testmta.RelayListener("relay")},
+		Main: map[string]string{"virtual_mailbox_maps": "inline:{bob@rcpt.test=all/}"}})
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Stop()) })
+	for _, mta := range []Options{{Sendmail: &mtaconf.Sendmail{}}, {}} {
+		o := mta
+		o.Hostname, o.Config.LocalDomains, o.Config.Notify.SMTP = "mx.test", []string{testmta.DefaultRecipientDomain}, p.Listener("relay")
+		found := o.notify(t.Context())
+		if len(found) != 1 || found[0].Status != Warning || !strings.Contains(found[0].What, "knows no postmaster@rcpt.test") ||
+			!strings.Contains(found[0].What, "550") || !strings.Contains(found[0].Mend, "newaliases") {
+			t.Errorf("without postmaster: %+v", found)
+		}
+		o.Config.LocalDomains = nil
+		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != OK {
+			t.Errorf("to strangers: %+v", found)
+		}
+		// Where no DSN is ever sent, nobody need relay to strangers.
+		o.Config.Notify.DSN, o.Config.Notify.SMTP = "never", p.SMTPAddr()
+		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != Inapplicable {
+			t.Errorf("no DSNs: %+v", found)
+		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/authkey/authkey/internal/mtaconf"
 )
 
-// traffic is what Losses has to know of our configuration.
-func (o Options) traffic() mtaconf.Traffic {
+// Traffic is what Losses has to know of Config and Hostname.
+func (o Options) Traffic() mtaconf.Traffic {
 	c := o.Config
 	id := c.AuthservID
 	if id == "" {
@@ -47,6 +47,18 @@ func (o Options) losses(concern mtaconf.Concern) []Finding {
 
 // changes looks at what others change of the header before and after the milter.
 func (o Options) changes(context.Context) []Finding {
+	if s := o.Sendmail; s != nil {
+		ours := 0
+		for _, f := range s.Filters {
+			if f.Ours {
+				ours++
+			}
+		}
+		if ours > 1 {
+			return []Finding{{CheckChanges, Fault, "InputMailFilters has the milter more than once",
+				"the second time the key is gone: the result becomes none or nokey, whatever it was", o.mendSendmail()}}
+		}
+	}
 	if o.Postfix == nil {
 		return nil
 	}
@@ -61,6 +73,15 @@ func (o Options) changes(context.Context) []Finding {
 func (o Options) ownMail(context.Context) []Finding {
 	const own = "it counts as our users' mail: it is not checked, and keys stay in it"
 	found := o.losses(mtaconf.Class)
+	if o.Sendmail != nil {
+		for _, d := range o.Sendmail.Daemons {
+			if d.Renamed {
+				found = append(found, Finding{CheckOwnMail, Fault, fmt.Sprintf("the daemon %s has a name of submission.daemons, and takes mail from everybody", d.Name), own,
+					"in sendmail.mc: another Name in the DAEMON_OPTIONS of " + d.Name + ", or the modifier a, which wants a login\n" + mtaconf.SendmailCommands})
+			}
+		}
+	}
+	found = append(found, o.loopbackOnly(own)...)
 	for _, list := range []struct {
 		key, why string
 		networks []netip.Prefix
@@ -86,6 +107,30 @@ func (o Options) ownMail(context.Context) []Finding {
 		return []Finding{ok(CheckOwnMail, "nothing makes strangers' mail look like our users', as far as configuration shows")}
 	}
 	return found
+}
+
+// loopbackOnly warns where every daemon of Sendmail that takes mail from strangers can
+// be reached from this machine only. For Postfix it is one of the losses.
+func (o Options) loopbackOnly(own string) []Finding {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if o.Sendmail == nil || !slices.ContainsFunc(o.Config.Submission.Networks, func(n netip.Prefix) bool { return n.Contains(loopback) }) {
+		return nil
+	}
+	var names []string
+	for _, d := range o.Sendmail.Daemons {
+		switch {
+		case d.Submission:
+		case !d.Loopback:
+			return nil
+		default:
+			names = append(names, d.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []Finding{{CheckOwnMail, Warning, fmt.Sprintf("mail comes in from this machine only (%s), and loopback is in submission.networks", strings.Join(names, ", ")),
+		"if a proxy, a tunnel or fetchmail brings mail from outside, " + own, o.reread("submission: {networks: []}   # if it does")}}
 }
 
 // reread says how to change milter.yaml where a reload suffices.

@@ -166,6 +166,8 @@ func checkReport(t *testing.T, milter *Milter) {
 // TestPostmasterCommands are the exit codes of what needs no mail system.
 func TestPostmasterCommands(t *testing.T) {
 	conf := writeConfig(t, "listen: ['unix:/run/authkey/never.sock']\nverify: {timeout: 40s}\n")
+	cf := filepath.Join(t.TempDir(), "sendmail.cf")
+	must(t, os.WriteFile(cf, []byte("O InputMailFilters=rspamd, opendkim\nXrspamd, S=inet:11332@localhost\nXopendkim, S=inet:8891@localhost\n"), 0o644))
 	for _, tt := range []struct {
 		name   string
 		args   []string
@@ -174,6 +176,9 @@ func TestPostmasterCommands(t *testing.T) {
 	}{
 		{"setup what", []string{"setup"}, 2, "which command?"},
 		{"setup sendmail", []string{"setup", "sendmail", "--config", conf}, 0, "INPUT_MAIL_FILTER(`authkey', `S=unix:/run/authkey/never.sock, F=T, T=S:30s;R:30s;E:90s')dnl"},
+		{"setup sendmail among others", []string{"setup", "sendmail", "--config", conf, "--sendmail-cf", cf}, 0,
+			"dnl the filters' lines in this order: opendkim, authkey, rspamd\ndnl this moves rspamd behind authkey: "},
+		{"setup sendmail elsewhere", []string{"setup", "sendmail", "--config", conf, "--sendmail-cf", "/nonexistent"}, 1, "/nonexistent"},
 		{"setup sendmail --apply", []string{"setup", "sendmail", "--apply"}, 2, "sendmail.mc is yours to edit"},
 		{"setup postfix both ways", []string{"setup", "postfix", "--apply", "--undo"}, 2, "--apply or --undo, not both"},
 		{"setup postfix elsewhere", []string{"setup", "postfix", "--postfix-config", "/nonexistent"}, 1, "/nonexistent/main.cf"},

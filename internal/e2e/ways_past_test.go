@@ -134,5 +134,9 @@ func TestWaysPast(t *testing.T) {
 		if !strings.Contains(out, "FAULT  "+check) || !strings.Contains(out, "smtp/inet ") {
 			t.Errorf("%s on port 25:\n%s", option, out)
 		}
+		// Nor does setup say that all is well.
+		if out, _ := runMilter(t, "", "setup", "postfix", "--postfix-config", copied, "--config", conf); !strings.Contains(out, "left to you: smtp/inet ") {
+			t.Errorf("setup says nothing of %s on port 25:\n%s", option, out)
+		}
 	}
 }

@@ -2,7 +2,6 @@
 // ours: the parameters of main.cf and master.cf that concern milters, through
 // postconf(1), and the X lines of a sendmail.cf.
 //
-// Nothing is changed but by Postfix.Apply and Postfix.Undo. Left out are lists per
-// client (smtpd_milter_maps) and Sendmail's InputMailFilters of one listener
-// (DaemonPortOptions).
+// Nothing is changed but by Postfix.Apply, Postfix.Undo and UndoPostfix. Losses finds
+// what Postfix's configuration takes from the milter by other parameters than its lists.
 package mtaconf

@@ -64,8 +64,10 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 			add(p.impatient(s, t)...)
 			add(p.rewritten(ctx, s, t)...)
 			add(p.macroless(s, t)...)
+			add(p.softened(s)...)
 		}
 		if s.Border() {
+			add(p.switchedOff(s)...)
 			add(p.renamed(s)...)
 			add(p.defaultMacros(s, t)...)
 			add(p.anyClient(s, t)...)
@@ -109,6 +111,15 @@ func (p *Postfix) set(s Service, name, value string) string {
 		return p.Command("postconf", "-P", s.Name+"/"+name+"="+compact(value))
 	}
 	return p.Command("postconf", "-e", name+" = "+value)
+}
+
+// switchedOff: no_milters on port 25 itself.
+func (p *Postfix) switchedOff(s Service) []Loss {
+	if !s.Stock() || !s.NoMilters {
+		return nil
+	}
+	return []Loss{{Asked, false, s.Name + " has no_milters in receive_override_options", unchecked,
+		p.reload(p.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides))}}
 }
 
 // proxied: with smtpd_proxy_filter milters see the envelope only, and may change
@@ -253,6 +264,15 @@ func (p *Postfix) macroless(s Service, t Traffic) []Loss {
 	}
 	return []Loss{{Class, false, fmt.Sprintf("%s does not tell the milter who has logged in (milter_protocol = %s, and milter_mail_macros lacks {auth_authen})", s.Name, protocol),
 		"our users' mail is checked like that of strangers, gets no keys, and loses those that it has", p.reload(p.unset(s, "milter_mail_macros"))}}
+}
+
+// softened: a refusal becomes a deferral.
+func (p *Postfix) softened(s Service) []Loss {
+	if p.value(s.own, "soft_bounce") != "yes" {
+		return nil
+	}
+	return []Loss{{Changes, true, s.Name + " makes every 5xx reply a 4xx (soft_bounce = yes)",
+		"what the milter refuses is not refused: it comes again for days", p.reload(p.unset(s, "soft_bounce"))}}
 }
 
 // wide are what no network of one's own covers.

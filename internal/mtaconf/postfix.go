@@ -87,7 +87,7 @@ var parameters = []string{"config_directory", "queue_directory", "mail_owner", "
 	"smtpd_milter_maps", "smtpd_proxy_filter", "milter_macro_defaults", "milter_protocol", "milter_mail_macros",
 	"milter_content_timeout", "cleanup_service_name", "header_checks", "milter_header_checks", "smtp_header_checks",
 	"smtpd_authorized_xclient_hosts", "qmqpd_authorized_clients", "inet_interfaces", "smtpd_upstream_proxy_protocol",
-	"postscreen_upstream_proxy_protocol", "multi_instance_directories"}
+	"postscreen_upstream_proxy_protocol", "multi_instance_directories", "soft_bounce"}
 
 // ReadPostfix reads the configuration of a Postfix. The error wraps ErrNoPostfix
 // where there is none.
@@ -305,10 +305,11 @@ func (s Service) traffic() traffic {
 // Border reports whether mail of strangers comes in at the service.
 func (s Service) Border() bool { return !s.Submission && !s.Reinjection }
 
-// Stock reports whether it is port 25 itself, by the name that it usually has.
+// Stock reports whether it is port 25 itself, by the name that it usually has, or gets
+// its connections from postscreen(8).
 func (s Service) Stock() bool {
 	_, port := s.listens()
-	return s.Name == "smtpd/pass" || port == "smtp" || port == "25"
+	return strings.HasSuffix(s.Name, "/pass") || port == "smtp" || port == "25"
 }
 
 // Command is a shell command line of one of Postfix's programs for this

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/authkey/authkey/internal/config"
 )
@@ -116,7 +118,7 @@ Xunused, S=inet6:1@::1, F=R, T=E:90
 	dkim := SendmailFilter{"dkim-filter", Filter{Text: "inet:8891@localhost", Socket: Socket{"inet", "localhost:8891"}, DefaultAction: "accept"}, 5 * time.Minute}
 	unused := SendmailFilter{"unused", Filter{Text: "inet6:1@::1", Socket: Socket{"inet", "[::1]:1"}, DefaultAction: "reject"}, 90 * time.Second}
 	want := &Sendmail{File: path, RunAsUser: "smmsp", Filters: []SendmailFilter{dkim, authkey}, Defined: []SendmailFilter{authkey, dkim, unused}}
-	if diff := cmp.Diff(want, got); diff != "" || !got.Asks() {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Sendmail{})); diff != "" || !got.Asks() {
 		t.Error(diff)
 	}
 	if _, err := ReadSendmail(path+".none", Options{Ours: ours}); !errors.Is(err, ErrNoSendmail) {
@@ -180,6 +182,76 @@ func TestInputMailFilter(t *testing.T) {
 	}
 	if _, err := InputMailFilter(Ours{}, "accept", 0); err == nil {
 		t.Error("a filter without socket")
+	}
+}
+
+// TestSendmailPlan: what setup says is what the doctor wants, and nothing is left then.
+func TestSendmailPlan(t *testing.T) {
+	dir := t.TempDir()
+	ours := Ours{Sockets: []Socket{{"unix", "/run/authkey/milter.sock"}}}
+	x := map[string]string{"opendkim": "Xopendkim, S=inet:8891@localhost\n", "rspamd": "Xrspamd, S=inet:11332@localhost\n", "other": "Xother, S=local:/o\n",
+		"authkey": "Xauthkey, S=local:/run/authkey/milter.sock, F=T\n", "again": "Xagain, S=local:/run/authkey/milter.sock, F=T\n"}
+	for _, tc := range []struct {
+		listed  []string
+		more    string
+		order   string
+		moves   int
+		nothing bool
+	}{
+		{listed: nil},
+		{listed: []string{"authkey"}, nothing: true},
+		{listed: []string{"opendkim"}, order: "opendkim, authkey"},
+		{listed: []string{"rspamd", "opendkim"}, order: "opendkim, authkey, rspamd", moves: 1},
+		{listed: []string{"rspamd", "opendkim", "authkey", "other"}, order: "opendkim, authkey, rspamd, other", moves: 1},
+		{listed: []string{"opendkim", "authkey", "rspamd"}, nothing: true},
+		{listed: []string{"rspamd", "authkey"}, order: "authkey, rspamd"},
+		{listed: []string{"other", "authkey", "again"}, order: "other, authkey"},
+		{listed: []string{"authkey"}, more: "O DaemonPortOptions=Name=MTA, Port=smtp, InputMailFilters=other\n"},
+	} {
+		cf := filepath.Join(dir, "sendmail.cf")
+		text := "O InputMailFilters=" + strings.Join(tc.listed, ",") + "\n" + tc.more
+		for _, line := range x {
+			text += line
+		}
+		must(t, os.WriteFile(cf, []byte(text), 0o644))
+		s, err := ReadSendmail(cf, Options{OpenDKIMConf: cf + ".none", Ours: ours})
+		must(t, err)
+		plan, nothing, err := s.Plan(ours, "tempfail", time.Second)
+		must(t, err)
+		if got := strings.Join(plan.Order, ", "); nothing != tc.nothing || got != tc.order || len(plan.Moves) != tc.moves || !strings.HasPrefix(plan.Line, "INPUT_MAIL_FILTER(`authkey'") {
+			t.Errorf("%q: %+v, nothing left %v", tc.listed, plan, nothing)
+		}
+		if tc.nothing || len(plan.Order) == 0 {
+			continue
+		}
+		must(t, os.WriteFile(cf, []byte(strings.Replace(text, "O InputMailFilters="+strings.Join(tc.listed, ","), "O InputMailFilters="+strings.Join(plan.Order, ","), 1)), 0o644))
+		s, err = ReadSendmail(cf, Options{OpenDKIMConf: cf + ".none", Ours: ours})
+		must(t, err)
+		if _, nothing, err := s.Plan(ours, "tempfail", time.Second); !nothing || err != nil || s.Misplaced {
+			t.Errorf("%q: still something after %q", tc.listed, plan.Order)
+		}
+	}
+	if plan, nothing, err := (*Sendmail)(nil).Plan(ours, "tempfail", 0); err != nil || nothing || plan.Line == "" || plan.Order != nil {
+		t.Errorf("without sendmail.cf: %+v, %v, %v", plan, nothing, err)
+	}
+}
+
+func TestParseDaemon(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		want SendmailDaemon
+		own  []string
+	}{
+		{"Name=MTA-v4, Family=inet, Port=smtp, Addr=127.0.0.1", SendmailDaemon{Name: "MTA-v4", Loopback: true}, nil},
+		{"Family=inet,Name=MSP-v4,Port=submission,M=Ea,Addr=127.0.0.1", SendmailDaemon{Name: "MSP-v4", Submission: true, Loopback: true}, nil},
+		{"Name=X, M=a, InputMailFilters=one;two", SendmailDaemon{Name: "X", Submission: true, Own: true}, []string{"one", "two"}},
+		{"Name=X, I=", SendmailDaemon{Name: "X", Own: true}, []string{}},
+		{",,=", SendmailDaemon{}, nil},
+	} {
+		d, own := parseDaemon(tc.text)
+		if diff := cmp.Diff(tc.want, d) + cmp.Diff(tc.own, own); diff != "" {
+			t.Errorf("%q: %s", tc.text, diff)
+		}
 	}
 }
 
@@ -249,5 +321,11 @@ func FuzzLists(f *testing.F) {
 		compact(s)
 		parseSendmailCF(s)
 		parseX(s)
+		parseDaemon(s)
+		for _, client := range clientsOf("inline:{" + s + "}") {
+			if strings.ContainsAny(client, " \t=") || client == "" {
+				t.Errorf("%q: client %q", s, client)
+			}
+		}
 	})
 }

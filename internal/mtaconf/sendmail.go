@@ -31,6 +31,35 @@ type Sendmail struct {
 	Defined   []SendmailFilter
 	Wrong     Misplacement
 	Misplaced bool
+	// Daemons are those of DaemonPortOptions.
+	Daemons []SendmailDaemon
+
+	traffic traffic
+	dkim    string // Mode of OpenDKIM
+}
+
+// A SendmailDaemon is a listener of Sendmail.
+type SendmailDaemon struct {
+	Name string
+	// Own: it has InputMailFilters of its own, in place of those for all, and Filters
+	// are these.
+	Own     bool
+	Filters []SendmailFilter
+	// Submission: our own users hand mail in here.
+	Submission bool
+	// Renamed: its name makes the milter take all of its mail for that of our users,
+	// and it is none for them alone.
+	Renamed bool
+	// Loopback: only this machine can connect to it.
+	Loopback bool
+}
+
+// Asks reports whether the daemon asks authkey, where one with a list of its own is
+// meant.
+func (d SendmailDaemon) Asks() bool { return asks(d.Filters) }
+
+func asks(filters []SendmailFilter) bool {
+	return slices.ContainsFunc(filters, func(f SendmailFilter) bool { return f.Ours })
 }
 
 // A SendmailFilter is an X line.
@@ -63,7 +92,6 @@ func ReadSendmail(path string, o Options) (*Sendmail, error) {
 	}
 	s := parseSendmailCF(string(b))
 	s.File = path
-	var list []Filter
 	mark := func(filters []SendmailFilter) {
 		for i := range filters {
 			filters[i].Ours = slices.ContainsFunc(o.Ours.Sockets, filters[i].Socket.same)
@@ -71,15 +99,28 @@ func ReadSendmail(path string, o Options) (*Sendmail, error) {
 	}
 	mark(s.Defined)
 	mark(s.Filters)
-	for _, f := range s.Filters {
+	for i := range s.Daemons {
+		d := &s.Daemons[i]
+		mark(d.Filters)
+		if slices.ContainsFunc(o.Daemons, func(name string) bool { return strings.EqualFold(name, d.Name) }) {
+			d.Submission, d.Renamed = true, !d.Submission
+		}
+	}
+	s.traffic = strangers
+	if o.Attach { // all daemons have the same list
+		s.traffic = everybody
+	}
+	s.dkim = ReadOpenDKIM(o.OpenDKIMConf).Mode
+	s.Wrong, s.Misplaced = misplaced(plainFilters(s.Filters), s.traffic, s.dkim)
+	return s, nil
+}
+
+func plainFilters(filters []SendmailFilter) []Filter {
+	var list []Filter
+	for _, f := range filters {
 		list = append(list, f.Filter)
 	}
-	mail := strangers
-	if o.Attach { // all daemons have the same list
-		mail = everybody
-	}
-	s.Wrong, s.Misplaced = misplaced(list, mail, ReadOpenDKIM(o.OpenDKIMConf).Mode)
-	return s, nil
+	return list
 }
 
 // parseSendmailCF reads the X lines and two options. A line that begins with a blank
@@ -87,6 +128,7 @@ func ReadSendmail(path string, o Options) (*Sendmail, error) {
 func parseSendmailCF(text string) *Sendmail {
 	s := &Sendmail{}
 	var listed []string
+	var daemons [][]string // the lists of their own
 	text = strings.NewReplacer("\n\t", " ", "\n ", " ").Replace(text)
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -98,17 +140,54 @@ func parseSendmailCF(text string) *Sendmail {
 			switch strings.TrimSpace(name) {
 			case "InputMailFilters":
 				listed = splitList(value)
+			case "DaemonPortOptions":
+				d, own := parseDaemon(value)
+				s.Daemons, daemons = append(s.Daemons, d), append(daemons, own)
 			case "RunAsUser":
 				s.RunAsUser, _, _ = strings.Cut(strings.TrimSpace(value), ":")
 			}
 		}
 	}
-	for _, name := range listed {
-		if at := slices.IndexFunc(s.Defined, func(f SendmailFilter) bool { return f.Name == name }); at >= 0 {
-			s.Filters = append(s.Filters, s.Defined[at])
-		}
+	s.Filters = s.named(listed)
+	for i, own := range daemons {
+		s.Daemons[i].Filters = s.named(own)
 	}
 	return s
+}
+
+// named are the filters of these names, as far as they are defined.
+func (s *Sendmail) named(names []string) []SendmailFilter {
+	var filters []SendmailFilter
+	for _, name := range names {
+		if at := slices.IndexFunc(s.Defined, func(f SendmailFilter) bool { return f.Name == name }); at >= 0 {
+			filters = append(filters, s.Defined[at])
+		}
+	}
+	return filters
+}
+
+// parseDaemon reads "Name=MTA, Port=smtp, Modifiers=a, InputMailFilters=one;two". Of a
+// name the first letter counts; own are the filters' names.
+func parseDaemon(value string) (d SendmailDaemon, own []string) {
+	for option := range strings.SplitSeq(value, ",") {
+		key, value, _ := strings.Cut(strings.TrimSpace(option), "=")
+		value = strings.TrimSpace(value)
+		switch {
+		case key == "":
+		case key[0] == 'N':
+			d.Name = value
+		case key[0] == 'P':
+			d.Submission = d.Submission || slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, value)
+		case key[0] == 'A':
+			d.Loopback = isLoopback(value)
+		case key[0] == 'M': // a: who has not logged in is refused
+			d.Submission = d.Submission || strings.Contains(value, "a")
+		case key[0] == 'I':
+			d.Own = true
+			own = strings.FieldsFunc(value, func(r rune) bool { return r == ';' || r == ' ' })
+		}
+	}
+	return d, own
 }
 
 // parseX reads "name, S=socket, F=flag, T=C:5m;S:10s;R:10s;E:5m".
@@ -155,7 +234,69 @@ func sendmailTime(s string) time.Duration {
 
 // Asks reports whether Sendmail asks authkey.
 func (s *Sendmail) Asks() bool {
-	return slices.ContainsFunc(s.Filters, func(f SendmailFilter) bool { return f.Ours })
+	return asks(s.Filters)
+}
+
+// A SendmailPlan is what has to be in sendmail.mc.
+type SendmailPlan struct {
+	Line string // the one for authkey
+	// Order are the names of all filters as they are to stand; empty where it stands
+	// alone, or where sendmail.cf is not known.
+	Order []string
+	// Moves says which of the others change their place, and why.
+	Moves []string
+}
+
+// ourName is the filter's name where sendmail.cf has none for it.
+const ourName = "authkey"
+
+// Plan says what sendmail.mc must have so that Sendmail asks authkey once, at its
+// place, with action while it cannot; nothing reports that it has that already. s may
+// be nil: then only the line is known. verify is how long the milter may take to answer.
+func (s *Sendmail) Plan(ours Ours, action string, verify time.Duration) (plan SendmailPlan, nothing bool, err error) {
+	if plan.Line, err = InputMailFilter(ours, action, verify); err != nil || s == nil {
+		return plan, false, err
+	}
+	own := Filter{Text: ourName, Ours: true}
+	var others []Filter
+	count, fits := 0, true
+	for _, f := range s.Filters {
+		if !f.Ours {
+			f.Filter.Text = f.Name // so that render has names
+			others = append(others, f.Filter)
+			continue
+		}
+		count++
+		fits = fits && Fits(f.DefaultAction, action) && f.EndTimeout >= verify
+	}
+	if count == 1 && fits && !s.Misplaced && !slices.ContainsFunc(s.Daemons, func(d SendmailDaemon) bool { return d.Own && !d.Asks() && !d.Submission }) {
+		return plan, true, nil
+	}
+	if len(others) == 0 {
+		return plan, false, nil
+	}
+	list, moved := arrange(others, own, s.traffic, s.dkim)
+	for _, f := range list {
+		plan.Order = append(plan.Order, f.Text)
+	}
+	for _, f := range moved {
+		plan.Moves = append(plan.Moves, fmt.Sprintf("moves %s behind authkey: %s", f.Text, changedAfterwards))
+	}
+	return plan, false, nil
+}
+
+// Text is the plan for people: what to write into sendmail.mc, one a line.
+func (p SendmailPlan) Text() string {
+	lines := []string{p.Line}
+	if len(p.Order) > 0 {
+		order := strings.Join(p.Order, ", ")
+		lines = append(lines, "in sendmail.mc: the filters' lines in this order: "+order,
+			fmt.Sprintf("in sendmail.mc, if it has confINPUT_MAIL_FILTERS: define(`confINPUT_MAIL_FILTERS', `%s')dnl", order))
+	}
+	for _, move := range p.Moves {
+		lines = append(lines, "which "+move)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // SendmailCommands make sendmail.cf of sendmail.mc, and have it read.
