@@ -176,7 +176,6 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}
 	s.watch(ctx, domains, cert)
-	program.Report(s.status())
 }
 
 // watch begins to watch the files of a configuration.

@@ -259,8 +259,6 @@ func (s *serverMachine) restore() {
 	s.run("umask 077; tar -czf authkey-backup.tar.gz -C / etc/authkey && apt-get purge --yes authkey-server && rm -r /etc/authkey && userdel authkey-server && apt-get install --yes ./authkey-server_*_$(dpkg --print-architecture).deb")
 	restore := strings.Split(find(s.t, printed(s.t, "docs/backup.md", "Restoring"), "tar -xzpf"), "\n")
 	s.enter(restore[:len(restore)-1])
-	s.run("chgrp -R authkey-server /etc/authkey/tls") // which the next renewal would do
-	s.run("systemctl restart authkey-server")
 	s.wellness()
 	s.run("echo " + key + " | authkey-server verify bob@example.com")
 }

@@ -59,7 +59,7 @@ const statusEvery = 10 * time.Second
 // good, and nothing else feeds it: a process that is stuck is started again. At the
 // end Run says that the service is stopping.
 func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), health Health) error {
-	notify(daemon.SdNotifyReady)
+	notify(health.ready())
 	defer notify(daemon.SdNotifyStopping)
 	every := statusEvery
 	limit, err := daemon.SdWatchdogEnabled(false)
@@ -74,7 +74,7 @@ func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), h
 			// Type=notify-reload wants to know since when.
 			notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 			reload()
-			notify(daemon.SdNotifyReady)
+			notify(health.ready())
 		case <-beat.C:
 			health.beat(ctx, every)
 		case err := <-failed:
@@ -84,6 +84,10 @@ func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), h
 		}
 	}
 }
+
+// ready is what systemd is told of a service that is ready, with its status, which may
+// name the configuration that is in force now.
+func (h Health) ready() string { return daemon.SdNotifyReady + "\nSTATUS=" + h.Status() }
 
 func (h Health) beat(ctx context.Context, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
