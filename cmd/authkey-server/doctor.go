@@ -75,7 +75,7 @@ func newDoctor() *cobra.Command {
 func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser, v *verifier.Verifier, nameServers []string) serverdoctor.Options {
 	o := serverdoctor.Options{
 		Config: loaded.Config, ConfigFile: loaded.Path,
-		CommandLine: func(args ...string) string { return programCommandLine(loaded, args...) },
+		CommandLine: func(args ...string) string { return commandLine(loaded.Path, args...) },
 		InitLine:    func(domain string) string { return initLine(loaded, domain) },
 		Unit:        service.unit, UnitConfig: service.unit.ConfigFile(this().DefaultConfig),
 		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded.Path),

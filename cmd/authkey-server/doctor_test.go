@@ -263,7 +263,7 @@ func TestDoctorLooksAtCertificates(t *testing.T) {
 	cert, key := certbotFolder(t, filepath.Join(openDir(t), "letsencrypt"), "as.example.com")
 	writeFile(t, p.config, strings.ReplaceAll(strings.ReplaceAll(readFile(t, p.config), other+"/cert.pem", cert), other+"/key.pem", key), 0o644)
 	found, _ = p.examine("--user", "nobody")
-	has("(?s)fault certificate: .*nobody \\(--user\\) may not search the folder .*/live has mode 0700.*\nRENEWED_LINEAGE="+filepath.Dir(cert)+" \\S+certbot-deploy-hook\n", found)
+	has("(?s)fault certificate: .*nobody \\(--user\\) may not search the folder .*/live \\(mode 0700.*\nRENEWED_LINEAGE="+filepath.Dir(cert)+" \\S+certbot-deploy-hook\n", found)
 	has("fault addresses: .*nobody \\(--user\\) may not ", found)
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/diskfile"
-	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/internal/wire"
@@ -116,12 +114,7 @@ func planSetup(cmd *cobra.Command, domain, dir, hostFlag string) (*setup, error)
 	if err != nil {
 		return nil, program.Refuse(cmd, err)
 	}
-	current := config.Server{}
-	if old == nil {
-		current, err = defaultConfig()
-	} else {
-		current = old.Config
-	}
+	current, err := currentConfig(old)
 	if err != nil {
 		return nil, program.Refuse(cmd, err)
 	}
@@ -129,20 +122,7 @@ func planSetup(cmd *cobra.Command, domain, dir, hostFlag string) (*setup, error)
 	if err != nil {
 		return nil, err
 	}
-	d := config.ServerDomain{
-		Name:       domain,
-		SecretFile: filepath.Join(dir, "credentials", domain+".secret"),
-		Addresses:  "file:" + filepath.Join(dir, "addresses", domain),
-		AVT:        keyring.DefaultAVT,
-		Subaddress: "+",
-	}
-	known := false
-	if old != nil {
-		var there config.ServerDomain
-		if there, known = domainOf(old, domain); known {
-			d = there
-		}
-	}
+	d, known := setupDomain(old, domain, dir)
 	all := current.Domains
 	if !known {
 		all = append(all[:len(all):len(all)], d)
@@ -276,7 +256,27 @@ func existingConfig(path string) (*config.LoadedServer, error) {
 	return config.LoadServer(path, nil)
 }
 
-func defaultConfig() (config.Server, error) {
+// setupDomain is the domain as the configuration has it, or as it is to be.
+func setupDomain(old *config.LoadedServer, domain, dir string) (d config.ServerDomain, known bool) {
+	if old != nil {
+		if d, known = domainOf(old, domain); known {
+			return d, true
+		}
+	}
+	return config.ServerDomain{
+		Name:       domain,
+		SecretFile: filepath.Join(dir, "credentials", domain+".secret"),
+		Addresses:  "file:" + filepath.Join(dir, "addresses", domain),
+		AVT:        keyring.DefaultAVT,
+		Subaddress: "+",
+	}, false
+}
+
+// currentConfig is the configuration that there is, or the defaults.
+func currentConfig(old *config.LoadedServer) (config.Server, error) {
+	if old != nil {
+		return old.Config, nil
+	}
 	loaded, err := config.LoadServer("", nil)
 	if err != nil {
 		return config.Server{}, err
@@ -321,62 +321,6 @@ func firewallLine(records []wire.Record) string {
 		list = "{ " + list + " }"
 	}
 	return "nft add rule inet filter input tcp dport " + list + " accept"
-}
-
-// A setupStep is something that is left to do.
-type setupStep struct {
-	Text     string   `json:"text"`
-	Commands []string `json:"commands,omitempty"`
-}
-
-// setupSteps are in this order because a key must be verifiable before anybody
-// attaches it. further: the file has other domains already. byHand: somebody has to add
-// to it first.
-func setupSteps(ctx context.Context, d config.ServerDomain, host, yaml string, further, byHand bool) []setupStep {
-	command := func(args ...string) string {
-		if yaml != this().DefaultConfig {
-			args = append(args, "--config", shellQuoted(yaml))
-		}
-		return strings.Join(append([]string{this().Name}, args...), " ")
-	}
-	var steps []setupStep
-	if byHand {
-		steps = append(steps, setupStep{Text: "Add to " + yaml + " what is printed above"})
-	}
-	start := setupStep{Text: "Start the server"}
-	if strings.HasPrefix(d.Addresses, "file:") {
-		start.Text = "Say who has keys, and start the server"
-		start.Commands = append(start.Commands, command("address", "add", shellQuoted("you@"+d.Name)))
-	}
-	start.Commands = append(start.Commands, command("check"))
-	unit := doctor.FindUnit(ctx, serviceUnit)
-	switch byUnit := unit.Known && unit.ConfigFile(this().DefaultConfig) == yaml; {
-	case byUnit && further:
-		start.Text += " again: it is passed secrets at its start"
-		start.Commands = append(start.Commands, "systemctl restart "+this().Name)
-	case byUnit:
-		start.Commands = append(start.Commands, "systemctl enable --now "+this().Name)
-	case further:
-		start.Text += ", or send the one that runs SIGHUP"
-		start.Commands = append(start.Commands, command("serve"))
-	default:
-		start.Commands = append(start.Commands, command("serve"))
-	}
-	publish := setupStep{Text: "Open the port and publish the record; then", Commands: []string{command("dns", d.Name)}}
-	if _, err := netip.ParseAddr(host); err != nil {
-		publish.Text = "See that " + host + " has an address, open the port and publish the record; then"
-	}
-	return append(steps, start, publish, setupStep{Text: "Put the attach section into milter.yaml on the machines that your users send through, and the secret and the list in the same places; then restart authkey-milter there",
-		Commands: []string{"systemctl restart authkey-milter", "authkey-milter doctor"}})
-}
-
-// shellQuoted is an argument as a shell needs it: in quotes only where it has to be.
-func shellQuoted(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@:,="
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // write makes the files that are not there, and adds to server.yaml. Another init waits.

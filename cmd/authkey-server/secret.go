@@ -273,7 +273,7 @@ type rotationView struct {
 
 func rotationOf(loaded *config.LoadedServer, d config.ServerDomain, r keyring.Rotation) *rotationView {
 	view := &rotationView{Domain: d.Name, File: d.SecretFile, Stage: string(r.Stage), Secrets: r.Secrets, New: r.New, Old: r.Old, Next: []string{}}
-	again := programCommandLine(loaded, "secret", "rotate", d.Name)
+	again := commandLine(loaded.Path, "secret", "rotate", d.Name)
 	old := strings.Join(r.Old, ", ")
 	if !r.Since.IsZero() {
 		view.Since = stamp(r.Since)
@@ -303,7 +303,7 @@ func nextSteps(ctx context.Context, loaded *config.LoadedServer, d config.Server
 	if unit.Known && unit.Passes(d.SecretFile) {
 		next = append(next, restart("authkey-server")+"    # here, which passes the file to the server")
 	}
-	again := programCommandLine(loaded, "secret", "rotate", d.Name)
+	again := commandLine(loaded.Path, "secret", "rotate", d.Name)
 	switch r.Stage {
 	case keyring.StageAdded:
 		return append(next, copyTo+"    # to every other server of "+d.Name,
@@ -316,14 +316,6 @@ func nextSteps(ctx context.Context, loaded *config.LoadedServer, d config.Server
 	}
 	return append(next, copyTo+"    # to every other server of "+d.Name+", and every machine that attaches its keys",
 		restart("authkey-server")+"    # there, and authkey-milter where keys are attached")
-}
-
-// programCommandLine is a command of ours for the configuration that was read.
-func programCommandLine(loaded *config.LoadedServer, args ...string) string {
-	if loaded.Path != this().DefaultConfig {
-		args = append(args, "--config", shellQuoted(loaded.Path))
-	}
-	return strings.Join(append([]string{this().Name}, args...), " ")
 }
 
 func (v *rotationView) write(w io.Writer, asJSON bool) error {

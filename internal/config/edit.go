@@ -35,7 +35,7 @@ func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := string(data)
+	text, end := cutEnd(string(data))
 	if add.Item != "" {
 		if text, err = addDomain(text, add); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -43,6 +43,9 @@ func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
 	}
 	if add.Host != "" {
 		text = withLineEnd(text) + lineEnds(text, "host: "+quoteYAML(add.Host)+"\n")
+	}
+	if end != "" {
+		text = withLineEnd(text) + end
 	}
 	after, now, err := readServer(path, []byte(text))
 	if err != nil {
@@ -61,6 +64,19 @@ func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, ErrEditByHand)
 	}
 	return []byte(text), nil
+}
+
+// cutEnd cuts a text before the line with which YAML ends a document, if it has one: nothing
+// may come behind it.
+func cutEnd(text string) (body, end string) {
+	at := 0
+	for line := range strings.Lines(text) {
+		if strings.TrimRight(line, " \t\r\n") == "..." {
+			return text[:at], text[at:]
+		}
+		at += len(line)
+	}
+	return text, ""
 }
 
 // readServer reads the text of a file: all its values, and its domains.

@@ -30,6 +30,8 @@ func TestEditServer(t *testing.T) {
 		{"deep block", "domains:\n      - secret_file: '/s/''a'\n        name: a.example\n        addresses: any\nhost: h.example", "domains:\n      - secret_file: '/s/''a'\n        name: a.example\n        addresses: any\n" + deeper(6) + "host: h.example"},
 		{"long value", "domains:\n  - name: a.example\n    addresses: any\n    secret_file: >-\n      /s/a\n\nhost: h.example\n", "domains:\n  - name: a.example\n    addresses: any\n    secret_file: >-\n      /s/a\n" + deeper(2) + "\nhost: h.example\n"},
 		{"block of CRLF", "domains:\r\n  - {" + old + "}\r\n", "domains:\r\n  - {" + old + "}\r\n" + strings.ReplaceAll(deeper(2), "\n", "\r\n")},
+		{"block before the end of the document", "domains:\n  - {" + old + "}\n...\n# end\n", "domains:\n  - {" + old + "}\n" + deeper(2) + "...\n# end\n"},
+		{"nothing before the end of the document", "host: h.example\n...", "host: h.example\n\ndomains:\n" + deeper(2) + "..."},
 		{"flow", "domains: [{" + old + "}] # all\nhost: h.example\n", "domains: [{" + old + "}, " + addition.FlowItem + "] # all\nhost: h.example\n"},
 		{"empty flow", "domains: [ ]\n", "domains: [ " + addition.FlowItem + "]\n"},
 		{"flow of several lines", "domains: [\n  {" + old + "}, # ] one\n  {name: b.example, secret_file: \"/s/]\\\"\", addresses: 'file:/l'']'}, ]\n",
@@ -67,7 +69,7 @@ func TestEditServerHost(t *testing.T) {
 }
 
 func TestEditServerRefuses(t *testing.T) {
-	for _, text := range []string{"domains: ~\n", "domains: !!seq\n", "{host: h.example}", "host: h.example\n...\n", "domains:\n  - {name: a.example, secret_file: /s/a, addresses: any}\n...\n"} {
+	for _, text := range []string{"domains: ~\n", "domains: !!seq\n", "{host: h.example}", "host: h.example\n...\n...\n---\n"} {
 		if got, err := EditServer("server.yaml", []byte(text), addition); !errors.Is(err, ErrEditByHand) && !isFaults(err) {
 			t.Errorf("%q became %q, %v", text, got, err)
 		}

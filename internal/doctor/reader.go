@@ -102,13 +102,14 @@ func (r Reader) obstacle(o *obstacle, file bool) *Obstacle {
 	if o == nil {
 		return nil
 	}
-	found := &Obstacle{Mend: o.open(r.who)}
+	what := "may not search the folder"
 	if file {
-		found.What = fmt.Sprintf("may not read it: %s", o)
-	} else {
-		found.What = fmt.Sprintf("may not search the folder %s", o)
+		what = "may not read"
 	}
-	return found
+	return &Obstacle{
+		What: fmt.Sprintf("%s %s (mode %04o, owner %s, group %s)", what, o.path, o.info.Mode().Perm(), o.owner(), o.group()),
+		Mend: o.open(r.who),
+	}
 }
 
 // OnlyOwnerAnd reports whether nobody can read a file but its owner and, where that is one

@@ -293,7 +293,7 @@ func TestService(t *testing.T) {
 		Failed: func(err error) { failures <- err },
 	}
 	go func() { ended <- s.Run(ctx, nil, func() { reloads++ }, health) }()
-	told("READY=1")
+	told("READY=1\nSTATUS=at your service")
 	told("WATCHDOG=1\nSTATUS=at your service")
 	sick.Store(true)
 	if err := <-failures; err.Error() != "a headache" {
@@ -311,7 +311,7 @@ func TestService(t *testing.T) {
 			t.Fatal(err)
 		}
 		told("RELOADING=1\nMONOTONIC_USEC=")
-		told("READY=1")
+		told("READY=1\nSTATUS=at your service")
 	}
 	cancel()
 	told("STOPPING=1")
@@ -321,7 +321,7 @@ func TestService(t *testing.T) {
 
 	failed := make(chan error, 1)
 	failed <- errors.New("accept: broken")
-	err = s.Run(t.Context(), failed, nil, Health{})
+	err = s.Run(t.Context(), failed, nil, health)
 	var e *exit
 	if !errors.As(err, &e) || e.code != Temp || err.Error() != "accept: broken" {
 		t.Errorf("a listener that fails: %v", err)

@@ -59,7 +59,7 @@ func (o Options) secret(d Domain) ([]doctor.Finding, *keyring.Domain) {
 		}
 	} else if o.Reader != nil && o.Unit.Known {
 		if obstacle, err := o.Reader.Read(path); err == nil && obstacle != nil {
-			return bad(fmt.Sprintf("%s: %s (%s) %s", path, o.Reader.Name, o.ReaderFrom, obstacle.What), "chown "+o.Reader.Name+" "+path), opened
+			return bad(fmt.Sprintf("%s (%s) %s", o.Reader.Name, o.ReaderFrom, obstacle.What), "chown "+o.Reader.Name+" "+path), opened
 		}
 	}
 	return append([]doctor.Finding{found}, o.rotation(d)...), opened
@@ -87,7 +87,7 @@ func (o Options) addresses(d Domain, opened *keyring.Domain) doctor.Finding {
 	}
 	if o.Reader != nil {
 		if obstacle, err := o.Reader.Read(d.List); err == nil && obstacle != nil {
-			return fault(CheckAddresses, fmt.Sprintf("%s: %s: %s (%s) %s", d.Name, d.List, o.Reader.Name, o.ReaderFrom, obstacle.What), gone, obstacle.Mend)
+			return fault(CheckAddresses, fmt.Sprintf("%s: %s (%s) %s", d.Name, o.Reader.Name, o.ReaderFrom, obstacle.What), gone, obstacle.Mend)
 		}
 	}
 	if opened == nil {
@@ -118,7 +118,7 @@ func (o Options) certificate(ctx context.Context) []doctor.Finding {
 			break
 		}
 		if obstacle, err := o.Reader.Read(path); err == nil && obstacle != nil {
-			return []doctor.Finding{fault(CheckCertificate, fmt.Sprintf("%s: %s (%s) %s", path, o.Reader.Name, o.ReaderFrom, obstacle.What),
+			return []doctor.Finding{fault(CheckCertificate, fmt.Sprintf("%s (%s) %s", o.Reader.Name, o.ReaderFrom, obstacle.What),
 				"the server does not start, or shows an old certificate until it ends", o.mendCertificate(path, obstacle))}
 		}
 	}

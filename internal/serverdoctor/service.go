@@ -51,7 +51,7 @@ func (o Options) configuration(context.Context) []doctor.Finding {
 	}
 	if path := o.ConfigFile; o.Reader != nil {
 		if obstacle, err := o.Reader.Read(path); err == nil && obstacle != nil {
-			return []doctor.Finding{fault(CheckConfiguration, fmt.Sprintf("%s: %s (%s) %s", path, o.Reader.Name, o.ReaderFrom, obstacle.What), "the server cannot be started or reloaded", obstacle.Mend)}
+			return []doctor.Finding{fault(CheckConfiguration, fmt.Sprintf("%s (%s) %s", o.Reader.Name, o.ReaderFrom, obstacle.What), "the server cannot be started or reloaded", obstacle.Mend)}
 		}
 	}
 	switch {
