@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,12 @@ func newCheck() *cobra.Command {
 		}
 		if err := buildable(loaded.Config); err != nil {
 			return config.Settings{}, program.Exit(program.Config, err)
+		}
+		if err := unknownGroup(loaded); err != nil {
+			return config.Settings{}, program.Refuse(cmd, err)
+		}
+		for _, fault := range idlePreferences(loaded.Config) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
 		}
 		return loaded.Settings, nil
 	})

@@ -219,6 +219,9 @@ func (d *service) put(loaded *config.Loaded) {
 	// need afterwards. Left as holes in the heap it makes each message dearer.
 	debug.FreeOSMemory()
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
+	for _, fault := range loaded.Idle() {
+		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+	}
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}

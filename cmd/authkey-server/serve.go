@@ -158,6 +158,9 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	s.server.SetLimits(s.affordable(limits(loaded.Config.Limits)))
 	s.server.SetDomains(domains)
 	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
+	for _, fault := range loaded.Idle() {
+		s.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+	}
 	for _, key := range loaded.NotActedOn() {
 		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
 	}

@@ -35,6 +35,7 @@ func Load(path string, environ []string) (*Loaded, error) {
 	if loaded.Settings, faults = loadFile(milterSchema, path, environ, &loaded.Config); len(faults) > 0 {
 		return nil, faults
 	}
+	loaded.idle = loaded.findIdle()
 	return loaded, nil
 }
 
@@ -144,7 +145,7 @@ type Settings struct {
 	values  map[string]any // raw, by key
 	sources map[string]string
 
-	warnings []Fault
+	idle []Fault
 }
 
 // Source tells where a key's value comes from: SourceDefault, SourceFile or
@@ -219,9 +220,8 @@ func (s Settings) NotActedOn() []string {
 	return names
 }
 
-// Warnings says what is set and accepted and has no effect, each with its reason, and
-// sorted as the table is.
-func (s Settings) Warnings() []Fault { return s.warnings }
+// Idle says what is set, and accepted, and has no effect, each with its reason.
+func (s Settings) Idle() []Fault { return s.idle }
 
 // Fault makes a fault of a value which only shows with what the value names, such
 // as a file. key may be one of an object in a list: domains[0].secret_file.
