@@ -338,7 +338,7 @@ func TestNotActedOn(t *testing.T) {
 	}{
 		{"from: {check: enforce}", nil},
 		{"preferences: {source: 'file:/etc/authkey/preferences.yaml'}", nil},
-		{"preferences: {source: 'sqlite:/var/lib/authkey/p.db'}", []string{"preferences.source: preferences in SQL are not looked up yet"}},
+		{"preferences: {source: 'sqlite:/var/lib/authkey/p.db'}", []string{"preferences.source: preferences in SQL"}},
 		{"metrics: {listen: ':9796'}", []string{"metrics.listen"}},
 		{"attach: {on_error: tempfail}", nil},
 		{"mode: test\nlimits: {connections: 7}\nverify: {allow_ports: [25]}", nil},

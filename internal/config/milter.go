@@ -226,7 +226,7 @@ func dsnKind() kind {
 		if strings.HasPrefix(source, "file:") {
 			return ""
 		}
-		return "preferences in SQL are not looked up yet"
+		return "preferences in SQL"
 	}
 	return k
 }
