@@ -26,6 +26,12 @@ func newCheck() *cobra.Command {
 		for _, warning := range warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 		}
+		if err := unknownGroup(loaded); err != nil {
+			return config.Settings{}, program.Refuse(cmd, err)
+		}
+		for _, fault := range idlePreferences(loaded.Config) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
+		}
 		return loaded.Settings, nil
 	})
 }

@@ -252,7 +252,10 @@ func (d *service) put(loaded *config.Loaded) {
 		warnings = append(warnings, d.attacher.Warnings()...)
 	}
 	for _, warning := range warnings {
-		d.log.Warn("the configuration may be wrong", "warning", warning)
+		d.log.Warn("a file may have been cut off", "warning", warning)
+	}
+	for _, fault := range loaded.Idle() {
+		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
 	}
 	if err != nil {
 		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -75,6 +76,20 @@ func checkReply(s string) error {
 		return fmt.Errorf("has %d octets", len(s))
 	}
 	return checkASCII(s)
+}
+
+// replyCode is how a reply begins that has its codes with it.
+var replyCode = regexp.MustCompile(`^\s*(?:[245][0-9]{2}[ -]|(?:[245][0-9]{2}[ -])?[245]\.[0-9]{1,3}\.[0-9]{1,3}(?:\s|$))`)
+
+// checkReplyText takes the text of an SMTP reply without its codes.
+func checkReplyText(s string) error {
+	if replyCode.MatchString(s) {
+		return errors.New("begins with a reply code, which is put before the text anyway")
+	}
+	if strings.TrimSpace(s) == "" {
+		return errors.New("is blank")
+	}
+	return checkReply(s)
 }
 
 // checkMarkValue takes the value of the header field that marks mail.
@@ -171,13 +186,36 @@ func checkMatch(s string) error {
 	if s == "" {
 		return errors.New("is empty")
 	}
-	if !strings.Contains(s, "@") {
-		if checkDomain(strings.TrimPrefix(s, ".")) != nil {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		domain := strings.TrimPrefix(s, ".")
+		switch {
+		case strings.ContainsAny(s, "*%"):
+			return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
+		case checkDomain(domain) != nil:
 			return errors.New("is neither an address nor a domain")
+		case domain == s && !strings.Contains(domain, ".") && !strings.EqualFold(domain, "localhost"):
+			return errors.New("is a word without a dot, and matches nobody")
 		}
 		return nil
 	}
+	local, domain := s[:at], s[at+1:]
+	switch quoted := strings.HasPrefix(local, `"`); {
+	case strings.ContainsAny(domain, "*%"):
+		return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
+	case !quoted && (strings.Contains(local, "*") || strings.HasPrefix(local, "%")):
+		return fmt.Errorf("has a wildcard, and matches nobody (perhaps %s is meant, the domain)", domain)
+	case local == "", !quoted && !isLocalPart(local):
+		return errors.New("is not an address")
+	}
 	return checkAddress(s)
+}
+
+// isLocalPart reports whether a local part can stand without quotes (RFC 5321 section
+// 4.1.2, and UTF-8 by RFC 6531).
+func isLocalPart(local string) bool {
+	return !strings.ContainsAny(local, " \t()<>[]:;@\\,\"") && !strings.HasPrefix(local, ".") &&
+		!strings.HasSuffix(local, ".") && !strings.Contains(local, "..")
 }
 
 // checkAddress takes local@domain, without display name or brackets.

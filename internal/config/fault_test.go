@@ -152,7 +152,7 @@ func TestFaults(t *testing.T) {
 			`1: listen[11]: "inet:25@a b" has no host name or address where one belongs; want ` + wantListen}},
 		{"control: {socket: /" + strings.Repeat("s", 107) + "}", []string{`1: control.socket: "/` + strings.Repeat("s", 79) + `…" has a path of 108 octets, and a socket's can have 107; want ` + wantSocket}},
 		{"socket: {mode: 0660, group: 'mail users'}", []string{
-			"1: socket.mode: is a number; want " + wantMode + ", in quotes",
+			"1: socket.mode: is a number; want " + wantMode,
 			`1: socket.group: "mail users" has a blank; want the name or number of a group, or ""`}},
 		{"socket: {mode: '1660'}", []string{`1: socket.mode: "1660" has more than permission bits; want ` + wantMode}},
 		{"socket: {mode: '068'}", []string{`1: socket.mode: "068" is not a mode; want ` + wantMode}},
@@ -218,8 +218,14 @@ func TestFaults(t *testing.T) {
 
 		// YAML.
 		{"mode: [test", []string{"1: is not YAML: did not find expected ',' or ']'"}},
-		{"mode: test\n\tdns: {}", []string{"2: is not YAML: found a tab character that violates indentation"}},
-		{"mode: \xff", []string{" is not YAML: invalid leading UTF-8 octet"}},
+		{"mode: test\n\tdns: {}", []string{"2: a tab indents here; want blanks"}},
+		{"mode: \xff", []string{"1: is not YAML: it has characters that are not UTF-8"}},
+		{"# caf\u00e9\nlocal_domains: [b\xfc.test]", []string{"2: is not YAML: it has characters that are not UTF-8"}},
+		{"# @\nmode: test\nauthserv_id: @x", []string{"3: is not YAML: a value begins with @; want it in quotes"}},
+		{"mode: test\nlisten: [a, `b`]", []string{"2: is not YAML: a value begins with `; want it in quotes"}},
+		{"mode: test\nlocal_domains:\n  - *.a.test", []string{"3: is not YAML: a value begins with *; want it in quotes"}},
+		{"mode: test\nlog:\n  level: info\n\n # x\n format: text", []string{"6: is not indented as the lines before it are"}},
+		{"mode: test\nlog: level: info", []string{"2: is not YAML: a second colon with a blank in one line, or a line that is indented too far; want each key on a line of its own, or the value in quotes"}},
 	}
 	for _, tc := range tests {
 		path := writeFile(t, tc.file)

@@ -80,7 +80,7 @@ func (w *walker) walk(data []byte) {
 		}
 	}
 	if !errors.Is(err, io.EOF) {
-		w.notYAML(err)
+		w.notYAML(data, err)
 		return
 	}
 	w.section(doc.Content[0], "")
@@ -91,7 +91,7 @@ func (w *walker) walk(data []byte) {
 }
 
 // notYAML reports an error of the YAML library.
-func (w *walker) notYAML(err error) {
+func (w *walker) notYAML(data []byte, err error) {
 	problem := strings.TrimPrefix(err.Error(), "yaml: ")
 	fault := Fault{File: w.file}
 	if m := yamlLine.FindStringSubmatch(problem); m != nil {
@@ -99,7 +99,7 @@ func (w *walker) notYAML(err error) {
 		problem = problem[len(m[0]):]
 	}
 	problem = strings.Join(strings.Fields(problem), " ")
-	fault.Problem = "is not YAML: " + userinfo.ReplaceAllString(problem, "://"+redacted+"@")
+	fault.Line, fault.Problem, fault.Want = plainYAML(data, fault.Line, userinfo.ReplaceAllString(problem, "://"+redacted+"@"))
 	w.faults = append(w.faults, fault)
 }
 
@@ -283,7 +283,11 @@ func (w *walker) scalar(n *yaml.Node, name string, k kind) any {
 			w.report(n, name, n.Value+" "+err.Error(), k.want)
 			return nil
 		}
-		w.report(n, name, "is "+describe(n), k.want+", in quotes")
+		want := k.want
+		if !strings.Contains(want, "in quotes") {
+			want += ", in quotes"
+		}
+		w.report(n, name, "is "+describe(n), want)
 		return nil
 	case k.shape == boolean && tag == "!!bool" && (n.Value == "true" || n.Value == "false"):
 		raw = n.Value == "true"

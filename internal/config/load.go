@@ -42,6 +42,7 @@ func Load(path string, environ []string) (*Loaded, error) {
 			return nil, Faults{fault}
 		}
 	}
+	loaded.idle = loaded.findIdle()
 	return loaded, nil
 }
 
@@ -164,7 +165,7 @@ type Settings struct {
 	values  map[string]any // raw, by key
 	sources map[string]string
 
-	warnings []Fault
+	idle []Fault
 }
 
 // endOfDocument is the line with which YAML ends a document. Whoever ends his file with it
@@ -195,8 +196,7 @@ func (s Settings) CutOff(other Settings) bool {
 // ErrCutOff refuses a configuration that is CutOff.
 var ErrCutOff = errors.New(`looks cut off: it is the beginning of the one in force; if that is meant, end it with a line "..."`)
 
-// Warnings says what may be wrong with the file, though it can be used, and then what is
-// set and has no effect, each with its reason, in the order of the table.
+// Warnings says what may be wrong with the file, though it can be used.
 func (s Settings) Warnings() (all []string) {
 	switch {
 	case s.file == "":
@@ -204,9 +204,6 @@ func (s Settings) Warnings() (all []string) {
 		all = append(all, s.file+": is empty, so that every key has its default")
 	case s.data[len(s.data)-1] != '\n':
 		all = append(all, s.file+": its last line has no end; it may have been cut off")
-	}
-	for _, w := range s.warnings {
-		all = append(all, w.Error())
 	}
 	return all
 }
@@ -282,6 +279,9 @@ func (s Settings) NotActedOn() []string {
 	}
 	return names
 }
+
+// Idle says what is set, and accepted, and has no effect, each with its reason.
+func (s Settings) Idle() []Fault { return s.idle }
 
 // Fault makes a fault of a value which only shows with what the value names, such
 // as a file. key may be one of an object in a list: domains[0].secret_file.

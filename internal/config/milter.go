@@ -72,8 +72,8 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"preferences.source", dsnKind(), "", acted, "recipients' preferences: file:PATH, sqlite:PATH, postgres://… or mysql://…; empty: none"},
 	{"preferences.query", orEmpty(textKind("SQL", "an SQL query", checkQuery)), "", later, "query for one recipient; empty: the columns of authkey_preferences WHERE recipient = ?"},
 	{"preferences.on_error", oneOf("default", "tempfail"), "default", acted, "where a lookup fails: the administrator's choice, or tempfail"},
-	{"preferences.timeout", positiveDuration(), "2s", acted, "how long a lookup may take"},
-	{"preferences.cache", anyDuration(), "1m", acted, "how long a preference is cached; 0s: not at all"},
+	{"preferences.timeout", positiveDuration(), "2s", later, "how long a lookup may take"},
+	{"preferences.cache", anyDuration(), "1m", later, "how long a preference is cached; 0s: not at all"},
 
 	{"mark.header", textKind("header name", "the name of a header field such as X-Spam-Flag, and none that mail gives a meaning", checkMarkHeader), "X-Spam-Flag", acted, "header field that marks mail; strangers' fields of that name are removed"},
 	{"mark.value", textKind("header value", "printable ASCII of at most 400 octets", checkMarkValue), "YES", acted, "value of that field"},
@@ -214,7 +214,7 @@ func domainKind() kind { return textKind("domain", "a domain such as example.com
 func pathKind() kind { return textKind("path", "a path", checkPath) }
 
 func replyKind() kind {
-	return orEmpty(textKind("reply text", "printable ASCII of at most 400 octets", checkReply))
+	return orEmpty(textKind("reply text", "printable ASCII of at most 400 octets", checkReplyText))
 }
 
 func templateKind() kind {
@@ -228,7 +228,7 @@ func dsnKind() kind {
 		if strings.HasPrefix(source, "file:") {
 			return ""
 		}
-		return "preferences in SQL are not looked up yet"
+		return "preferences in SQL"
 	}
 	return k
 }

@@ -106,6 +106,7 @@ func LoadServer(path string, environ []string) (*LoadedServer, error) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
+	loaded.idle = loaded.findIdle()
 	return loaded, nil
 }
 

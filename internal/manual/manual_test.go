@@ -3,11 +3,13 @@ package manual
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/reasons"
 )
 
 func run(*cobra.Command, []string) {}
@@ -85,5 +87,30 @@ how long a DNS lookup may take
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Every word of the list is on the page, and nothing on it is taken for a request or
+// for markup.
+func TestWriteReasons(t *testing.T) {
+	var out strings.Builder
+	if err := WriteReasons(&out, "1.2.3", time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)); err != nil {
+		t.Fatal(err)
+	}
+	page := out.String()
+	if !strings.HasPrefix(page, `.TH AUTHKEY\-REASONS 7 "2026-11-30" "authkey 1.2.3" `) {
+		t.Errorf("begins with %.100s", page)
+	}
+	for _, g := range reasons.Groups() {
+		for _, e := range g.Entries {
+			if !strings.Contains(page, ".TP\n\\fB"+escape(e.Word)+"\\fR\n"+escape(plainText(e.Meaning))+"\n") {
+				t.Errorf("no %s", e.Word)
+			}
+		}
+	}
+	for line := range strings.Lines(page) {
+		if strings.ContainsAny(line, "`*") || strings.HasPrefix(line, "'") {
+			t.Errorf("%q", line)
+		}
 	}
 }

@@ -128,6 +128,7 @@ drwx------ /etc/authkey/credentials/
 -rw-r--r-- /usr/share/fish/vendor_completions.d/authkey-milter.fish
 -rw-r--r-- /usr/share/lintian/overrides/authkey-milter
 -rw-r--r-- /usr/share/man/man5/authkey-milter.yaml.5.gz
+-rw-r--r-- /usr/share/man/man7/authkey-reasons.7.gz
 -rw-r--r-- /usr/share/man/man8/authkey-milter.8.gz
 -rw-r--r-- /usr/share/zsh/vendor-completions/_authkey-milter
 `},
@@ -204,7 +205,11 @@ func gunzip(t *testing.T, file string) string {
 func TestManual(t *testing.T) {
 	for program, docs := range map[string][]config.KeyDoc{"authkey-milter": config.Describe(), "authkey-server": config.DescribeServer()} {
 		dir := unpacked(t, deb(packages.release, program))
-		for _, page := range []string{"man8/" + program + ".8.gz", "man5/" + program + ".yaml.5.gz"} {
+		pages := []string{"man8/" + program + ".8.gz", "man5/" + program + ".yaml.5.gz"}
+		if program == "authkey-milter" {
+			pages = append(pages, "man7/authkey-reasons.7.gz")
+		}
+		for _, page := range pages {
 			file := filepath.Join(dir, "usr/share/man", page)
 			cmd := exec.Command("man", "--warnings", "--encoding=UTF-8", "--local-file", "--troff-device=utf8", "--ditroff", file)
 			cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "MANROFFSEQ=")

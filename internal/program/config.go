@@ -59,6 +59,9 @@ func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Com
 			for _, warning := range settings.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 			}
+			for _, fault := range settings.Idle() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
+			}
 			for _, key := range settings.NotActedOn() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
 			}

@@ -40,7 +40,11 @@ func (b *build) makeManual(ctx context.Context, p product, program string) error
 			return err
 		}
 	}
-	return nil
+	var reasons bytes.Buffer
+	if err := manual.WriteReasons(&reasons, b.version, b.date); err != nil {
+		return err
+	}
+	return writeGzip(filepath.Join(b.shared(p), "authkey-reasons.7.gz"), reasons.Bytes())
 }
 
 // makeDocs makes the changelogs, and the licence for formats that have it no other way.

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/authkey/authkey/internal/program"
+)
+
+// check says what is set and has no effect, also in the files that are named.
+func TestCheckIdle(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	prefs := write("prefs.yaml", "- {recipient: a@b.test, fail: reject}\n- {recipient: c@b.test, fail: tempfail}\n- {recipient: d@b.test, nokey: discard}\n")
+	for _, tc := range []struct {
+		name, yaml string
+		code       int
+		out        []string // parts
+	}{
+		{"nothing", "mode: test\n", 0, []string{" is right: 1 key set\n"}},
+		{"an action that recipients cannot choose", "preferences: {source: 'file:" + prefs + "'}\n", 0,
+			[]string{"warning: " + prefs + ": line 2: tempfail: has no effect: policy.allowed does not have it\n", "right: 1 key set"}},
+		{"actions that they may not choose here", "preferences: {source: 'file:" + prefs + "'}\npolicy: {allowed: [accept]}\n", 0,
+			[]string{"line 1: reject: has no effect", "line 2: tempfail: has no effect", "line 3: discard: has no effect"}},
+		{"no such group", "socket: {group: authkey-no-such-group}\n", 78, []string{`milter.yaml:1: socket.group: "authkey-no-such-group" is no group of this machine; want `}},
+		{"a group by number", "socket: {group: '7'}\n", 0, nil},
+		{"preferences that are not acted on", "preferences: {source: 'file:" + prefs + "', timeout: 1s, cache: 5m}\n", 0,
+			[]string{"preferences.timeout: not acted on yet\n", "preferences.cache: not acted on yet\n"}},
+		{"a rule that is there before", "policy:\n  rules:\n    - {sender: a.test, fail: reject}\n    - {sender: a.test, fail: mark}\n", 0,
+			[]string{"warning: ", "milter.yaml:4: policy.rules[1].fail: has no effect: policy.rules[0] is for the same, and comes first\n"}},
+	} {
+		config := write("milter.yaml", tc.yaml)
+		var out bytes.Buffer
+		code := this().Run(t.Context(), []string{"check", "--config", config}, nil, &out, &out, commands()...)
+		ok := code == tc.code
+		for _, part := range tc.out {
+			ok = ok && strings.Contains(out.String(), part)
+		}
+		if !ok {
+			t.Errorf("%s: exit %d\n%s\nwant %q", tc.name, code, out.String(), tc.out)
+		}
+	}
+	var out bytes.Buffer
+	if code := this().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
+		t.Errorf("the default file is missing: exit %d, %s", code, out.String())
+	}
+}

@@ -1,0 +1,275 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// This file finds what a configuration sets, and may set, and what has no effect: a slip
+// that no single key shows. It refuses nothing, since a file is often made in steps.
+
+// maxIdle bounds what is found of one file.
+const maxIdle = 100
+
+// An idler gathers what has no effect.
+type idler struct {
+	s     Settings
+	found []Fault
+}
+
+// add notes that a key, or a part of one such as policy.rules[2].fail, has no effect.
+func (i *idler) add(key, why string, args ...any) {
+	if len(i.found) == maxIdle {
+		return
+	}
+	i.found = append(i.found, i.s.Fault(key, "has no effect: "+fmt.Sprintf(why, args...), ""))
+}
+
+// without notes those of keys that are set although what they depend on is not.
+func (i *idler) without(why string, keys ...string) {
+	for _, key := range keys {
+		if i.changed(key) {
+			i.add(key, "%s", why)
+		}
+	}
+}
+
+// changed reports whether a key is set to something else than its default.
+func (i *idler) changed(key string) bool {
+	k := i.s.schema.byName[key]
+	return i.s.IsSet(key) && !k.kind.same(i.s.values[key], k.def)
+}
+
+// findIdle is for milter.yaml.
+func (l *Loaded) findIdle() []Fault {
+	i := &idler{s: l.Settings}
+	c := &l.Config
+	i.sockets(c)
+	i.clients(c)
+	i.verification(c)
+	i.policy(c)
+	i.layers(c)
+	i.attach(c)
+	slices.SortStableFunc(i.found, func(a, b Fault) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key)) })
+	return i.found
+}
+
+func (i *idler) sockets(c *Config) {
+	if i.s.IsSet("listen") && len(c.Listen) == 0 {
+		i.add("listen", "it names no socket, so that only those are served that systemd passes")
+		return
+	}
+	unix := slices.ContainsFunc(c.Listen, func(l Listen) bool { return l.Network == "unix" })
+	if !unix {
+		i.without("listen has no unix: socket", "socket.mode", "socket.group")
+	}
+	for n, l := range c.Listen {
+		if slices.Index(c.Listen, l) < n {
+			i.add(fmt.Sprintf("listen[%d]", n), "the socket is named before")
+		}
+	}
+}
+
+func (i *idler) clients(c *Config) {
+	for n, id := range c.TrustedAuthservIDs {
+		if strings.EqualFold(id, c.AuthservID) {
+			i.add(fmt.Sprintf("trusted_authserv_ids[%d]", n), "%s is authserv_id, our own", id)
+		}
+	}
+	// The first class that matches decides: exempt before submission.
+	for n, network := range c.Submission.Networks {
+		if within(network, c.Exempt.Networks) && i.s.IsSet("submission.networks") {
+			i.add(fmt.Sprintf("submission.networks[%d]", n), "%v is in exempt.networks, which comes first", network)
+		}
+	}
+	for n, t := range c.From.Trusted {
+		if t.MailFrom == "" && (within(t.Client, c.Exempt.Networks) || within(t.Client, c.Submission.Networks)) {
+			i.add(fmt.Sprintf("from.trusted[%d].client", n), "the From of exempt clients and of our own submissions is not checked anyway")
+		}
+	}
+	for key, networks := range map[string][]netip.Prefix{"exempt.networks": c.Exempt.Networks, "submission.networks": c.Submission.Networks, "verify.allow_networks": c.Verify.AllowNetworks} {
+		for n, network := range networks {
+			if within(network, networks[:n]) {
+				i.add(fmt.Sprintf("%s[%d]", key, n), "%v is in a network before it", network)
+			}
+		}
+	}
+}
+
+// within reports whether one of networks holds all of a network.
+func within(network netip.Prefix, networks []netip.Prefix) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool {
+		return n.Bits() <= network.Bits() && n.Contains(network.Addr())
+	})
+}
+
+func (i *idler) verification(c *Config) {
+	v := c.Verify
+	for _, t := range []struct {
+		key  string
+		long bool
+	}{
+		{"dns.timeout", c.DNS.Timeout > v.Timeout}, {"verify.connect_timeout", v.ConnectTimeout > v.Timeout}, {"verify.reply_timeout", v.ReplyTimeout > v.Timeout},
+	} {
+		if t.long && i.s.IsSet(t.key) {
+			i.add(t.key, "verify.timeout, %v, ends before it", v.Timeout)
+		}
+	}
+	if c.Cache.DefaultTTL > c.Cache.MaxTTL && i.s.IsSet("cache.default_ttl") {
+		i.add("cache.default_ttl", "cache.max_ttl, %v, ends before it", c.Cache.MaxTTL)
+	}
+	const privileged = 1024
+	for n, port := range v.AllowPorts {
+		if port >= privileged {
+			i.add(fmt.Sprintf("verify.allow_ports[%d]", n), "ports from %d on are allowed anyway", privileged)
+		}
+	}
+}
+
+// byResult are the actions of a group of keys.
+func (a Actions) byResult() map[string]string {
+	return map[string]string{"pass": a.Pass, "none": a.None, "nokey": a.NoKey, "fail": a.Fail, "permerror": a.PermError, "temperror": a.TempError}
+}
+
+// bySeverity is the order in which floors count (docs/policy.md).
+var bySeverity = []string{"accept", "mark", "quarantine", "tempfail", "discard", "discard-notify", "reject", "reject-notify"}
+
+// milder reports whether an action is below a floor; an unset one is not.
+func milder(action, floor string) bool {
+	return action != "" && floor != "" && slices.Index(bySeverity, action) < slices.Index(bySeverity, floor)
+}
+
+func (i *idler) policy(c *Config) {
+	floor := c.Policy.Floor.byResult()
+	for _, result := range results {
+		if key := "policy." + result; i.s.IsSet(key) && milder(c.Policy.Actions.byResult()[result], floor[result]) {
+			i.add(key, "policy.floor.%s, %s, is above it", result, floor[result])
+		}
+	}
+	first := map[string]int{} // rule by pattern and result
+	for n, rule := range c.Policy.Rules {
+		pattern := strings.ToLower(rule.Recipient + "\n" + rule.Sender)
+		actions := rule.Actions.byResult()
+		for _, result := range results {
+			action := actions[result]
+			key := fmt.Sprintf("policy.rules[%d].%s", n, result)
+			if action == "" {
+				continue
+			}
+			if before, twice := first[pattern+"\n"+result]; twice {
+				i.add(key, "policy.rules[%d] is for the same, and comes first", before)
+			} else if first[pattern+"\n"+result] = n; milder(action, floor[result]) {
+				i.add(key, "policy.floor.%s, %s, is above it", result, floor[result])
+			}
+		}
+	}
+	if c.Mark.Readdress != "" && strings.EqualFold(c.Mark.Readdress, "{local}@{domain}") {
+		i.add("mark.readdress", "it is the recipient's own address")
+	}
+	if strings.EqualFold(c.Quarantine.Mailbox, "{local}@{domain}") {
+		i.add("quarantine.mailbox", "it is the recipient's own address: what is quarantined is delivered")
+	}
+	for key, id := range map[string][]string{"policy.allowed": c.Policy.Allowed, "local_domains": c.LocalDomains, "trusted_authserv_ids": c.TrustedAuthservIDs,
+		"submission.daemons": c.Submission.Daemons, "dns.servers": c.DNS.Servers, "notify.trust": c.Notify.Trust} {
+		for n, text := range id {
+			if at := slices.IndexFunc(id, func(other string) bool { return strings.EqualFold(other, text) }); at < n {
+				i.add(fmt.Sprintf("%s[%d]", key, n), "%s is there before", text)
+			}
+		}
+	}
+}
+
+// layers looks at the From field, preferences and notices.
+func (i *idler) layers(c *Config) {
+	if c.From.Check != "enforce" {
+		for _, result := range results {
+			i.without("from.check is not enforce", "from.actions."+result)
+		}
+	}
+	if c.From.Check == "off" {
+		i.without("from.check is off", "from.trusted")
+	}
+	first := map[string]int{}
+	for n, t := range c.From.Trusted {
+		name := strings.ToLower(t.MailFrom)
+		if name == "" {
+			name = t.Client.String()
+		}
+		if before, twice := first[name]; twice {
+			i.add(fmt.Sprintf("from.trusted[%d]", n), "from.trusted[%d] is the same", before)
+		} else {
+			first[name] = n
+		}
+	}
+	if c.Preferences.Source == "" {
+		i.without("preferences.source is empty", "preferences.query", "preferences.on_error", "preferences.timeout", "preferences.cache", "policy.allowed")
+	} else if len(c.Policy.Allowed) == 0 {
+		i.add("preferences.source", "policy.allowed is empty, so that recipients may choose nothing")
+	}
+	if c.Notify.DSN != "authenticated" {
+		i.without("notify.dsn is not authenticated", "notify.trust")
+	}
+	if c.Notify.DSN == "never" {
+		i.without("notify.dsn is never", "notify.rate.per_sender")
+	}
+}
+
+// attach looks at the sender's side.
+func (i *idler) attach(c *Config) {
+	a := c.Attach
+	if len(a.Domains) == 0 {
+		i.without("attach.domains is empty", "attach.authorize", "attach.networks", "attach.on_error")
+		return
+	}
+	if !c.Submission.Authenticated && len(a.Networks) == 0 {
+		i.add("attach.domains", "with submission.authenticated: false a login is no submission of ours, and attach.networks is empty")
+	}
+	for n, network := range a.Networks {
+		overlaps := func(other netip.Prefix) bool { return other.Overlaps(network) }
+		switch {
+		case within(network, c.Exempt.Networks):
+			i.add(fmt.Sprintf("attach.networks[%d]", n), "%v is in exempt.networks, whose mail is no submission", network)
+		case !slices.ContainsFunc(c.Submission.Networks, overlaps):
+			i.add(fmt.Sprintf("attach.networks[%d]", n), "%v is not in submission.networks, so that its mail is no submission", network)
+		case within(network, a.Networks[:n]):
+			i.add(fmt.Sprintf("attach.networks[%d]", n), "%v is in a network before it", network)
+		}
+	}
+	for n, d := range a.Domains {
+		for m, to := range d.To {
+			if slices.IndexFunc(d.To, func(other string) bool { return strings.EqualFold(other, to) }) < m {
+				i.add(fmt.Sprintf("attach.domains[%d].to[%d]", n, m), "%s is there before", to)
+			}
+		}
+	}
+}
+
+// findIdle is for server.yaml.
+func (l *LoadedServer) findIdle() []Fault {
+	i := &idler{s: l.Settings}
+	c := &l.Config
+	if i.s.IsSet("listen") && len(c.Listen) == 0 {
+		i.add("listen", "it names no socket, so that only those are served that systemd passes")
+	}
+	secure := slices.ContainsFunc(c.Listen, func(l ServerListen) bool { return l.TLS })
+	if !secure && i.s.IsSet("listen") && len(c.Listen) > 0 {
+		i.without("listen has no tls: socket", "tls.cert", "tls.key")
+	}
+	for n, socket := range c.Listen {
+		if slices.Index(c.Listen, socket) < n {
+			i.add(fmt.Sprintf("listen[%d]", n), "the socket is named before")
+		}
+	}
+	if i.s.IsSet("domains") && len(c.Domains) == 0 {
+		i.add("domains", "it is empty, so that nobody's keys are verified")
+	}
+	for n, d := range c.Domains {
+		if d.TTL > d.AVT+d.Grace {
+			i.add(fmt.Sprintf("domains[%d].ttl", n), "no key lives longer than avt and grace, %v", d.AVT+d.Grace)
+		}
+	}
+	return i.found
+}
