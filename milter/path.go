@@ -84,7 +84,11 @@ func asSendmail(written, sender string) string {
 			return plain
 		}
 	}
-	if ours, err2 := wire.ParseAddress(written); err == nil && err2 == nil && sameMailbox(ours, theirs) {
+	ours, err2 := wire.ParseAddress(written)
+	switch {
+	case err == nil && err2 == nil && sameMailbox(ours, theirs):
+		return written
+	case errors.Is(err2, wire.ErrDomainLiteral): // Sendmail writes its name for its own; nobody vouches for either
 		return written
 	}
 	return sender

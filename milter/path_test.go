@@ -48,6 +48,7 @@ func TestSenderAsMTA(t *testing.T) {
 		{"alice", "alice", "alice", "alice"},
 		{"alice@mx.test", "alice@mx.test", "alice", "alice@mx.test"},
 		{"alice@localhost", "alice@mx.test", "alice", "alice@mx.test"},
+		{"alice@[127.0.0.1]", "alice@mx.test", "alice", "alice@[127.0.0.1]"},
 		{"", "MAILER-DAEMON", "", ""},
 
 		// Postfix, which says one; the first is what stands on its envelope, too.
