@@ -107,7 +107,7 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 			b.WriteString("…")
 			break
 		}
-		b.WriteString(cut(r.Address, maxLogValue) + "=" + action.String())
+		b.WriteString(cut(policy.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
 	}
 	return b.String()
 }
@@ -149,7 +149,7 @@ func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
 	return append(attrs,
 		slog.String("qid", cut(msg.queueID, maxLogValue)),
 		slog.String("client", cut(msg.client, maxLogValue)),
-		slog.String("from", cut(msg.sender, maxLogValue)))
+		slog.String("from", cut(policy.SafeAddress(msg.sender), maxLogValue)))
 }
 
 // milliseconds is a decimal number of them, to the microsecond.
