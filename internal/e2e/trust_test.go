@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -98,5 +100,57 @@ func TestForgedVouchers(t *testing.T) {
 	got := o.outcome(t, m, sendMail(t, dialAddr(t, o.mta.(*testmta.Postfix).Listener("signed")), m))
 	if len(got.DSN) != 1 {
 		t.Errorf("signed by the sender's domain: %+v", got)
+	}
+}
+
+// TestOneMessageIDTwoMessages: whoever writes the Message-ID of another message takes
+// nobody's DSN or notice away, and a message that comes again by another way causes
+// none.
+func TestOneMessageIDTwoMessages(t *testing.T) {
+	for name, start := range map[string]startOffice{
+		"postfix":  postfixOffice(testmta.PostfixOptions{RecipientDomains: []string{"rcpt.test", withAS}}),
+		"sendmail": sendmailOffice(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOffice(t, newWorld(t), start)
+			o.prefer(t, wishes)
+			o.configure(t, wishesYAML)
+			c := dialSMTP(t, o.mta)
+			reports := func(m *mail) (dsns, notices int) {
+				if out := sendMail(t, c, m); !out.Accepted {
+					t.Fatalf("the answer is %s", out.Final)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				must(t, o.mta.WaitIdle(ctx))
+				all, err := o.mta.Deliveries()
+				must(t, err)
+				for _, d := range all {
+					switch d.Get("X-Authkey-Report") {
+					case "dsn":
+						dsns++
+					case "notice":
+						notices++
+					}
+				}
+				return dsns, notices
+			}
+			first := o.forgedBy(t, at("accept", "reject", "discard-notify")...)
+			first.fields += vouched + "Message-ID: <one@far.test>\r\n"
+			if dsns, notices := reports(first); dsns != 1 || notices != 1 {
+				t.Errorf("the first one: %d DSNs, %d notices", dsns, notices)
+			}
+			second := o.forgedBy(t, at("accept", "reject", "discard-notify")...)
+			second.fields += vouched + "Message-ID: <one@far.test>\r\n"
+			if dsns, notices := reports(second); dsns != 2 || notices != 2 {
+				t.Errorf("with the second one: %d DSNs, %d notices", dsns, notices)
+			}
+			for _, m := range []*mail{first, second} {
+				m.fields = "Received: from another.test by one.test; Tue, 24 Nov 2026 10:00:07 +0000\r\n" + m.fields
+				if dsns, notices := reports(m); dsns != 2 || notices != 2 {
+					t.Errorf("when they come again: %d DSNs, %d notices", dsns, notices)
+				}
+			}
+		})
 	}
 }
