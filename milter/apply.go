@@ -78,14 +78,13 @@ func (m *message) removals(list []removal, mark bool) []removal {
 	if m.losesKeys() {
 		list = append(list, removal{keyField, m.counts.key, nil})
 	}
-	if m.class == inbound {
-		list = append(list,
-			removal{newKeyField, m.counts.newKey, nil},
-			removal{quarantineField, m.counts.quarantine, nil},
-			removal{authResField, len(m.authRes), m.authRes})
-		if mark {
-			list = append(list, removal{m.engine.Settings.MarkHeader, m.counts.mark, nil})
-		}
+	// What only we write, our own users and relays do not.
+	list = append(list,
+		removal{newKeyField, m.counts.newKey, nil},
+		removal{quarantineField, m.counts.quarantine, nil},
+		removal{authResField, len(m.authRes), m.authRes})
+	if mark && m.class == inbound {
+		list = append(list, removal{m.engine.Settings.MarkHeader, m.counts.mark, nil})
 	}
 	return list
 }
@@ -141,8 +140,8 @@ func (o outcome) apply(msg *message, m gomilter.Modifier) error {
 // authRes is the value of our Authentication-Results, "" for none.
 func (o outcome) authRes(msg *message) string {
 	return formatAuthRes(msg.authID,
-		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address.String()},
-		authResult{Result: o.from.Result, property: "header.from", address: o.from.address.String()})
+		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address},
+		authResult{Result: o.from.Result, property: "header.from", address: o.from.address})
 }
 
 // applyRecipients takes recipients off the envelope and puts others on it.

@@ -1,9 +1,9 @@
 package milter
 
 import (
-	"slices"
 	"strings"
 
+	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -24,7 +24,7 @@ const usualAuthRes = 256
 type authResult struct {
 	verifier.Result
 	property string // "smtp.mailfrom" or "header.from"
-	address  string // canonical
+	address  wire.Address
 }
 
 // formatAuthRes writes the value of our Authentication-Results field, or "" where
@@ -69,29 +69,32 @@ func authID(id string) string {
 	return quoteString(id)
 }
 
-// propValue writes a canonical address as an RFC 8601 pvalue. Canonical addresses
-// have a dot-atom or a quoted string before the "@", so that only a domain which
-// is no host name (an underscore) makes quotes necessary.
-func propValue(address string) string {
-	if address == "" || len(address) > maxPropValue {
+// propValue writes an address as a pvalue that needs no quotes, however its readers
+// split the field: of the local part everything but letters, digits and ".+-_/" is
+// percent-encoded, so that no sender can write "=", ";" or a blank here. That is
+// another encoding than the canonical one: of the local part itself, without quotes
+// and backslashes. A canonical domain holds nothing that would need it.
+func propValue(address wire.Address) string {
+	if address.IsZero() {
 		return ""
 	}
-	domain := address[strings.LastIndexByte(address, '@')+1:]
-	if domain != "" && isHostName(domain) && len(domain) < len(address) {
-		return address
-	}
-	return quoteString(address)
-}
-
-// isHostName reports whether a canonical domain has only the characters of one.
-func isHostName(domain string) bool {
-	for i := 0; i < len(domain); i++ {
-		if c := domain[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
+	local := address.Local()
+	b := make([]byte, 0, len(local)+1+len(address.Domain()))
+	for i := 0; i < len(local); i++ {
+		if c := local[i]; isAlnum(c) || strings.IndexByte(".+-_/", c) >= 0 {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
 		}
 	}
-	return true
+	b = append(append(b, '@'), address.Domain()...)
+	if len(b) > maxPropValue {
+		return ""
+	}
+	return string(b)
 }
+
+const upperHex = "0123456789ABCDEF"
 
 // quoteString writes an RFC 5322 quoted-string; what cannot stand in one becomes "?".
 func quoteString(s string) string {
@@ -126,129 +129,6 @@ func isTokenByte(c byte) bool {
 	return c > 0x20 && c < 0x7F && strings.IndexByte(`()<>@,;:\"/[]?=`, c) < 0
 }
 
-// claimsAuthKey reports whether the value of an Authentication-Results field
-// speaks under one of ids and claims a result of our method: a forgery, if it
-// came from outside. A field under such an id which breaks off inside a comment
-// or quotes, so that its readers may disagree about it, counts if it names our
-// method anywhere.
-//
-// Readers of this header take comments between all tokens, quoted ids, versions
-// and any case, hence a matcher of our own; a library that fails on one of these
-// would let the forgery through.
-func claimsAuthKey(value string, ids []string) bool {
-	toks, whole := authTokens(value)
-	if !whole && containsFold(value, authMethod) {
-		// What the id is depends on who reads it.
-		return len(toks) == 0 || matchesID(toks[0].text, ids) || !toks[0].word
-	}
-	if len(toks) == 0 || !matchesID(toks[0].text, ids) {
-		return false
-	}
-	for i := 1; i < len(toks); i++ {
-		if toks[i].word && strings.EqualFold(toks[i].text, authMethod) && assigns(toks[i+1:]) {
-			return true
-		}
-	}
-	return false
-}
-
-// assigns reports whether the tokens after a method make it a claim: "=", or a
-// version and "=".
-func assigns(toks []authToken) bool {
-	if len(toks) >= 2 && toks[0].text == "/" && toks[1].word {
-		toks = toks[2:]
-	}
-	return len(toks) > 0 && !toks[0].word && toks[0].text == "="
-}
-
-func matchesID(id string, ids []string) bool {
-	id = strings.TrimSuffix(id, ".")
-	return slices.ContainsFunc(ids, func(own string) bool { return strings.EqualFold(own, id) })
-}
-
-func containsFold(s, lower string) bool { return strings.Contains(strings.ToLower(s), lower) }
-
-// An authToken is a word (token or quoted string, unquoted) or a single special.
-type authToken struct {
-	text string
-	word bool
-}
-
-// maxAuthTokens bounds what is kept of one field. A field with more is none that
-// an honest filter wrote; it counts as broken off.
-const maxAuthTokens = 4096
-
-// authTokens splits a field value at CFWS. whole is false where it breaks off
-// inside a comment or a quoted string, or has too many tokens.
-func authTokens(s string) (toks []authToken, whole bool) {
-	for i := 0; i < len(s); {
-		if len(toks) == maxAuthTokens {
-			return toks, false
-		}
-		switch c := s[i]; {
-		case c == '(':
-			end := skipComment(s, i)
-			if end < 0 {
-				return toks, false
-			}
-			i = end
-		case c == '"':
-			text, end := unquote(s, i)
-			if end < 0 {
-				return toks, false
-			}
-			toks = append(toks, authToken{text, true})
-			i = end
-		case c <= 0x20 || c == 0x7F:
-			i++
-		case isWordByte(c):
-			start := i
-			for i < len(s) && isWordByte(s[i]) {
-				i++
-			}
-			toks = append(toks, authToken{s[start:i], true})
-		default:
-			toks = append(toks, authToken{s[i : i+1], false})
-			i++
-		}
-	}
-	return toks, true
-}
-
-// isWordByte is generous: octets above ASCII belong to words.
-func isWordByte(c byte) bool { return c >= 0x80 || isTokenByte(c) }
-
-// skipComment returns the index after the comment that begins at s[i], or -1.
-func skipComment(s string, i int) int {
-	depth := 0
-	for ; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
-	return -1
-}
-
-// unquote returns what the quoted string at s[i] holds and the index after it, or -1.
-func unquote(s string, i int) (text string, end int) {
-	var b strings.Builder
-	for i++; i < len(s); i++ {
-		switch s[i] {
-		case '"':
-			return b.String(), i + 1
-		case '\\':
-			if i++; i == len(s) {
-				return "", -1
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return "", -1
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }

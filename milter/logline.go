@@ -3,6 +3,7 @@ package milter
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,9 @@ func (s *session) logMessage(msg *message, out outcome) {
 		milliseconds("as_ms", out.envelope.ASTime),
 		milliseconds("total_ms", now.Sub(msg.began)))
 	s.writeLine(now, attrs)
+	if out.ends() {
+		s.settle()
+	}
 	for _, failure := range []struct {
 		what string
 		err  error
@@ -123,7 +127,7 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 			b.WriteString("…")
 			break
 		}
-		b.WriteString(cut(r.Address, maxLogValue) + "=" + action.String())
+		b.WriteString(cut(policy.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
 	}
 	return b.String()
 }
@@ -165,11 +169,30 @@ func (s *session) writeLine(now time.Time, attrs []slog.Attr) {
 	_ = handler.Handle(context.Background(), record)             // nobody is left to be told
 }
 
+// ends reports whether somebody who was to get the message will not, and the sender is
+// not to come again: then its line is all that is left of it.
+func (o outcome) ends() bool {
+	if reply := o.reply(); !reply.IsZero() {
+		return reply.Code >= 500
+	}
+	return o.discards() || slices.ContainsFunc(o.plan.Recipients, func(r policy.RecipientPlan) bool {
+		return r.Disposition == policy.Delete || r.DSN || r.Notice
+	})
+}
+
+// settle has the line written before the MTA is answered, by a handler that would
+// otherwise wait for others.
+func (s *session) settle() {
+	if h, ok := s.srv.log.Handler().(interface{ Settle() }); ok {
+		h.Settle()
+	}
+}
+
 func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
 	return append(attrs,
 		slog.String("qid", cut(msg.queueID, maxLogValue)),
 		slog.String("client", cut(msg.client, maxLogValue)),
-		slog.String("from", cut(msg.sender, maxLogValue)))
+		slog.String("from", cut(policy.SafeAddress(msg.sender), maxLogValue)))
 }
 
 // milliseconds is a decimal number of them, to the microsecond.

@@ -40,7 +40,7 @@ type message struct {
 	addrErr  error
 
 	authID  string   // under which we write Authentication-Results
-	authIDs []string // under which outsiders may not
+	authIDs []string // under which an exempt client's results may stay
 
 	recipients []policy.Recipient
 	plain      map[string]string // the plain form of recipients written in another one
@@ -150,7 +150,7 @@ func (m *message) addField(name, value string) {
 		}
 	case isField(name, authResField):
 		m.counts.authRes++
-		if len(m.authRes) <= maxDeletions && claimsAuthKey(value, m.authIDs) {
+		if len(m.authRes) <= maxDeletions && m.losesResult(value) {
 			m.authRes = append(m.authRes, m.counts.authRes)
 		}
 	case isField(name, m.engine.Settings.MarkHeader):
@@ -162,11 +162,12 @@ func (m *message) addField(name, value string) {
 // allocation.
 func (m *message) takeField(name, value []byte) {
 	known := m.engine.lengths.has(len(name))
-	if m.keepsHeader() && !(known && carriesKey(name)) {
-		m.keepField(name, value)
-	}
+	forged := len(m.authRes)
 	if known && m.needsField(name) {
 		m.addField(string(name), string(value))
+	}
+	if m.keepsHeader() && len(m.authRes) == forged && !(known && isRemoved(name)) {
+		m.keepField(name, value)
 	}
 }
 
@@ -193,9 +194,10 @@ func (s *Settings) fields() [6]string {
 	return [...]string{keyField, newKeyField, quarantineField, fromField, authResField, s.MarkHeader}
 }
 
-// carriesKey reports whether the field of that name holds an AuthKey.
-func carriesKey(name []byte) bool {
-	return isField(string(name), keyField) || isField(string(name), newKeyField)
+// isRemoved reports whether fields of that name are removed from inbound mail, because
+// they hold an AuthKey or are ours to write. DSNs and notices do not show them either.
+func isRemoved(name []byte) bool {
+	return isField(string(name), keyField) || isField(string(name), newKeyField) || isField(string(name), quarantineField)
 }
 
 // lengths is a set of the lengths of names, by which nearly all fields that matter
@@ -212,6 +214,16 @@ func (l lengths) has(n int) bool { return l>>min(n, longest)&1 != 0 }
 // would be counted in vain. Such letters take more octets than those they fold to.
 func isField(name, known string) bool {
 	return len(name) == len(known) && strings.EqualFold(name, known)
+}
+
+// losesResult reports whether an Authentication-Results field is removed: whoever sent
+// it, if it claims a result of our method. What a client of ours may keep stands under
+// one of our ids; what others claimed it was to remove itself.
+func (m *message) losesResult(value string) bool {
+	if m.class == exempt && m.engine.Settings.KeepResults && speaksAs(value, m.authIDs) {
+		return false
+	}
+	return claimsAuthKey(value)
 }
 
 // losesKeys reports whether the keys that it came with are removed.

@@ -28,11 +28,16 @@ const (
 var (
 	macrosAtConnect = []gomilter.MacroName{gomilter.MacroMTAFQDN, gomilter.MacroDaemonName,
 		gomilter.MacroClientAddr, gomilter.MacroRFC1413AuthInfo}
-	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailAddr}
+	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailAddr, macroSender}
 	macrosAtRcpt = []gomilter.MacroName{gomilter.MacroRcptAddr}
 	macrosAtEOH  = []gomilter.MacroName{"{authkey_none}"} // none exists: its place is taken so that none is sent
 	macrosAtEnd  = []gomilter.MacroName{gomilter.MacroQueueId}
 )
+
+// macroSender is the envelope sender as Sendmail has read it, before it strips its own
+// name off and looks for an address in what is left, as {mail_addr} has it. Postfix has
+// no such macro.
+const macroSender gomilter.MacroName = "f"
 
 // negotiate takes what the MTA offers of what we want. The library by itself
 // would close the connection if anything were missing, and every client of an

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -87,9 +88,17 @@ func (m *message) original(out *outcome) Original {
 		Checked:             m.sender, Result: out.envelope,
 	}
 	if out.plan.By == policy.ByFrom {
-		o.Checked, o.Result = out.from.address.String(), out.from.Result
+		o.Checked, o.Result = mailboxOf(out.from.address), out.from.Result
 	}
 	return o
+}
+
+// mailboxOf is an address without quotes and encoding, "" for none.
+func mailboxOf(a wire.Address) string {
+	if a.IsZero() {
+		return ""
+	}
+	return a.Local() + "@" + a.Domain()
 }
 
 // vouched reports whether a filter before us, whom the administrator trusts, says

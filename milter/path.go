@@ -34,6 +34,84 @@ func asMTA(written, understood string) string {
 	return understood
 }
 
+// senderAsMTA is asMTA for MAIL FROM. sender is Sendmail's own word for what stands on
+// the envelope, and decides; resolved is where mail to it would go, for which both MTAs
+// strip their own name and read the local part anew: as "ceo@bank.test" in
+// ceo%bank.test@mx.test, and in "ceo@bank.test"@mx.test. That is no sender of this
+// message.
+func senderAsMTA(written, sender, resolved string) string {
+	switch {
+	case written == "":
+		return ""
+	case sender != "":
+		return asSendmail(written, sender)
+	case hasNoDomain(written):
+		return written
+	}
+	theirs, err := wire.ParseAddress(resolved)
+	plain := withDomain(written)
+	ours, err2 := wire.ParseAddress(plain)
+	if err == nil && err2 == nil && isUnambiguous(plain) && ours.Domain() != theirs.Domain() &&
+		strings.Contains(strings.ToLower(ours.Local()), theirs.Domain()) {
+		return plain
+	}
+	return asMTA(written, resolved)
+}
+
+// withDomain drops a source route, and writes the domain of a bang path or of the percent
+// hack behind an "@", as Postfix does on the envelope.
+func withDomain(written string) string {
+	s := wire.DropSourceRoute(written)
+	if strings.ContainsAny(s, `@"`) {
+		return s
+	}
+	if host, rest, found := strings.Cut(s, "!"); found {
+		return rest + "@" + host
+	}
+	if i := strings.LastIndexByte(s, '%'); i > 0 {
+		return s[:i] + "@" + s[i+1:]
+	}
+	return s
+}
+
+// asSendmail returns what was written where Sendmail means the same mailbox. Quotes
+// around a domain, which Sendmail leaves, are dropped: other programs do so.
+func asSendmail(written, sender string) string {
+	theirs, err := wire.ParseAddress(sender)
+	if at := strings.LastIndexByte(sender, '@'); errors.Is(err, wire.ErrDomain) && at >= 0 {
+		plain := sender[:at+1] + strings.ReplaceAll(sender[at+1:], `"`, "")
+		if _, err := wire.ParseAddress(plain); err == nil {
+			return plain
+		}
+	}
+	ours, err2 := wire.ParseAddress(written)
+	switch {
+	case err == nil && err2 == nil && sameMailbox(ours, theirs):
+		return written
+	case errors.Is(err2, wire.ErrDomainLiteral): // Sendmail writes its name for its own; nobody vouches for either
+		return written
+	}
+	return sender
+}
+
+// hasNoDomain reports whether an "@" stands at the end, with nothing behind it. Postfix
+// leaves that on the envelope, and looks for an address before it.
+func hasNoDomain(written string) bool {
+	return strings.HasSuffix(strings.TrimRight(written, " \t"), "@")
+}
+
+// isUnambiguous reports whether an MTA could see nothing but one local part, quoted or
+// not, and a domain in s.
+func isUnambiguous(s string) bool {
+	at := strings.LastIndexByte(s, '@')
+	local, domain := s[:max(at, 0)], s[at+1:]
+	if inner, ok := strings.CutPrefix(local, `"`); ok {
+		inner, ok = strings.CutSuffix(inner, `"`)
+		return ok && strings.IndexByte(inner, '"') < 0 && strings.IndexByte(inner, '\\') < 0 && isPlainLocal(domain)
+	}
+	return at > 0 && isPlainLocal(domain) && strings.Trim(local, plainLocal+"%!") == ""
+}
+
 // sameMailbox is equality but for what MTAs change in their macros: Postfix folds
 // the case of local parts too, and of control characters they show blanks.
 func sameMailbox(a, b wire.Address) bool {
@@ -52,5 +130,7 @@ func blankControls(s string) string {
 // isPlainLocal reports whether an MTA could see nothing but a local part in s: no
 // percent hack, no bang path, no comment.
 func isPlainLocal(s string) bool {
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+=") == ""
+	return strings.Trim(s, plainLocal) == ""
 }
+
+const plainLocal = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+="

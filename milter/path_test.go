@@ -1,6 +1,9 @@
 package milter
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestAsMTA(t *testing.T) {
 	tests := []struct{ written, understood, want string }{
@@ -27,4 +30,60 @@ func TestAsMTA(t *testing.T) {
 			t.Errorf("asMTA(%q, %q) = %q, want %q", tt.written, tt.understood, got, tt.want)
 		}
 	}
+}
+
+func TestSenderAsMTA(t *testing.T) {
+	tests := []struct{ written, sender, resolved, want string }{
+		// Sendmail, which says both.
+		{`"mallory@evil.test"`, `"mallory@evil.test"`, "mallory@evil.test", `"mallory@evil.test"`},
+		{`(x)"mallory@evil.test"`, `"mallory@evil.test"`, "mallory@evil.test", `"mallory@evil.test"`},
+		{`@mx.test:"mallory@evil.test"`, `"mallory@evil.test"`, "mallory@evil.test", `"mallory@evil.test"`},
+		{`"mallory%evil.test"`, `"mallory%evil.test"`, "mallory@evil.test", `"mallory%evil.test"`},
+		{"mallory%evil.test@mx.test", "mallory%evil.test@mx.test", "mallory@evil.test", "mallory%evil.test@mx.test"},
+		{`"mallory@evil.test"%mx.test`, `"mallory@evil.test"@mx.test`, "mallory@evil.test", `"mallory@evil.test"@mx.test`},
+		{"mallory%evil.test", "mallory@evil.test", "mallory@evil.test", "mallory@evil.test"},
+		{"x <mallory@evil.test>", "mallory@evil.test", "mallory@evil.test", "mallory@evil.test"},
+		{`mallory@"evil.test"`, `mallory@"evil.test"`, `mallory@"evil.test"`, "mallory@evil.test"},
+		{"Mallory@EVIL.test.", "Mallory@EVIL.test", "Mallory@EVIL.test", "Mallory@EVIL.test."},
+		{"alice", "alice", "alice", "alice"},
+		{"alice@mx.test", "alice@mx.test", "alice", "alice@mx.test"},
+		{"alice@localhost", "alice@mx.test", "alice", "alice@mx.test"},
+		{"alice@[127.0.0.1]", "alice@mx.test", "alice", "alice@[127.0.0.1]"},
+		{"", "MAILER-DAEMON", "", ""},
+
+		// Postfix, which says one; the first is what stands on its envelope, too.
+		{`"mallory@evil.test"`, "", "mallory@evil.test", "mallory@evil.test"},
+		{`"mallory@evil.test"@`, "", "mallory@evil.test", `"mallory@evil.test"@`},
+		{"mallory%evil.test@mx.test", "", "mallory@evil.test", "mallory%evil.test@mx.test"},
+		{`"mallory@evil.test"@mx.test`, "", "mallory@evil.test", `"mallory@evil.test"@mx.test`},
+		{"evil.test!mallory@mx.test", "", "mallory@evil.test", "evil.test!mallory@mx.test"},
+		{"mallory%evil.test%mx.test", "", "mallory@evil.test", "mallory%evil.test@mx.test"},
+		{"mx.test!evil.test!mallory", "", "mallory@evil.test", "evil.test!mallory@mx.test"},
+		{"@mx.test:mallory%evil.test@mx.test", "", "mallory@evil.test", "mallory%evil.test@mx.test"},
+		{"mallory%evil.test", "", "mallory@evil.test", "mallory@evil.test"},
+		{"<alice@a.test> x@b.test", "", "alice@a.test", "alice@a.test"},
+		{"x@b.test@a.test", "", "x@b.test", "x@b.test"},
+		{"alice@b.test", "", "alice@a.test", "alice@a.test"}, // it has another name for the host
+		{"alice", "", "alice@mx.test", "alice"},
+		{"", "", "", ""},
+	}
+	for _, tt := range tests {
+		if got := senderAsMTA(tt.written, tt.sender, tt.resolved); got != tt.want {
+			t.Errorf("senderAsMTA(%q, %q, %q) = %q, want %q", tt.written, tt.sender, tt.resolved, got, tt.want)
+		}
+	}
+}
+
+// FuzzSenderAsMTA: a sender is never made up: it is what was written or what the MTA
+// said, but for the form of a domain.
+func FuzzSenderAsMTA(f *testing.F) {
+	f.Add(`"mallory@evil.test"`, `"mallory@evil.test"`, "mallory@evil.test")
+	f.Add("a%b@c", "", "a@b")
+	f.Add(`"@`, `x@"y"`, "@")
+	f.Fuzz(func(t *testing.T, written, sender, resolved string) {
+		got := senderAsMTA(written, sender, resolved)
+		if got != written && got != withDomain(written) && got != sender && got != resolved && strings.ReplaceAll(got, `"`, "") != strings.ReplaceAll(sender, `"`, "") {
+			t.Errorf("%q of %q, %q, %q", got, written, sender, resolved)
+		}
+	})
 }

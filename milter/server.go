@@ -43,9 +43,10 @@ type Preferences interface {
 type Settings struct {
 	AuthservID     string   // "" = the MTA's {j}, else HostName
 	HostName       string   // of this machine
-	TrustedIDs     []string // further ids whose x-authkey results are removed from inbound mail
+	TrustedIDs     []string // further ids under which exempt clients may keep results
 	LocalDomains   []string // lower-case A-labels
 	ExemptNetworks Networks
+	KeepResults    bool // of exempt clients, under our ids: they check and clean by themselves
 	Submission     Submission
 	MarkHeader     string
 	MarkValue      string
@@ -53,7 +54,7 @@ type Settings struct {
 	From          FromCheck
 	Trust         Trust
 	VerifyTimeout time.Duration // for the addresses of the From field together
-	NotifyTrust   []string      // authserv-ids of filters before us that vouch for senders
+	NotifyTrust   []Voucher     // filters before us that vouch for senders
 }
 
 // An Engine is one configuration in force. A message ends under the Engine under
@@ -72,7 +73,7 @@ type Engine struct {
 	// last message that began under this one has ended. It must not block.
 	Release func()
 
-	authIDs  []string // all ids that count as ours, but for the MTA's {j}
+	authIDs  []string // under which an exempt client's results may stay, but for the MTA's {j}; the first is ours
 	lengths  lengths  // of the names of fields that matter
 	messages int      // begun and not ended; under Server.mu
 	retired  bool     // likewise

@@ -101,7 +101,7 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 	o := s.origin
 	o.daemon = m.Get(gomilter.MacroDaemonName)
 	o.login = m.Get(gomilter.MacroAuthAuthen)
-	sender := asMTA(from, m.Get(gomilter.MacroMailAddr))
+	sender := senderAsMTA(from, m.Get(macroSender), m.Get(gomilter.MacroMailAddr))
 	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), sender, args))
 	s.msg.separate = s.msg.engine.Policy.Separates() && m.Protocol()&gomilter.OptNoRcptReply == 0
 	if s.msg.class == inbound && s.msg.addrErr == nil {

@@ -1,79 +1,146 @@
 package milter
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
-// vouches reports whether an Authentication-Results field, written under one of
-// ids, says spf or dkim pass for a domain. The ids are those of filters before us
-// that delete forgeries of themselves. It reads less liberally than claimsAuthKey
-// does: here a field that can be understood in two ways must not count.
-func vouches(value string, ids []string, domain string) bool {
-	toks, whole := authTokens(value)
-	if !whole || domain == "" || len(toks) == 0 || !toks[0].word || !matchesID(toks[0].text, ids) {
+// A Voucher is a filter before us that deletes forgeries of itself, and one of its
+// methods, by which it authenticates senders (notify.trust).
+type Voucher struct {
+	ID     string // its authserv-id
+	Method string // "spf" or "dkim"
+}
+
+// Limits of a field that vouches for somebody. What a filter cannot read it does not
+// delete: OpenDKIM gives up on 4096 octets and on 512 tokens, of which each of
+// vouchMarks is one and may end another, and has room for a few results.
+const (
+	maxVouchOctets     = 2000
+	maxVouchMarks      = 200
+	vouchMarks         = ";=. \t\r\n"
+	maxVouchResults    = 8
+	maxVouchProperties = 8 // of one result
+)
+
+// The one form in which filters write, which all of them can read: lower case, blanks
+// around comments and between properties, the property types of RFC 8601; no version,
+// no escape, no nested comment, no empty result.
+const (
+	vouchBlank    = `[ \t\r\n]`
+	vouchComment  = `\([ \t!-'*-\[\]-~]*\)`
+	vouchProperty = `(?:reason|(?:smtp|header|body|policy)\.[a-z0-9-]+)=(?:"[ !#-\[\]-~]*"|[!#-'*-:<>-\[\]-~]+)`
+)
+
+var (
+	vouchResult = regexp.MustCompile(`^` + vouchBlank + `*([a-z][a-z0-9-]*)=([a-z]+)((?:` +
+		vouchBlank + `+(?:` + vouchComment + `|` + vouchProperty + `))*)` + vouchBlank + `*(?:;|$)`)
+	vouchPart = regexp.MustCompile(vouchComment + `|` + vouchProperty)
+)
+
+// vouches reports whether the value of an Authentication-Results field is one of a
+// voucher's in which its method says pass for a domain.
+//
+// Such filters delete what claims to be theirs, as far as they can read it: what a
+// forger writes so that they cannot must not count. Hence the id to the letter, and no
+// more than the form in which they write themselves. A field with anything else in it
+// vouches for nobody, in whatever part of it that is.
+func vouches(value string, vouchers []Voucher, domain string) bool {
+	if domain == "" || len(value) > maxVouchOctets || countAny(value, vouchMarks) > maxVouchMarks {
 		return false
 	}
-	start := -1
-	for i := 1; i <= len(toks); i++ {
-		if i < len(toks) && (toks[i].word || toks[i].text != ";") {
-			continue
-		}
-		if start >= 0 && passes(toks[start:i], domain) {
+	for _, v := range vouchers {
+		if rest, ok := strings.CutPrefix(value, v.ID+";"); ok && v.passes(rest, domain) {
 			return true
 		}
-		start = i + 1
 	}
 	return false
 }
 
-// passes reads one result: method "=" "pass" and properties.
-func passes(toks []authToken, domain string) bool {
-	if len(toks) < 3 || !toks[0].word || !assigns(toks[1:]) {
-		return false
+func countAny(s, chars string) int {
+	n := 0
+	for i := 0; i < len(s); i++ {
+		if strings.IndexByte(chars, s[i]) >= 0 {
+			n++
+		}
 	}
-	method := strings.ToLower(toks[0].text)
-	for toks[1].text != "=" || toks[1].word { // a version
-		toks = toks[1:]
-	}
-	if len(toks) < 3 || !toks[2].word || !strings.EqualFold(toks[2].text, "pass") {
-		return false
-	}
-	found := false
-	for toks = toks[3:]; len(toks) > 0; {
-		if len(toks) < 3 || !toks[0].word || toks[1].word || toks[1].text != "=" {
+	return n
+}
+
+// passes reads the results that follow the id.
+func (v Voucher) passes(rest, domain string) (found bool) {
+	own := 0
+	for n, more := 0, true; more; n++ {
+		m := vouchResult.FindStringSubmatch(rest)
+		if m == nil || n == maxVouchResults {
 			return false
 		}
-		// Two words in a row have a blank between them, so that the value ends there.
-		// An "=" could belong to it as well as to another property.
-		end := 2
-		for end < len(toks) && (end == 2 || !toks[end].word || !toks[end-1].word) {
-			if !toks[end].word && toks[end].text == "=" {
-				return false
-			}
-			end++
+		more = strings.HasSuffix(m[0], ";")
+		rest = rest[len(m[0]):]
+		properties, ok := vouchProperties(m[3])
+		if !ok {
+			return false
 		}
-		if strings.EqualFold(propDomain(method, strings.ToLower(toks[0].text), toks[2:end]), domain) {
-			found = true
+		if m[1] != v.Method {
+			continue
 		}
-		toks = toks[end:]
+		own++
+		about, ok := authenticated(v.Method, properties)
+		if !ok || v.Method == "spf" && own > 1 { // a message has one envelope sender
+			return false
+		}
+		found = found || m[2] == "pass" && about != "" && strings.EqualFold(about, domain)
 	}
 	return found
 }
 
-// propDomain is the domain that a property of a method is about, if it is one of
-// those that name the authenticated domain.
-func propDomain(method, property string, value []authToken) string {
-	switch method + " " + property {
-	case "spf smtp.mailfrom", "dkim header.d", "dkim header.i":
-	default:
-		return ""
+// vouchProperties reads the properties of a result; comments stand under no name. ok
+// is false where one is there twice: the second could be part of a value that the
+// filter took from the message without quoting it.
+func vouchProperties(s string) (properties map[string]string, ok bool) {
+	properties = make(map[string]string)
+	for _, part := range vouchPart.FindAllString(s, -1) {
+		if part[0] == '(' {
+			properties[""] += part
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		if _, twice := properties[name]; twice {
+			return nil, false
+		}
+		properties[name] = strings.Trim(value, `"`)
 	}
-	last := value[len(value)-1]
-	switch {
-	case !last.word:
-		return ""
-	case len(value) == 1: // a domain, or a quoted address
-		return strings.TrimSuffix(last.text[strings.LastIndexByte(last.text, '@')+1:], ".")
-	case len(value) == 2 && value[0].text == "@", len(value) == 3 && value[0].word && value[1].text == "@":
-		return strings.TrimSuffix(last.text, ".")
+	return properties, len(properties) <= maxVouchProperties
+}
+
+// authenticated is the domain that a result of the method is about, "" for none. ok is
+// false where there is something in it that a sender could have made the filter write.
+func authenticated(method string, properties map[string]string) (domain string, ok bool) {
+	if method == "spf" {
+		mailFrom := properties["smtp.mailfrom"]
+		if strings.Contains(mailFrom, "=") {
+			return "", true
+		}
+		return strings.TrimSuffix(mailFrom[strings.LastIndexByte(mailFrom, '@')+1:], "."), true
 	}
-	return ""
+	// Of a signature that verifies, whoever signed chose all that follows, of which the
+	// identity may hold anything before its "@"; the domain behind that is theirs.
+	domain = properties["header.d"]
+	for name, value := range properties {
+		switch name {
+		case "header.d", "header.s":
+			ok = strings.Trim(strings.ToLower(value), "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+		case "header.i":
+			at := strings.LastIndexByte(value, '@')
+			identity := strings.ToLower(value[at+1:])
+			ok = at >= 0 && !strings.Contains(value, "=") &&
+				(strings.EqualFold(identity, domain) || strings.HasSuffix(identity, "."+strings.ToLower(domain)))
+		default:
+			ok = !strings.Contains(value, "@")
+		}
+		if !ok {
+			return "", false
+		}
+	}
+	return domain, true
 }

@@ -1,8 +1,8 @@
 package policy
 
 import (
-	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/authkey/authkey/verifier"
 )
@@ -326,11 +326,11 @@ func because(res *verifier.Result) string {
 // visible makes an address, which came from outside, fit for a header field.
 func visible(s string) string {
 	var b strings.Builder
-	for i := 0; i < len(s) && b.Len() < maxTarget; i++ {
-		if c := s[i]; c > ' ' && c < 0x7f {
+	for i, safe := 0, SafeAddress(s); i < len(safe) && b.Len() < maxTarget; i++ {
+		if c := safe[i]; c < utf8.RuneSelf {
 			b.WriteByte(c)
 		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
+			percent(&b, c)
 		}
 	}
 	return b.String()

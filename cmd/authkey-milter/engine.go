@@ -21,6 +21,7 @@ func settings(c config.Config) (milter.Settings, error) {
 		HostName:       hostName(),
 		TrustedIDs:     c.TrustedAuthservIDs,
 		ExemptNetworks: c.Exempt.Networks,
+		KeepResults:    c.Exempt.KeepResults,
 		Submission: milter.Submission{
 			Authenticated: c.Submission.Authenticated,
 			Networks:      c.Submission.Networks,
@@ -30,7 +31,10 @@ func settings(c config.Config) (milter.Settings, error) {
 		MarkValue:     c.Mark.Value,
 		From:          map[string]milter.FromCheck{"off": milter.FromOff, "report": milter.FromReport, "enforce": milter.FromEnforce}[c.From.Check],
 		VerifyTimeout: c.Verify.Timeout,
-		NotifyTrust:   c.Notify.Trust,
+	}
+	for _, entry := range c.Notify.Trust {
+		id, method, _ := strings.Cut(entry, "/")
+		s.NotifyTrust = append(s.NotifyTrust, milter.Voucher{ID: id, Method: method})
 	}
 	for _, name := range c.LocalDomains {
 		domain, err := wire.ParseDomain(name)

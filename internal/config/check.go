@@ -154,6 +154,21 @@ func checkAuthservID(s string) error {
 	return nil
 }
 
+// checkVoucher takes an authserv-id, a slash, and a method that authenticates senders.
+func checkVoucher(s string) error {
+	id, method, found := strings.Cut(s, "/")
+	if !found {
+		return errors.New("names no method")
+	}
+	if err := checkAuthservID(id); err != nil {
+		return err
+	}
+	if method != "spf" && method != "dkim" {
+		return errors.New("has another method than spf or dkim")
+	}
+	return nil
+}
+
 // checkDomain takes a domain name; U-labels are taken as they come.
 func checkDomain(s string) error {
 	if s == "" {

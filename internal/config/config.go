@@ -57,7 +57,8 @@ type Socket struct {
 
 // Exempt clients are not checked.
 type Exempt struct {
-	Networks []netip.Prefix `mapstructure:"networks"`
+	Networks    []netip.Prefix `mapstructure:"networks"`
+	KeepResults bool           `mapstructure:"keep_results"` // they check and clean by themselves
 }
 
 // Submission says which mail is our own users'.
@@ -159,9 +160,9 @@ type Quarantine struct {
 
 // Notify is how notices and DSNs are sent, and to whom.
 type Notify struct {
-	SMTP        string     `mapstructure:"smtp"` // HOST:PORT
-	DSN         string     `mapstructure:"dsn"`  // never, authenticated or always
-	Trust       []string   `mapstructure:"trust"`
+	SMTP        string     `mapstructure:"smtp"`  // HOST:PORT
+	DSN         string     `mapstructure:"dsn"`   // never, authenticated or always
+	Trust       []string   `mapstructure:"trust"` // id/method
 	FromName    string     `mapstructure:"from_name"`
 	TemplateDir string     `mapstructure:"template_dir"`
 	StateDir    string     `mapstructure:"state_dir"` // empty: $STATE_DIRECTORY, else nowhere

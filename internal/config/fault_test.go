@@ -17,6 +17,7 @@ const (
 	wantListen    = "unix:PATH, inet:PORT@HOST or inet6:PORT@[ADDR]"
 	wantMode      = `three or four octal digits in quotes, such as "0660"`
 	wantAddrPort  = "IP:PORT such as 192.0.2.53:53 or [2001:db8::53]:53"
+	wantVoucher   = "an authserv-id and spf or dkim, such as mx.example.com/dkim"
 	wantAuthserv  = "a name such as mx.example.com (a token of RFC 2045)"
 	wantHeader    = "the name of a header field such as X-Spam-Flag, and none that mail gives a meaning"
 	wantValue     = "printable ASCII of at most 400 octets"
@@ -168,6 +169,14 @@ func TestFaults(t *testing.T) {
 
 		// Text.
 		{"authserv_id: 'mx example'", []string{`1: authserv_id: "mx example" has a character that an authserv-id cannot have; want ` + wantAuthserv + `, or ""`}},
+		{"notify: {trust: [mx.example.com, mx.example.com/dmarc, mx.example.com/DKIM, mx;x/spf, /spf, mx.example.com/, a/b/spf]}", []string{
+			`1: notify.trust[0]: "mx.example.com" names no method; want ` + wantVoucher,
+			`1: notify.trust[1]: "mx.example.com/dmarc" has another method than spf or dkim; want ` + wantVoucher,
+			`1: notify.trust[2]: "mx.example.com/DKIM" has another method than spf or dkim; want ` + wantVoucher,
+			`1: notify.trust[3]: "mx;x/spf" has a character that an authserv-id cannot have; want ` + wantVoucher,
+			`1: notify.trust[4]: "/spf" is empty; want ` + wantVoucher,
+			`1: notify.trust[5]: "mx.example.com/" has another method than spf or dkim; want ` + wantVoucher,
+			`1: notify.trust[6]: "a/b/spf" has another method than spf or dkim; want ` + wantVoucher}},
 		{"trusted_authserv_ids: ['', mx;x, müx]", []string{
 			`1: trusted_authserv_ids[0]: "" is empty; want ` + wantAuthserv,
 			`1: trusted_authserv_ids[1]: "mx;x" has a character that an authserv-id cannot have; want ` + wantAuthserv,

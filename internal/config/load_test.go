@@ -128,7 +128,7 @@ socket: {mode: "770", group: postfix}
 authserv_id: mx.example.com
 trusted_authserv_ids: [mx2.example.com]
 local_domains: [example.com, bücher.example]
-exempt: {networks: [192.0.2.7, "2001:db8::7"]}
+exempt: {networks: [192.0.2.7, "2001:db8::7"], keep_results: true}
 submission: {authenticated: false, networks: [], daemons: []}
 dns: {servers: ["127.0.0.1:53", "[::1]:5353"], timeout: 500ms}
 verify: {timeout: 20s, connect_timeout: 3s, reply_timeout: 6s, allow_networks: [10.0.0.0/8], allow_ports: [25, 0x1bb], require_tls: true, ca_file: /etc/ssl/as.pem}
@@ -151,7 +151,7 @@ from: {check: enforce, actions: {fail: reject, nokey: mark}, trusted: [{mail_fro
 preferences: {source: "postgres://u:secret@db.example/x", query: "SELECT 1\nFROM t", on_error: tempfail, timeout: 1s, cache: 0s}
 mark: {header: X-Spam, value: "yes, AuthKey", readdress: "{local}+spam@{domain}"}
 quarantine: {mailbox: "q-{local}@quarantine.example"}
-notify: {smtp: "localhost:2525", dsn: always, trust: [spf.example], from_name: "Müller's filter", template_dir: /etc/authkey/t, state_dir: /var/lib/authkey, rate: {per_sender: 2/1h, per_recipient: 20/1h, global: 1000/1m30s}}
+notify: {smtp: "localhost:2525", dsn: always, trust: [spf.example/spf], from_name: "Müller's filter", template_dir: /etc/authkey/t, state_dir: /var/lib/authkey, rate: {per_sender: 2/1h, per_recipient: 20/1h, global: 1000/1m30s}}
 reply: {fail: "no 1", nokey: "no 2", none: "no 3", permerror: "no 4", temperror: "no 5"}
 log: {level: debug, format: json}
 metrics: {listen: ":9796"}
@@ -177,7 +177,7 @@ func TestEveryKey(t *testing.T) {
 		AuthservID:         "mx.example.com",
 		TrustedAuthservIDs: []string{"mx2.example.com"},
 		LocalDomains:       []string{"example.com", "bücher.example"},
-		Exempt:             Exempt{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128")}},
+		Exempt:             Exempt{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128")}, true},
 		Submission:         Submission{Networks: []netip.Prefix{}, Daemons: []string{}},
 		DNS:                DNS{[]string{"127.0.0.1:53", "[::1]:5353"}, 500 * time.Millisecond},
 		Verify: Verify{20 * time.Second, 3 * time.Second, 6 * time.Second, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
@@ -198,7 +198,7 @@ func TestEveryKey(t *testing.T) {
 		Preferences: Preferences{"postgres://u:secret@db.example/x", "SELECT 1\nFROM t", "tempfail", time.Second, 0},
 		Mark:        Mark{"X-Spam", "yes, AuthKey", "{local}+spam@{domain}"},
 		Quarantine:  Quarantine{"q-{local}@quarantine.example"},
-		Notify: Notify{"localhost:2525", "always", []string{"spf.example"}, "Müller's filter", "/etc/authkey/t", "/var/lib/authkey",
+		Notify: Notify{"localhost:2525", "always", []string{"spf.example/spf"}, "Müller's filter", "/etc/authkey/t", "/var/lib/authkey",
 			NotifyRate{Rate{2, time.Hour}, Rate{20, time.Hour}, Rate{1000, 90 * time.Second}}},
 		Reply:   Reply{"no 1", "no 2", "no 3", "no 4", "no 5"},
 		Log:     Log{"debug", "json"},

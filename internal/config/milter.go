@@ -23,9 +23,10 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 	{"socket.mode", kind{name: "octal mode", want: `three or four octal digits in quotes, such as "0660"`, parse: parsed(parseFileMode)}, "0660", acted, "mode of our unix sockets"},
 	{"socket.group", orEmpty(textKind("group", "the name or number of a group", checkToken)), "", acted, "group of our unix sockets; empty: the process's own"},
 	{"authserv_id", orEmpty(authservIDKind()), "", acted, "our name in Authentication-Results; empty: the MTA's {j}, else the host name"},
-	{"trusted_authserv_ids", listOf("authserv-ids", authservIDKind()), []any{}, acted, "further ids whose x-authkey results are removed from inbound mail, as our own are"},
+	{"trusted_authserv_ids", listOf("authserv-ids", authservIDKind()), []any{}, acted, "further ids, of other servers of yours, under which exempt.keep_results keeps results"},
 	{"local_domains", listOf("domains", domainKind()), []any{}, acted, "domains whose mail stays here: the key of a submission only to these is removed"},
 	{"exempt.networks", listOf("networks", networkKind()), []any{}, acted, "clients that are not checked, such as a backup MX"},
+	{"exempt.keep_results", boolKind(), false, acted, "true: x-authkey results of exempt clients stay; they must check, and remove forged ones, by themselves"},
 	{"submission.authenticated", boolKind(), true, acted, "authenticated clients are our own submissions"},
 	{"submission.networks", listOf("networks", networkKind()), []any{"127.0.0.0/8", "::1/128"}, acted, "clients that are our own submissions; [] means none"},
 	{"submission.daemons", listOf("names", textKind("name", "a name without blanks", checkToken)), []any{"ORIGINATING"}, acted, "daemon names of the MTA whose mail is our own submissions"},
@@ -82,7 +83,7 @@ var milterSchema = newSchema("milter.yaml", "AUTHKEY_MILTER_", []key{
 
 	{"notify.smtp", textKind("HOST:PORT", "HOST:PORT such as 127.0.0.1:25", checkHostPort), "127.0.0.1:25", acted, "SMTP listener that takes our notices and DSNs"},
 	{"notify.dsn", oneOf("never", "authenticated", "always"), "authenticated", acted, "which senders get DSNs"},
-	{"notify.trust", listOf("authserv-ids", authservIDKind()), []any{}, acted, "filters before us whose spf or dkim pass authenticates a sender for a DSN"},
+	{"notify.trust", listOf("id/method", voucherKind()), []any{}, acted, "filters before us, and which of their methods (spf or dkim) authenticates a sender for a DSN"},
 	{"notify.from_name", orEmpty(textKind("text", "text on one line", checkPrintable)), "", acted, "display name in the From of notices and DSNs"},
 	{"notify.template_dir", orEmpty(pathKind()), "", acted, "folder of templates in place of the built-in texts"},
 	{"notify.state_dir", orEmpty(pathKind()), "", acted, "folder that remembers what was sent, across restarts; empty: systemd's state directory, else nothing is remembered"},
@@ -207,6 +208,10 @@ func listenKind() kind {
 
 func authservIDKind() kind {
 	return textKind("authserv-id", "a name such as mx.example.com (a token of RFC 2045)", checkAuthservID)
+}
+
+func voucherKind() kind {
+	return textKind("id/method", "an authserv-id and spf or dkim, such as mx.example.com/dkim", checkVoucher)
 }
 
 func domainKind() kind { return textKind("domain", "a domain such as example.com", checkDomain) }

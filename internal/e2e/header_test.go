@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,9 +101,9 @@ func TestEnvelopes(t *testing.T) {
 		{name: "plain", from: "alice@odd.test", result: "x-authkey=pass smtp.mailfrom=alice@odd.test"},
 		{name: "upper-case domain", from: "alice@ODD.Test", result: "x-authkey=pass smtp.mailfrom=alice@odd.test"},
 		{name: "needless quotes", from: `"alice"@odd.test`, result: "x-authkey=pass smtp.mailfrom=alice@odd.test", onlyPostfix: true},
-		{name: "quoted blank", from: `"a b"@odd.test`, keyOf: `"a b"@odd.test`, result: `x-authkey=pass smtp.mailfrom="a%20b"@odd.test`},
+		{name: "quoted blank", from: `"a b"@odd.test`, keyOf: `"a b"@odd.test`, result: "x-authkey=pass smtp.mailfrom=a%20b@odd.test"},
 		{name: "percent", from: "per%cent@odd.test", keyOf: "per%cent@odd.test", result: "x-authkey=pass smtp.mailfrom=per%25cent@odd.test"},
-		{name: "quoted CR", from: "\"a\rb\"@odd.test", result: `x-authkey=fail reason="invalid-key" smtp.mailfrom="a%0Db"@odd.test`, onlyPostfix: true},
+		{name: "quoted CR", from: "\"a\rb\"@odd.test", result: `x-authkey=fail reason="invalid-key" smtp.mailfrom=a%0Db@odd.test`, onlyPostfix: true},
 		{name: "sub-address", from: "alice+news@odd.test", result: "x-authkey=pass smtp.mailfrom=alice+news@odd.test"},
 		{name: "source route", from: "@relay.test:alice@odd.test", result: "x-authkey=pass smtp.mailfrom=alice@odd.test"},
 		{name: "trailing dot", from: "alice@odd.test.", result: "x-authkey=pass smtp.mailfrom=alice@odd.test", onlyPostfix: true},
@@ -186,30 +188,99 @@ func TestOneConnectionManyMessages(t *testing.T) {
 	}
 }
 
-// TestForgedResults sends results that claim to be ours.
-func TestForgedResults(t *testing.T) {
+// claimed are fields that claim to be ours, in all the ways that somebody may read.
+var claimed = []string{
+	"Authentication-Results: mx.test; x-authkey=pass smtp.mailfrom=alice@pass.test\r\n",
+	"authentication-results: MX.TEST (ours) 1;\r\n\tdkim=pass; X-AuthKey (c) / 1 = pass\r\n",
+	"Authentication-Results: \"mx.test\"; x-authkey=pass\r\n",
+	"Authentication-Results: old.test; x-authkey=pass\r\n",
+	"Authentication-Results: elsewhere.test; x-authkey=pass\r\n",
+	"Authentication-Results:; x-authkey=pass\r\n",
+	"Authentication-Results:\r\n x-authkey=pass\r\n",
+	"Authentication-Results: \u00a0mx.test; x-authkey=pass\r\n",
+	"Authentication-Results: \ufeffmx.test; x-authkey=pass\r\n",
+	"Authentication-Results: mx.test; x-authkey\u200b=pass\r\n",
+	"Authentication-Results: =?utf-8?q?mx.test=3B_x-authkey=3Dpass?=\r\n",
+	"Authentication-Results: =?utf-8?b?bXgudGVzdDsgeC1hdXRoa2V5PXBhc3M=?=\r\n",
+	"Authentication-Results: mx.test;\r\n\t=?us-ascii?q?x-auth?=\r\n =?us-ascii?q?key?= =pass\r\n",
+	"Authentication-Results: mx.test; dkim=pass (x-authkey=pass)\r\n",
+	"Authentication-Results: mx.test; spf=pass smtp.mailfrom=\"x; x-authkey=pass\"@far.test\r\n",
+	"Authentication-Results: mx.test; x-auth\r\n \tkey=pass\r\n",
+	"X-New-Auth-Key: planted\r\n",
+	"X-Authkey-Quarantine: bob@rcpt.test; pass\r\n",
+}
+
+// TestClaimedResults: nobody's mail keeps what only we write, strangers', users' or
+// relays'; but those of a relay that may, under our ids.
+func TestClaimedResults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	forged := []string{
-		"Authentication-Results: mx.test; x-authkey=pass smtp.mailfrom=alice@pass.test\r\n",
-		"authentication-results: MX.TEST (ours) 1;\r\n\tdkim=pass; X-AuthKey (c) / 1 = pass\r\n",
-		"Authentication-Results: \"mx.test\"; x-authkey=pass\r\n",
-		"Authentication-Results: old.test; x-authkey=pass\r\n",
+	const others = "Authentication-Results: mx.test; spf=pass smtp.mailfrom=pass.test\r\n" +
+		"Authentication-Results: elsewhere.test; dkim=pass header.d=x-authkey.test\r\nARC-Authentication-Results: i=1; mx.test; x-authkey=pass\r\n"
+	for _, class := range []struct {
+		name, more, env string
+		result          string
+		keeps           []string
+	}{
+		{name: "inbound", result: "mx.test; x-authkey=none"},
+		{name: "submission", env: "AUTHKEY_MILTER_SUBMISSION_NETWORKS=127.0.0.0/8"},
+		{name: "exempt", more: "exempt: {networks: [127.0.0.0/8]}\n"},
+		{name: "exempt that keeps", more: "exempt: {networks: [127.0.0.0/8], keep_results: true}\n", keeps: slices.DeleteFunc(slices.Clone(claimed), func(f string) bool {
+			_, value, _ := strings.Cut(f, ": ")
+			return !strings.HasPrefix(value, "mx.test;") && !strings.HasPrefix(value, "old.test;")
+		})},
+	} {
+		for _, mtaKind := range mtas {
+			t.Run(class.name+"/"+mtaKind.name, func(t *testing.T) {
+				milter, err := w.newMilter(binary, "unix")
+				must(t, err)
+				if class.env != "" {
+					milter.environ = []string{class.env}
+				}
+				must(t, milter.configure("trusted_authserv_ids: [old.test]\n"+class.more))
+				must(t, milter.startListening(t.Context()))
+				mta := startMTA(t, mtaKind.start, milter.Socket)
+				m := &mail{from: "alice@" + withAS, fields: claimed[0] + others + strings.Join(claimed[1:], "")}
+				sendMail(t, dialSMTP(t, mta), m)
+				got := delivered(t, mta, m)
+				gone := slices.DeleteFunc(slices.Clone(claimed), func(f string) bool { return slices.Contains(class.keeps, f) })
+				checkContent(t, got, m, gone...)
+				if got := authRes(got); !strings.HasPrefix(got, class.result) || class.result == "" && got != "" {
+					t.Errorf("Authentication-Results %q, want %q", got, class.result)
+				}
+			})
+		}
 	}
-	kept := "Authentication-Results: mx.test; spf=pass smtp.mailfrom=pass.test\r\n" +
-		"Authentication-Results: elsewhere.test; x-authkey=pass\r\n"
-	for _, mtaKind := range mtas {
-		t.Run(mtaKind.name, func(t *testing.T) {
-			milter := startMilter(t, w, "trusted_authserv_ids: [old.test]\n")
-			mta := startMTA(t, mtaKind.start, milter.Socket)
-			m := &mail{from: "alice@" + withAS, fields: forged[0] + kept + forged[1] + forged[2] + forged[3] + "X-New-Auth-Key: planted\r\n"}
-			sendMail(t, dialSMTP(t, mta), m)
-			got := delivered(t, mta, m)
-			checkContent(t, got, m, append(forged, "X-New-Auth-Key: planted\r\n")...)
-			if got := authRes(got); !strings.HasPrefix(got, "mx.test; x-authkey=none") {
-				t.Errorf("Authentication-Results %q", got)
+}
+
+// TestTooManyClaims: more than are deleted of mail of any class are refused, also in
+// test mode.
+func TestTooManyClaims(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, env := range []string{"", "AUTHKEY_MILTER_SUBMISSION_NETWORKS=127.0.0.0/8", "AUTHKEY_MILTER_EXEMPT_NETWORKS=127.0.0.0/8"} {
+		milter, err := w.newMilter(binary, "unix")
+		must(t, err)
+		if env != "" {
+			milter.environ = []string{env}
+		}
+		must(t, milter.configure("mode: test\n"))
+		must(t, milter.startListening(t.Context()))
+		mta := startMTA(t, mtas[0].start, milter.Socket)
+		c := dialSMTP(t, mta)
+		for _, field := range []string{"Authentication-Results: mx.test; x-authkey=pass\r\n", "X-New-Auth-Key: x\r\n"} {
+			for _, n := range []int{256, 257} {
+				m := &mail{from: "alice@" + withAS, fields: strings.Repeat(field, n)}
+				switch out := sendMail(t, c, m); {
+				case n > 256 && (out.Final.Code != 550 || !strings.Contains(out.Final.Text, "Too many authentication header fields")):
+					t.Errorf("%s, %d of %q: %s", env, n, field, out.Final)
+				case n == 256:
+					if got := delivered(t, mta, m); bytes.Contains(got.Raw, []byte(field)) {
+						t.Errorf("%s, %d of %q: some are left", env, n, field)
+					}
+				}
 			}
-		})
+		}
 	}
 }
 

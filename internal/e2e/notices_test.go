@@ -96,7 +96,7 @@ func (o *office) crash(t *testing.T) {
 // forgedSenders: whoever's address was forged hears nothing of it, by default.
 func (o *office) forgedSenders(t *testing.T) {
 	const senders = 30
-	o.configure(t, strings.TrimPrefix(wishesYAML, "  trust: [border.test]\n"))
+	o.configure(t, strings.TrimPrefix(wishesYAML, "  trust: [border.test/spf]\n"))
 	c := dialSMTP(t, o.mta)
 	for i := range senders {
 		m := o.forgedBy(t, at("accept", "reject")...)

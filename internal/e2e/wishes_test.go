@@ -23,7 +23,7 @@ const wishes = `
 
 // wishesYAML continues MilterConfig: those preferences, one recipient who wants
 // what no preference can, and a filter before us that vouches for senders.
-const wishesYAML = `  trust: [border.test]
+const wishesYAML = `  trust: [border.test/spf]
 preferences: {source: "file:PREFERENCES"}
 `
 

@@ -148,21 +148,27 @@ func (b *batch) dropLast() {
 	b.items = b.items[:last]
 }
 
-// handOver sends the items, and remembers each that was taken.
+// syncEvery is how many DSNs and notices of one message are handed over between two
+// synchronisations of the ledger's file to the disk.
+const syncEvery = 32
+
+// handOver sends the items, and remembers each as it is taken: should the process end
+// in the middle, only the one under way can be sent again; should the machine, those
+// since the last synchronisation.
 func (b *batch) handOver(ctx context.Context) error {
 	mails := make([]mail, len(b.items))
 	for i, it := range b.items {
 		mails[i] = it.mail
 	}
 	var first error
-	failed := 0
-	for i, err := range b.n.handOver(ctx, mails) {
+	failed, unsynced := 0, 0
+	b.n.handOver(ctx, mails, func(i int, err error) {
 		it := b.items[i]
 		if err != nil {
 			if failed++; first == nil {
 				first = err
 			}
-			continue
+			return
 		}
 		it.done = true
 		b.n.ledger.commit(it.keys)
@@ -171,6 +177,13 @@ func (b *batch) handOver(ctx context.Context) error {
 		} else {
 			b.notices++
 		}
+		if unsynced++; unsynced == syncEvery {
+			b.n.ledger.sync()
+			unsynced = 0
+		}
+	})
+	if unsynced > 0 {
+		b.n.ledger.sync()
 	}
 	if failed == 0 {
 		return nil

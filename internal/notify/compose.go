@@ -9,6 +9,8 @@ import (
 	"net/textproto"
 	"strings"
 	"time"
+
+	"github.com/authkey/authkey/policy"
 )
 
 const (
@@ -60,11 +62,11 @@ func (c composer) header(b *bytes.Buffer, subject string) {
 func (c composer) notice(notice Notice) []byte {
 	o := c.o
 	t := c.n.text(o, kindNotice, notice.Language, NoticeFields{
-		Recipient: oneLine(notice.Recipient, maxValue), Domain: oneLine(domainOf(c.to), maxValue),
-		Sender: oneLine(o.Sender, maxValue),
+		Recipient: oneLine(policy.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
+		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue),
 		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
 		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(o.checked(), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
 		Refused: notice.Refused, Host: c.host(),
 	})
 	var b bytes.Buffer
@@ -109,13 +111,13 @@ func (c composer) dsn(failures []Failure) []byte {
 func (c composer) dsnFields(failures []Failure) DSNFields {
 	o := c.o
 	fields := DSNFields{
-		Sender: oneLine(o.Sender, maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(o.checked(), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
+		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
 		Reply: replyLine(failures[0]), Host: c.host(),
 		More: max(0, len(failures)-maxListed),
 	}
 	for _, f := range failures[:len(failures)-fields.More] {
-		fields.Recipients = append(fields.Recipients, oneLine(f.Recipient, maxValue))
+		fields.Recipients = append(fields.Recipients, oneLine(policy.SafeAddress(f.Recipient), maxValue))
 	}
 	return fields
 }

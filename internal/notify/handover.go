@@ -26,10 +26,9 @@ type mail struct {
 	compose func() []byte // writes it, when its turn has come; lines end in CRLF
 }
 
-// handOver hands mails to an MTA, over one connection, and returns an error or
-// nil for each. One refused does not keep the others back.
-func (n *Notifier) handOver(ctx context.Context, mails []mail) []error {
-	errs := make([]error, len(mails))
+// handOver hands mails to an MTA, over one connection, and calls done for each as soon
+// as the MTA has answered. One refused does not keep the others back.
+func (n *Notifier) handOver(ctx context.Context, mails []mail, done func(i int, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
 	c, broken := n.dial(ctx)
@@ -40,13 +39,13 @@ func (n *Notifier) handOver(ctx context.Context, mails []mail) []error {
 		err := broken
 		if err == nil {
 			err = c.send(m)
-			broken = c.broken(err)
+			broken = c.broken(err) // which for one that was taken asks nobody
 		}
 		if err != nil {
-			errs[i] = fmt.Errorf("hand over to %s: %w", n.opts.SMTP, err)
+			err = fmt.Errorf("hand over to %s: %w", n.opts.SMTP, err)
 		}
+		done(i, err)
 	}
-	return errs
 }
 
 // smtpConn is a connection to the MTA that ends with its context.

@@ -31,9 +31,8 @@ type record struct {
 	at  time.Time
 }
 
-// journal writes what a Ledger remembers. It is not synchronised to the disk: a
-// crash of the process costs nothing, and one of the machine may have a notice
-// repeated, which is allowed.
+// journal writes what a Ledger remembers. A crash of the process loses nothing that was
+// written, one of the machine what was not yet synchronised (Ledger.sync).
 type journal struct {
 	dir     string
 	lock    *os.File

@@ -3,9 +3,11 @@ package notify
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -198,6 +200,31 @@ func (l *Ledger) commit(keys []digest) {
 		err = l.journal.add(records...)
 	}
 	l.unwritten = err != nil
+	l.complain(now, err)
+}
+
+// sync brings what was committed to the disk. Other messages do not wait for that.
+func (l *Ledger) sync() {
+	l.mu.Lock()
+	var file *os.File
+	if l.journal != nil {
+		file = l.journal.file
+	}
+	l.mu.Unlock()
+	if file == nil {
+		return
+	}
+	err := file.Sync()
+	if errors.Is(err, os.ErrClosed) { // another file is in its place, and on the disk
+		err = nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.complain(time.Now(), err)
+}
+
+// complain logs a failure to write, now and then. l.mu is held.
+func (l *Ledger) complain(now time.Time, err error) {
 	if err != nil && now.Sub(l.complained) >= complainEvery {
 		l.complained = now
 		l.log.Error("what was sent is remembered in memory only: the ledger cannot be written", "error", err.Error())

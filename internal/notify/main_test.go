@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,12 @@ import (
 	"github.com/authkey/authkey/policy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crashDir) != "" {
+		deliverAndCrash()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // received is a mail that an mta took.
 type received struct {

@@ -86,15 +86,37 @@ func (o *Original) checked() string {
 	return o.Sender
 }
 
-// identity tells one message from another, and is the same when a client comes
-// back with it: its Message-ID, or without one its header. The key fields are
-// no part of it.
-func (o *Original) identity() identity {
-	id := oneLine(o.value("Message-ID"), maxMessageID)
-	if id == "" {
-		id = string(quoteFields(o.Header, false))
+// traceFields are fields that differ from one attempt to deliver a message to the next:
+// those that hosts and filters on the way add, and signatures, which some clients make
+// anew each time. Prefixes end in a hyphen.
+var traceFields = []string{
+	"received", "x-received", "received-spf", "return-path", "delivered-to", "x-original-to",
+	"authentication-results", "arc-", "dkim-signature", "x-google-dkim-signature", "domainkey-signature",
+	"x-greylist", keyField, newKeyField,
+}
+
+func isTrace(f Field) bool {
+	for _, name := range traceFields {
+		if isField(f, name) || strings.HasSuffix(name, "-") && len(f.Name) >= len(name) && strings.EqualFold(f.Name[:len(name)], name) {
+			return true
+		}
 	}
-	return identity(digestOf("message", id, o.Sender))
+	return false
+}
+
+// identity tells one message from another, and is the same when a client comes
+// back with it: its sender and its header, but for the trace fields. The Message-ID is
+// part of that, and alone would not do: whoever writes a message may write somebody
+// else's into it.
+func (o *Original) identity() identity {
+	parts := make([]string, 0, 2+2*len(o.Header))
+	parts = append(parts, "message", o.Sender)
+	for _, f := range o.Header {
+		if !isTrace(f) {
+			parts = append(parts, strings.ToLower(strings.TrimSpace(f.Name)), strings.TrimSpace(f.Value))
+		}
+	}
+	return identity(digestOf(parts...))
 }
 
 // An identity stands for one message of one sender.

@@ -14,6 +14,23 @@ import (
 	"unicode/utf8"
 )
 
+// A settler is a handler whose lines wait to be written together, unless somebody asks.
+type settler struct {
+	slog.Handler
+	out *logWriter
+}
+
+// Settle has the lines so far written before it returns, unless nobody reads them.
+func (h settler) Settle() { h.out.settle() }
+
+func (h settler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return settler{h.Handler.WithAttrs(attrs), h.out}
+}
+
+func (h settler) WithGroup(name string) slog.Handler {
+	return settler{h.Handler.WithGroup(name), h.out}
+}
+
 // A textHandler writes the same lines as slog.TextHandler, for the values that our
 // log lines have, at half the cost. It is the log line of each message that counts.
 type textHandler struct {

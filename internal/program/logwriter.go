@@ -15,6 +15,8 @@ const (
 	// maxUnread is how much may wait for whoever reads the log: a second's lines, at
 	// the least. What comes beyond is dropped, and counted.
 	maxUnread = 4 << 20
+	// settlePatience is for how long whoever wants a line written waits for the reader.
+	settlePatience = 100 * time.Millisecond
 	// logPatience is for how long the end of the program waits for the reader.
 	logPatience = 2 * time.Second
 )
@@ -31,9 +33,10 @@ type logWriter struct {
 	buf     []byte    // what waits
 	spare   []byte    // room for the next
 	due     *time.Timer
-	writing bool // somebody is, without mu
-	dropped int  // lines, and nobody has been told
-	closed  bool // nobody will flush any more
+	writing bool          // somebody is, without mu
+	settled chan struct{} // closed when nothing waits any more; nil: nobody asked
+	dropped int           // lines, and nobody has been told
+	closed  bool          // nobody will flush any more
 }
 
 // newLogWriter returns a logWriter that calls lost when it has dropped lines and
@@ -102,6 +105,34 @@ func (w *logWriter) flush() {
 	}
 	w.writing = false
 	w.idle.Broadcast()
+	if w.settled != nil {
+		close(w.settled)
+		w.settled = nil
+	}
+}
+
+// settle has what waits written at once, and returns when it is, or when the reader
+// takes longer than settlePatience.
+func (w *logWriter) settle() {
+	w.mu.Lock()
+	if w.closed || len(w.buf) == 0 && !w.writing {
+		w.mu.Unlock()
+		return
+	}
+	if w.settled == nil {
+		w.settled = make(chan struct{})
+	}
+	settled := w.settled
+	if !w.writing {
+		w.due.Reset(0)
+	}
+	w.mu.Unlock()
+	patience := time.NewTimer(settlePatience)
+	defer patience.Stop()
+	select {
+	case <-settled:
+	case <-patience.C:
+	}
 }
 
 // close writes what waits, unless nobody reads it within logPatience. Lines that come

@@ -217,6 +217,42 @@ func TestLogWriter(t *testing.T) {
 	})
 }
 
+// TestSettle: who wants a line written does not wait for others' lines, nor for long for
+// a reader who is stuck.
+func TestSettle(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			log, _, flush := NewLogger(&out, config.Log{Level: "info", Format: format})
+			settler := log.With("a", 1).WithGroup("g").Handler().(interface{ Settle() })
+			began := time.Now()
+			settler.Settle() // nothing waits
+			for range 3 {
+				log.Info("important")
+				before := out.Len() // nobody writes: what waits has just begun to
+				settler.Settle()
+				if out.Len() == before || time.Since(began) > 0 {
+					t.Errorf("%s: %d octets written, after %v", format, out.Len()-before, time.Since(began))
+				}
+			}
+			flush()
+			settler.Settle()
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		in, out := io.Pipe()
+		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		log.Info("important")
+		began := time.Now()
+		log.Handler().(interface{ Settle() }).Settle()
+		if waited := time.Since(began); waited != settlePatience {
+			t.Errorf("waited %v for a reader who is stuck, want %v", waited, settlePatience)
+		}
+		in.Close()
+		flush()
+	})
+}
+
 // TestNobodyReadsTheLog: what logs does not wait, not even at the end, and when
 // somebody reads again, it is said how much is missing.
 func TestNobodyReadsTheLog(t *testing.T) {

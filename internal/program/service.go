@@ -129,8 +129,8 @@ func PassedListeners() ([]Passed, error) {
 }
 
 // NewLogger makes the logger of a service, and the level it logs at, which can be
-// changed. Lines are written together with those of the next moment; flush writes
-// what waits, at the end.
+// changed. Lines are written together with those of the next moment, unless somebody
+// calls the handler's Settle; flush writes what waits, at the end.
 func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
 	w := newLogWriter(out, func(lines int) {
 		log.Warn("log lines are missing, nobody read them in time", "lines", lines)
@@ -140,7 +140,7 @@ func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.Level
 	if c.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
-	return slog.New(handler), level, w.close
+	return slog.New(settler{handler, w}), level, w.close
 }
 
 // OneLine makes a multi-line error fit for a log line.

@@ -125,6 +125,7 @@ func (s *scene) header(id, recipient string, settings *milter.Settings) (fields 
 			goes(authResField, own+"; x-authkey=pass smtp.mailfrom="+s.sender)
 			goes(authResField, own+" (really)\r\n\t; X-AuthKey (yes) = pass")
 		}
+		goes(authResField, "elsewhere.test; x-authkey=pass smtp.mailfrom="+s.sender)
 		stays(authResField, "elsewhere.test; spf=pass smtp.mailfrom="+senderDomain)
 		secret := rand.Text()
 		keys = append(keys, secret)

@@ -34,6 +34,7 @@ func run(ctx context.Context) error {
 		testmta.EnsurePostfix(ctx, say),
 		sendmail,
 		testmta.EnsureReaders(ctx, say),
+		testmta.EnsureSieve(ctx, say),
 		testmta.EnsureOpenDKIM(ctx, say),
 		testdns.EnsureDnsmasq(ctx, say),
 		testdns.EnsureUnbound(ctx, say),

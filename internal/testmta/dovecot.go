@@ -42,6 +42,50 @@ func installReaders(ctx context.Context, logf testdaemon.Logf) error {
 		Packages: []string{"dovecot-imapd", "python3", "libemail-address-xs-perl", "nodejs", "node-nodemailer"}})
 }
 
+// EnsureSieve installs Debian's dovecot-sieve, for sieve-test(1), where it is missing;
+// otherwise it is as EnsureDovecot.
+func EnsureSieve(ctx context.Context, logf testdaemon.Logf) error {
+	return testdaemon.Ensure(ctx, logf, "sieve-test", testdaemon.Installation{Packages: []string{"dovecot-sieve"}, Service: true})
+}
+
+// sieveConf lets sieve-test(1) run a script, for nobody's mail.
+const sieveConf = "log_path = /dev/stderr\nssl = no\nmail_location = maildir:DIR/mail\nmail_uid = nobody\nmail_gid = nogroup\n" +
+	"base_dir = DIR/run\nplugin {\n  sieve = file:DIR/none.sieve\n}\n"
+
+// Sieve runs a script in Dovecot's Pigeonhole on each of messages, and returns the
+// folders that it files them into. Nothing is delivered.
+func Sieve(ctx context.Context, script string, messages ...[]byte) (folders [][]string, err error) {
+	dir, err := testdaemon.TempDir("authkey-sieve-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]string{"conf": strings.ReplaceAll(sieveConf, "DIR", dir), "test.sieve": script} {
+		if err := os.WriteFile(file(name), []byte(content), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	// The owner of the mail compiles the script anew each time: it may not write here.
+	for _, m := range messages {
+		if err := os.WriteFile(file("message"), m, 0o644); err != nil {
+			return nil, err
+		}
+		out, err := exec.CommandContext(ctx, "sieve-test", "-c", file("conf"), file("test.sieve"), file("message")).Output()
+		if err != nil {
+			return nil, fmt.Errorf("sieve-test: %w: %s", err, out)
+		}
+		var into []string
+		for line := range strings.Lines(string(out)) {
+			if folder, ok := strings.CutPrefix(strings.TrimSpace(line), "* store message in folder: "); ok {
+				into = append(into, folder)
+			}
+		}
+		folders = append(folders, into)
+	}
+	return folders, nil
+}
+
 // A Dovecot is a running private Dovecot 2.3 which knows passwords, for the
 // smtpd_sasl_path of a Postfix, and serves no mail.
 type Dovecot struct {

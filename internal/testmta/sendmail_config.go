@@ -33,9 +33,10 @@ var sendmailMC = template.Must(template.New("mc").Parse("" +
 	// /tmp above our folder is writable for all, and sticky.
 	"define(`confDONT_BLAME_SENDMAIL', `TrustStickyBit')\n" +
 	"define(`confBAD_RCPT_THROTTLE', `0')\n" +
-	// It would only queue mail above a load of 8, and take none above 12.
-	"define(`confQUEUE_LA', `30000')\n" +
-	"define(`confREFUSE_LA', `30000')\n" +
+	// On a busy machine it would only queue mail, or refuse connections.
+	"define(`confQUEUE_LA', `1000')\n" +
+	"define(`confDELAY_LA', `1000')\n" +
+	"define(`confREFUSE_LA', `1000')\n" +
 	"define(`SMART_HOST', `smtp:[127.0.0.1]')\n" +
 	"define(`MAIL_HUB', `smtp:[127.0.0.1]')\n" +
 	"define(`RELAY_MAILER_ARGS', `TCP $h {{.SinkPort}}')\n" +

@@ -1,0 +1,188 @@
+package milter
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// claimsAuthKey reports whether the value of an Authentication-Results field claims a
+// result of our method, whatever id it stands under: nobody but us writes one.
+//
+// Some read this field with a parser of RFC 8601, some split it at ";", many search it
+// for "x-authkey=pass", also after decoding it for people. What any of them could
+// find counts, also in a comment or in quotes. That takes in fields in which a filter
+// repeats such a text of the sender's, who then has done himself no good.
+func claimsAuthKey(value string) bool {
+	if textClaims(value) {
+		return true
+	}
+	if !strings.Contains(value, "=?") {
+		return false
+	}
+	decoded, ok := wordsDecoded(value)
+	return !ok || textClaims(decoded)
+}
+
+// textClaims does so for one reading of the value.
+func textClaims(text string) bool {
+	if !onlyASCII(text) {
+		text = norm.NFKC.String(text) // full-width letters, the Kelvin sign
+	}
+	text = strings.ToLower(text)
+	outside, whole := withoutComments(text)
+	return holdsClaim(skeleton(text)) || holdsClaim(skeleton(outside)) ||
+		!whole && strings.Contains(skeleton(text), authMethod) // where its parts end depends on who reads it
+}
+
+// holdsClaim looks for the method, a version perhaps, and "=".
+func holdsClaim(skeleton string) bool {
+	for {
+		_, rest, found := strings.Cut(skeleton, authMethod)
+		if !found {
+			return false
+		}
+		skeleton = rest
+		if version, ok := strings.CutPrefix(rest, "/"); ok {
+			rest = strings.TrimLeft(version, "0123456789.")
+		}
+		if strings.HasPrefix(rest, "=") {
+			return true
+		}
+	}
+}
+
+// skeleton is what is left of a text without everything that may stand between the
+// parts of a claim and not be seen: blanks of all kinds, folds, quotes, backslashes,
+// and what is neither ASCII nor a hyphen.
+func skeleton(s string) string {
+	b := make([]byte, 0, len(s))
+	for i, r := range s {
+		switch {
+		case r >= utf8.RuneSelf && unicode.Is(unicode.Pd, r):
+			b = append(b, '-')
+		case r > ' ' && r < 0x7F && r != '"' && r != '\\':
+			b = append(b, s[i])
+		}
+	}
+	return string(b)
+}
+
+// withoutComments drops the comments of RFC 5322, which quotes protect. whole is false
+// where a comment or a quoted string does not end.
+func withoutComments(s string) (rest string, whole bool) {
+	var b strings.Builder
+	depth, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && (quoted || depth > 0):
+			if i++; i < len(s) && depth == 0 {
+				b.WriteByte(s[i])
+			}
+			continue
+		case c == '"' && depth == 0:
+			quoted = !quoted
+		case c == '(' && !quoted:
+			depth++
+			continue
+		case c == ')' && depth > 0:
+			depth--
+			continue
+		}
+		if depth == 0 {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String(), depth == 0 && !quoted
+}
+
+// asciiCharsets are the beginnings of the names of charsets that write ASCII as it is.
+var asciiCharsets = []string{"utf-8", "us-ascii", "ascii", "iso-8859-", "windows-125", "cp125", "koi8-",
+	"gb", "big5", "euc-", "shift_jis"}
+
+// wordsDecoded undoes the encoded words of RFC 2047, also malformed ones, as long as
+// they are in a charset that keeps ASCII. ok is false where one of them is in another
+// charset, and could say anything.
+func wordsDecoded(s string) (decoded string, ok bool) {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, "=?")
+		b.WriteString(before)
+		if !found {
+			return b.String(), true
+		}
+		charset, rest2, found := strings.Cut(rest, "?")
+		encoding, rest2, found2 := strings.Cut(rest2, "?")
+		text, after, found3 := strings.Cut(rest2, "?=")
+		if !found || !found2 || !found3 || len(encoding) != 1 {
+			b.WriteString("=?") // none
+			s = rest
+			continue
+		}
+		charset, _, _ = strings.Cut(strings.ToLower(charset), "*") // a language, RFC 2231
+		if !slices.ContainsFunc(asciiCharsets, func(known string) bool { return strings.HasPrefix(charset, known) }) {
+			return "", false
+		}
+		switch encoding {
+		case "b", "B":
+			b.WriteString(decodeBase64(text))
+		case "q", "Q":
+			b.WriteString(decodeQ(text))
+		default:
+			b.WriteString(text)
+		}
+		s = after
+	}
+}
+
+// decodeBase64 decodes as much as there is, whatever stands in between and at the end.
+func decodeBase64(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && (isAlnum(byte(r)) || r == '+' || r == '/') {
+			return r
+		}
+		return -1
+	}, s)
+	if len(s)%4 == 1 {
+		s = s[:len(s)-1]
+	}
+	out, _ := base64.RawStdEncoding.DecodeString(s)
+	return string(out)
+}
+
+func decodeQ(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c == '=' && i+2 < len(s) {
+			if hi, lo := unhex(s[i+1]), unhex(s[i+2]); hi >= 0 && lo >= 0 {
+				b.WriteByte(byte(hi<<4 | lo))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return strings.ReplaceAll(b.String(), "_", " ")
+}
+
+func unhex(c byte) int { return strings.IndexByte("0123456789abcdef", c|0x20) }
+
+func onlyASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// speaksAs reports whether a field stands under one of ids, to the letter but for case.
+func speaksAs(value string, ids []string) bool {
+	id, _, found := strings.Cut(value, ";")
+	id = strings.Trim(id, " \t\r\n")
+	return found && slices.ContainsFunc(ids, func(own string) bool { return strings.EqualFold(own, id) })
+}

@@ -1,0 +1,252 @@
+package milter
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+func TestClassify(t *testing.T) {
+	const client = "192.0.2.1"
+	tests := []struct {
+		name   string
+		change func(*Settings)
+		origin origin
+		want   class
+	}{
+		{"a stranger", nil, origin{}, inbound},
+		{"a login", nil, origin{login: "alice"}, submission},
+		{"a login that does not count", func(s *Settings) { s.Submission.Authenticated = false }, origin{login: "alice"}, inbound},
+		{"the same of an exempt client", func(s *Settings) {
+			s.Submission.Authenticated = false
+			s.ExemptNetworks = Networks{netip.MustParsePrefix(client + "/32")}
+		}, origin{login: "alice"}, exempt},
+		{"a login of an exempt client", func(s *Settings) { s.ExemptNetworks = Networks{netip.MustParsePrefix(client + "/32")} }, origin{login: "alice"}, submission},
+		{"an exempt client in our own network", func(s *Settings) {
+			s.ExemptNetworks = Networks{netip.MustParsePrefix(client + "/32")}
+			s.Submission.Networks = Networks{netip.MustParsePrefix("192.0.2.0/24")}
+		}, origin{}, exempt},
+		{"a daemon", nil, origin{daemon: "originating"}, submission},
+		{"part of a daemon's name", nil, origin{daemon: "ORIGINATING2"}, inbound},
+		{"local", nil, origin{local: true}, submission},
+	}
+	for _, tt := range tests {
+		s := defaultSettings()
+		if tt.change != nil {
+			tt.change(&s)
+		}
+		tt.origin.client = netip.MustParseAddr(client)
+		if got := s.classify(tt.origin); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestLocalRecipient(t *testing.T) {
+	s := defaultSettings()
+	for rcpt, want := range map[string]bool{
+		"bob@rcpt.test": true, "bob@RCPT.test.": true, "\"a@b\"@rcpt.test": true,
+		"bob@sub.rcpt.test": false, "bob@notrcpt.test": false, "bob@rcpt.test.example": false, "bob@test": false, "bob": false, "": false,
+	} {
+		if got := s.localRecipient(rcpt); got != want {
+			t.Errorf("localRecipient(%q) = %v", rcpt, got)
+		}
+	}
+}
+
+// TestExemptResults: of an exempt client that may, results under our own ids stay,
+// and nothing else that only we write.
+func TestExemptResults(t *testing.T) {
+	results := []field{
+		{"Authentication-Results", "mx.test; x-authkey=pass"},
+		{"Authentication-Results", "MX2.test;\n\tx-authkey=fail"},
+		{"Authentication-Results", "relay.test; spf=pass"},
+	}
+	others := []field{
+		{"Authentication-Results", "far.test; x-authkey=pass"},
+		{"Authentication-Results", "mx.test(c); x-authkey=pass"},
+		{"X-New-Auth-Key", "planted"}, {"X-Authkey-Quarantine", "x"}, {"X-Auth-Key", "good"},
+	}
+	for _, keeps := range []bool{true, false} {
+		for _, client := range []string{"192.0.2.200", "192.0.2.1"} {
+			settings := defaultSettings()
+			settings.ExemptNetworks, settings.KeepResults = Networks{netip.MustParsePrefix("192.0.2.200/32")}, keeps
+			settings.TrustedIDs = []string{"mx2.test"}
+			bag := gomilter.NewMacroBag()
+			bag.Set(gomilter.MacroMTAFQDN, "mx.test")
+			r := newRig(t, settings, policy.Options{})
+			got := r.mustSend(r.connectAs(client, bag), sent{from: "alice@a.test", fields: slices.Concat(results, others)})
+			want := results[2:]
+			if keeps && client == "192.0.2.200" {
+				want = results
+			}
+			left := slices.DeleteFunc(got.fields, func(f field) bool {
+				return f.name == "Authentication-Results" && f.value == aliceAuthRes+"pass smtp.mailfrom=alice@a.test"
+			})
+			if !slices.Equal(left, want) {
+				t.Errorf("keep_results %v, client %s: %q stay, want %q", keeps, client, left, want)
+			}
+		}
+	}
+}
+
+// TestDeletionsAreBounded in mail of every class, whatever it is that goes.
+func TestDeletionsAreBounded(t *testing.T) {
+	settings := defaultSettings()
+	settings.ExemptNetworks = Networks{netip.MustParsePrefix("192.0.2.200/32")}
+	const refusal = "550 5.7.1 Too many authentication header fields"
+	for _, origin := range []struct{ class, client, auth string }{{"inbound", "192.0.2.1", ""}, {"exempt", "192.0.2.200", ""}, {"submission", "192.0.2.1", "alice"}} {
+		for _, f := range []field{{"X-New-Auth-Key", "x"}, {"X-Authkey-Quarantine", "x"}, {"Authentication-Results", "mx.test; x-authkey=pass"}, {"X-Auth-Key", "good"}} {
+			for _, test := range []bool{false, true} {
+				r := newRig(t, settings, policy.Options{Test: test})
+				bag := gomilter.NewMacroBag()
+				if origin.auth != "" {
+					bag.Set(gomilter.MacroAuthAuthen, origin.auth)
+				}
+				s := r.connectAs(origin.client, bag)
+				for n, refused := range map[int]bool{maxDeletions: false, maxDeletions + 1: true} {
+					got := r.mustSend(s, sent{from: "alice@a.test", fields: slices.Repeat([]field{f}, n)})
+					if (got.reply == refusal) != refused || !refused && hasField(got.fields, f.name) && got.fields[0].value == f.value {
+						t.Errorf("%s, %d %s, test mode %v: %v %q, %d fields left", origin.class, n, f.name, test, got.action, got.reply, len(got.fields))
+					}
+				}
+			}
+		}
+	}
+}
+
+// fixedAttacher says the same to all.
+type fixedAttacher Attachment
+
+func (a fixedAttacher) Attach(OwnMail) Attachment { return Attachment(a) }
+
+// TestStrippedKeysAreBounded: those of a submission too, which its sender may keep
+// unless we attach one or none may stand in for it.
+func TestStrippedKeysAreBounded(t *testing.T) {
+	key := fixedAttacher{Agent: "smtp; authkey/1.0"}
+	key.Key = key.Key.Join("ours")
+	for name, a := range map[string]fixedAttacher{"attached": key, "stripped": {Strip: true}, "neither": {}} {
+		for _, n := range []int{maxDeletions, maxDeletions + 1} {
+			e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Attacher: a, Policy: policy.New(policy.Options{})}
+			e.prepare()
+			msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
+			msg.addRecipient("x@far.test", "x@far.test", "")
+			for range n {
+				msg.addField("X-Auth-Key", "brought")
+			}
+			out := judge{guard: func(*message, string) {}}.decide(t.Context(), msg)
+			if refused := out.own == policy.TooManyFields; refused != (n > maxDeletions && name != "neither") {
+				t.Errorf("%s, %d keys: %s", name, n, fmt.Sprintf("%+v", out.own))
+			}
+		}
+	}
+}
+
+// TestPanicInTheFromCheck: nothing may be concluded from half of what was to be found out.
+func TestPanicInTheFromCheck(t *testing.T) {
+	settings := defaultSettings()
+	settings.From, settings.VerifyTimeout = FromReport, time.Minute
+	r := newRig(t, settings, policy.Options{})
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			panic("SECRETKEY")
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	got := r.mustSend(r.connect(), sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}})
+	if got.reply != filterError {
+		t.Errorf("%v %q, want %q", got.action, got.reply, filterError)
+	}
+}
+
+// TestKeptHeader: what DSNs and notices are written from lacks what is removed from
+// the message.
+func TestKeptHeader(t *testing.T) {
+	e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Notifier: &fakeNotifier{}, Policy: policy.New(policy.Options{})}
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+	for _, f := range []field{{"x-auth-KEY", "k"}, {"Subject", "x"}, {"x-new-auth-KEY", "k"}, {"X-Authkey-Quarantine", "q"},
+		{"Authentication-Results", "mx.test; x-authkey=pass"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}} {
+		msg.takeField([]byte(f.name), []byte(f.value))
+	}
+	want := []Field{{"Subject", "x"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}}
+	if got := msg.header(); !slices.Equal(got, want) {
+		t.Errorf("kept %q, want %q", got, want)
+	}
+}
+
+// recipientChanges keeps what is done to the envelope.
+type recipientChanges struct {
+	gomilter.Modifier
+	deleted, added []string
+}
+
+func (c *recipientChanges) DeleteRecipient(r string) error {
+	c.deleted = append(c.deleted, r)
+	return nil
+}
+
+func (c *recipientChanges) AddRecipient(r, _ string) error {
+	c.added = append(c.added, r)
+	return nil
+}
+
+// TestBothFormsOfARecipientAreDeleted: the MTA knows a recipient by one of them.
+func TestBothFormsOfARecipientAreDeleted(t *testing.T) {
+	e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{}),
+		Preferences: fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Discard}}}}
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+	msg.addRecipient("@r.test:bob@rcpt.test", "bob@rcpt.test", "")
+	msg.addRecipient("carol@rcpt.test", "carol@rcpt.test", "")
+	out := judge{abilities: policy.Abilities{DeleteRecipient: true}, guard: func(*message, string) {}}.decide(t.Context(), msg)
+	var changes recipientChanges
+	if err := out.applyRecipients(msg, &changes); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"@r.test:bob@rcpt.test", "bob@rcpt.test"}; !slices.Equal(changes.deleted, want) || len(changes.added) != 0 {
+		t.Errorf("deleted %q, added %q; want %q deleted", changes.deleted, changes.added, want)
+	}
+}
+
+// settlingHandler keeps lines back until somebody wants them written.
+type settlingHandler struct {
+	slog.Handler
+	settled *atomic.Int32
+}
+
+func (h settlingHandler) Settle() { h.settled.Add(1) }
+
+// TestLinesOfWhatEndsHereAreWritten before the MTA is answered: nothing else is left of
+// such a message.
+func TestLinesOfWhatEndsHereAreWritten(t *testing.T) {
+	for action, settles := range map[policy.Action]int32{
+		policy.Accept: 0, policy.Mark: 0, policy.Quarantine: 0, policy.TempFail: 0,
+		policy.Reject: 1, policy.RejectNotify: 1, policy.Discard: 1, policy.DiscardNotify: 1,
+	} {
+		for _, alone := range []bool{true, false} {
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: action}})
+			var settled atomic.Int32
+			r.srv.log = slog.New(settlingHandler{r.srv.log.Handler(), &settled})
+			r.swap(policy.Options{Defaults: policy.Wishes{Fail: action}}, everyWish)
+			in := forged("one")
+			if !alone {
+				in = forged("one", "accept")
+			}
+			r.mustSend(r.connect(), in)
+			if got := settled.Load(); got != settles {
+				t.Errorf("%v, alone %v: written at once %d times, want %d", action, alone, got, settles)
+			}
+		}
+	}
+}
