@@ -78,6 +78,9 @@ func Open(addr net.Addr) bool {
 	if !ok {
 		return true
 	}
+	if isAbstract(a.Name) {
+		return true
+	}
 	info, err := os.Stat(a.Name)
 	return err == nil && info.Mode().Perm()&0o002 != 0
 }
@@ -94,7 +97,14 @@ func Reach(addr net.Addr) string {
 	return "unknown"
 }
 
+// isAbstract reports whether a unix socket is in Linux's abstract name space, where there
+// are no modes.
+func isAbstract(name string) bool { return name == "" || name[0] == '@' }
+
 func reachUnix(path string) string {
+	if isAbstract(path) {
+		return "every user of this machine (abstract socket)"
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return "unknown: " + err.Error()

@@ -102,6 +102,14 @@ func TestReach(t *testing.T) {
 			t.Errorf("%q, open %v; want %q", got, Open(ln.Addr()), tt.want)
 		}
 	}
+	abstract, err := net.Listen("unix", "@authkey-test-"+filepath.Base(filepath.Dir(path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer abstract.Close()
+	if got := Reach(abstract.Addr()); got != "every user of this machine (abstract socket)" || !Open(abstract.Addr()) {
+		t.Errorf("%q", got)
+	}
 	if got := Reach(&net.TCPAddr{IP: net.IPv4zero, Port: 1}); !strings.HasPrefix(got, "every host that reaches the port, through interface ") || !strings.Contains(got, "lo") {
 		t.Errorf("%q", got)
 	}

@@ -52,10 +52,7 @@ func buildable(c config.Config) (warnings []string, err error) {
 	_, settingsErr := settings(c)
 	_, policyErr := policyOptions(c)
 	_, verifierErr := verifierOptions(c)
-	prefs, prefsErr := preferences(c.Preferences, nil)
-	if prefs != nil && prefs.Unexplained() {
-		warnings = append(warnings, noPreferences)
-	}
+	_, prefsErr := preferences(c.Preferences, nil) // one without any is for the log of a start to say
 	keys, attachErr := newAttacher(c.Attach, nil)
 	if keys != nil {
 		keys.Reload(func(d *keyring.Domain, err error) {

@@ -47,15 +47,16 @@ func Load(path string, environ []string) (*Loaded, error) {
 }
 
 // InetFault is the fault of a socket of that network and address on which no keys may be
-// attached, if there is one: whoever connects to an inet socket can claim any login, and
-// be handed that login's key.
+// attached, if there is one: whoever connects to an inet socket, or to a unix socket in the
+// abstract name space, can claim any login, and be handed that login's key.
 func (l *Loaded) InetFault(network, address string) (fault Fault, ok bool) {
 	c := l.Config.Attach
-	if network == "unix" || len(c.Domains) == 0 || c.AllowInet {
+	private := network == "unix" && !strings.HasPrefix(address, "@") // an abstract socket has no mode
+	if private || len(c.Domains) == 0 || c.AllowInet {
 		return Fault{}, false
 	}
-	return l.Fault("listen", fmt.Sprintf("has the inet socket %s, and attach is set: whoever connects there can claim any login and is handed its key", address),
-		"unix: sockets only, or attach.allow_inet: true where nobody but the MTA can reach the port"), true
+	return l.Fault("listen", fmt.Sprintf("has the socket %s, and attach is set: whoever connects there can claim any login and is handed its key", address),
+		"unix: sockets in the file system only, or attach.allow_inet: true where nobody but the MTA can reach it"), true
 }
 
 // loadFile is load of a file's data, if path names one.

@@ -469,6 +469,8 @@ func TestAttachOnInet(t *testing.T) {
 	}{
 		{"unix:/run/s", "", false},
 		{"inet:8891", "", true},
+		{"unix:@abstract", "", true},
+		{"unix:@abstract", ", allow_inet: true", false},
 		{"inet:8891@127.0.0.1", "", true},
 		{"inet6:8891@[::1]", "", true},
 		{"inet:8891@0.0.0.0", ", allow_inet: false", true},

@@ -77,6 +77,9 @@ func Read(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	return data, info, Unchanged(file, info)
 }
 
+// errChanging says that somebody wrote to a file while it was read.
+var errChanging = errors.New("changed while it was read")
+
 // Unchanged returns an error if an open file is not what info says it was.
 func Unchanged(file *os.File, info fs.FileInfo) error {
 	after, err := file.Stat()
@@ -86,7 +89,7 @@ func Unchanged(file *os.File, info fs.FileInfo) error {
 	if os.SameFile(info, after) && info.Size() == after.Size() && info.ModTime().Equal(after.ModTime()) {
 		return nil
 	}
-	return fmt.Errorf("%s: changed while it was read", file.Name())
+	return fmt.Errorf("%s: %w", file.Name(), errChanging)
 }
 
 // ErrBeingWritten says that a file with a fault was changed just now and looks cut off: it

@@ -191,6 +191,21 @@ func TestBadWhileWritten(t *testing.T) {
 	r.refresh(t, true, "old", true)
 }
 
+// A file that changes while it is read is at no fault, unless it never ends.
+func TestChangesWhileRead(t *testing.T) {
+	r := newReader(t, "old")
+	renamed(t, r.watched.Path, "new")
+	changing := func(bool) (fs.FileInfo, error) { return nil, fmt.Errorf("file: %w", errChanging) }
+	if changed, err := r.watched.Refresh(changing); changed || err != nil {
+		t.Errorf("changed %v, %v", changed, err)
+	}
+	r.waited(longPatience)
+	if changed, err := r.watched.Refresh(changing); !changed || err == nil {
+		t.Errorf("for long: changed %v, %v", changed, err)
+	}
+	r.refresh(t, true, "new", false)
+}
+
 // A new file in the place of the old one, within one tick of the clock, waits for less.
 func TestNewFile(t *testing.T) {
 	r := newReader(t, "old")

@@ -1,6 +1,7 @@
 package diskfile
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -85,7 +86,7 @@ func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed
 	since := w.since
 	info, err = read(settled)
 	w.Read(info)
-	if err != nil && !settled {
+	if err != nil && (!settled || errors.Is(err, errChanging) && waited < longPatience) {
 		w.sure, w.since = false, since
 		return false, nil
 	}

@@ -70,6 +70,13 @@ func (o Options) secret(d attach.Domain) (Finding, *keyring.Domain) {
 		return Finding{CheckSecret, Fault, d.Domain + ": " + what, why, mend}
 	}
 	ring, err := keyring.Open(d.Config)
+	if who, lookupErr := lookup(o.Service.User); err == nil && o.Service.User != "" && lookupErr == nil && !d.OpenSecret && !o.Service.passes(path) {
+		groups := make([]int, len(who.groups)) // the milter judges by its own, not by root's
+		for i, gid := range who.groups {
+			groups[i] = int(gid)
+		}
+		err = keyring.PrivateTo(path, groups)
+	}
 	var mode *keyring.ModeError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -10,8 +10,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -108,7 +110,7 @@ func loadRing(path string, readable bool) (*ring, fs.FileInfo, error) {
 		return nil, nil, fmt.Errorf("secret file: %w", err)
 	}
 	defer file.Close()
-	if !private(path, info) && !(readable && info.Mode().Perm()&0o033 == 0) {
+	if !private(path, info, ownGroup) && !(readable && info.Mode().Perm()&0o033 == 0) {
 		return nil, info, &ModeError{Path: path, Mode: info.Mode(), Fixed: modeFixed(file, info)}
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
@@ -150,11 +152,11 @@ func Credential(path string) string {
 	return passed
 }
 
-// private reports whether nobody but the owner of a secret file, and a group that this
-// process has, can read it, and nobody else can write it. A file in systemd's credentials
-// directory may be readable by any group: systemd lets the service's user in with an ACL,
-// whose mask shows as group bits.
-func private(path string, info fs.FileInfo) bool {
+// private reports whether nobody but the owner of a secret file, and a group for which
+// trusted is true, can read it, and nobody else can write it. A file in systemd's
+// credentials directory may be readable by any group: systemd lets the service's user in
+// with an ACL, whose mask shows as group bits.
+func private(path string, info fs.FileInfo, trusted func(gid int) bool) bool {
 	switch perm := info.Mode().Perm(); {
 	case perm&0o077 == 0:
 		return true
@@ -165,23 +167,45 @@ func private(path string, info fs.FileInfo) bool {
 		return true
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
+	return ok && trusted(int(stat.Gid))
+}
+
+// serviceGroups are the groups as which the packages run the programs.
+var serviceGroups = []string{"authkey", "authkey-server"}
+
+// ownGroup reports whether a group is one that this process has; for root, who runs tools
+// for the services, also whether it is one of theirs.
+func ownGroup(gid int) bool {
+	if gid == os.Getegid() {
+		return true
+	}
+	if groups, err := os.Getgroups(); err == nil && slices.Contains(groups, gid) {
+		return true
+	}
+	if os.Geteuid() != 0 {
 		return false
 	}
-	groups, err := os.Getgroups()
-	return int(stat.Gid) == os.Getegid() || err == nil && slices.Contains(groups, int(stat.Gid))
+	group, err := user.LookupGroupId(strconv.Itoa(gid))
+	return err == nil && slices.Contains(serviceGroups, group.Name)
 }
 
 // Private returns a *ModeError if others than its owner and a group of this process can
 // get at a file that holds a secret, such as the private key of a certificate. Where the
 // file cannot be looked at, that is the error.
-func Private(path string) error {
+func Private(path string) error { return privateTo(path, ownGroup) }
+
+// PrivateTo is Private for a process that has these groups.
+func PrivateTo(path string, groups []int) error {
+	return privateTo(path, func(gid int) bool { return slices.Contains(groups, gid) })
+}
+
+func privateTo(path string, trusted func(gid int) bool) error {
 	file, info, err := diskfile.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if !private(path, info) {
+	if !private(path, info, trusted) {
 		return &ModeError{Path: path, Mode: info.Mode(), Fixed: modeFixed(file, info)}
 	}
 	return nil

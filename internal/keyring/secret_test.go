@@ -120,6 +120,9 @@ func TestSecretFileMode(t *testing.T) {
 			if tt.credential {
 				t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(path)+"/")
 			}
+			if err := PrivateTo(path, []int{1, stranger}); !tt.credential && tt.mode&0o037 == 0 && (err == nil) != (tt.mode&0o040 == 0 || tt.group == stranger) {
+				t.Errorf("PrivateTo: %v", err)
+			}
 			_, _, err := loadRing(path, tt.readable)
 			if private := Private(path); !tt.readable && (private != nil) != tt.refused {
 				t.Errorf("Private: %v", private)

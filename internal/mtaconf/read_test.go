@@ -281,6 +281,7 @@ func TestListening(t *testing.T) {
 		{"systemd does not run", listens + "exit 1\n", "", byDefault},
 		{"unit", listens, "", byUnit},
 		{"set", listens, "listen: ['unix:/a', 'inet:1@127.0.0.1']\n", Ours{Sockets: []Socket{{"unix", "/a"}, {"inet", "127.0.0.1:1"}}}},
+		{"loopback", listens, "listen: ['inet:1', 'inet6:2']\n", Ours{Sockets: []Socket{{"inet", "127.0.0.1:1"}, {"inet", "[::1]:2"}}}},
 	} {
 		if tc.script != "" {
 			systemctl(tc.script)

@@ -134,11 +134,16 @@ func Listening(ctx context.Context, loaded *config.Loaded) Ours {
 	}
 	var ours Ours
 	for _, l := range loaded.Config.Listen {
-		network := "inet"
-		if l.Network == "unix" {
-			network = "unix"
+		s := Socket{"inet", l.Address}
+		switch l.Network {
+		case "unix":
+			s.Network = "unix"
+		case "tcp": // loopback of both families: a chroot may not know localhost
+			if _, port, err := net.SplitHostPort(l.Address); err == nil {
+				s.Address = net.JoinHostPort("127.0.0.1", port)
+			}
 		}
-		ours.Sockets = append(ours.Sockets, Socket{network, l.Address})
+		ours.Sockets = append(ours.Sockets, s)
 	}
 	return ours
 }
