@@ -43,7 +43,7 @@ var fromCases = []fromCase{
 	{name: "the sender in another spelling", from: "alice+lists@" + withAS, author: "Alice@PASS.test", key: "alice@" + withAS,
 		envelope: "pass smtp.mailfrom=alice+lists@pass.test", result: "pass header.from=Alice@pass.test"},
 	{name: "the sender behind a bounce tag", from: "prvs=0123456789=alice@" + withAS, author: "alice@pass.test", key: "alice@" + withAS,
-		envelope: "pass smtp.mailfrom=prvs=0123456789=alice@pass.test", result: "pass header.from=alice@pass.test"},
+		envelope: "pass smtp.mailfrom=prvs%3D0123456789%3Dalice@pass.test", result: "pass header.from=alice@pass.test"},
 	{name: "no AS", from: "alice@" + withAS, author: "alice@none.test", key: "alice@" + withAS,
 		envelope: "pass smtp.mailfrom=alice@pass.test", result: `none reason="no-as" header.from=alice@none.test`},
 	{name: "another domain", from: "alice@" + withAS, author: "ceo@" + curious, key: "alice@" + withAS,

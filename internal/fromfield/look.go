@@ -330,13 +330,14 @@ func endsOlder(c byte) bool { return endsLocal(c) || c == '!' || c == '%' }
 
 // isClean reports whether a field in which an address of ordinary characters was found
 // holds nothing else that could be read as an address: one "@", no encoded word that
-// could hide another one, and around the address only what ends it in every reading.
+// could hide another one, and behind the address only what ends it in every reading. What
+// stands before it can change its local part, but is no address of another domain.
 func isClean(s, address string) bool {
 	if strings.Count(s, "@") != 1 {
 		return false
 	}
-	before, after, found := strings.Cut(s, address)
-	if !found || !endsBefore(before) || !endsAfter(after) {
+	_, after, found := strings.Cut(s, address)
+	if !found || !endsAfter(after) {
 		return false
 	}
 	for i := 0; i < len(s); i++ {
@@ -352,11 +353,6 @@ func isClean(s, address string) bool {
 		}
 	}
 	return true
-}
-
-// endsBefore reports whether an address after s begins there in every reading.
-func endsBefore(s string) bool {
-	return strings.Trim(s, " \t") == "" || s[len(s)-1] == '<'
 }
 
 // endsAfter reports whether an address before s ends there in every reading.
