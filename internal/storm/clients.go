@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,8 @@ const (
 	// tries is how often a letter is tried before its client gives up, which is a fault:
 	// no disturbance lasts that long.
 	tries = 300
+	// maxWaiting is how many deferred letters a client has at most.
+	maxWaiting = 100
 	// pace is how long a client rests after a letter, so that letters do not grow more
 	// numerous with the speed of the machine, nor take all of it.
 	pace = 15 * time.Millisecond
@@ -45,17 +48,47 @@ func newLoad(w *world, seed uint64) *load { return &load{w: w, seed: seed} }
 // start starts the clients.
 func (l *load) start() {
 	for range clients {
-		l.running.Go(func() {
-			c := &client{w: l.w}
-			defer c.hangUp()
-			for !l.stopped.Load() {
-				n := l.next.Add(1)
-				pick := rand.New(rand.NewPCG(l.seed, n))
-				l.deliver(c, l.write(kinds[pick.IntN(len(kinds))], n))
-				time.Sleep(rand.N(2 * pace))
-			}
-		})
+		l.running.Go(l.client)
 	}
+}
+
+// A waiting letter is one that was deferred.
+type waiting struct {
+	*history
+	due time.Time
+}
+
+// client is one client with its queue. Letters that were deferred do not keep it from
+// sending others: a server may be left alone for half a minute.
+func (l *load) client() {
+	c := &client{w: l.w}
+	defer c.hangUp()
+	var queue []waiting
+	for {
+		now := time.Now()
+		i := slices.IndexFunc(queue, func(q waiting) bool { return !q.due.After(now) })
+		var h *history
+		switch {
+		case i >= 0:
+			h = queue[i].history
+			queue = slices.Delete(queue, i, i+1)
+		case !l.stopped.Load() && len(queue) < maxWaiting:
+			n := l.next.Add(1)
+			pick := rand.New(rand.NewPCG(l.seed, n))
+			h = l.enter(l.write(kinds[pick.IntN(len(kinds))], n))
+		case len(queue) == 0:
+			return
+		}
+		if h != nil && !l.try(c, h) {
+			queue = append(queue, waiting{h, time.Now().Add(retry(len(h.Attempts)))})
+		}
+		time.Sleep(rand.N(2 * pace))
+	}
+}
+
+// retry is how long a client waits before it tries again, after so many attempts.
+func retry(attempts int) time.Duration {
+	return 50*time.Millisecond + rand.N(min(time.Duration(attempts)*100*time.Millisecond, time.Second))
 }
 
 // stop waits until everything that was begun has been answered for good.
@@ -77,22 +110,32 @@ func (l *load) send(c *client, k kind) *history {
 
 // deliver tries a letter until it is answered for good.
 func (l *load) deliver(c *client, m *letter) *history {
+	h := l.enter(m)
+	for !l.try(c, h) {
+		time.Sleep(retry(len(h.Attempts)))
+	}
+	return h
+}
+
+// enter begins the history of a letter.
+func (l *load) enter(m *letter) *history {
 	h := &history{letter: *m}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.letters = append(l.letters, h)
-	l.mu.Unlock()
-	for range tries {
-		a := c.try(m)
-		l.mu.Lock()
-		h.Attempts = append(h.Attempts, a)
-		l.mu.Unlock()
-		if a.Heard == accepted || a.Heard == refused {
-			break
-		}
-		time.Sleep(50*time.Millisecond + rand.N(150*time.Millisecond))
-	}
-	l.answered.Add(1)
 	return h
+}
+
+// try hands a letter over once more. It reports whether nothing more is to be done: it
+// was answered for good, or its client gives up.
+func (l *load) try(c *client, h *history) bool {
+	a := c.try(&h.letter)
+	h.Attempts = append(h.Attempts, a)
+	done := a.Heard == accepted || a.Heard == refused
+	if done {
+		l.answered.Add(1)
+	}
+	return done || len(h.Attempts) >= tries
 }
 
 // flow waits for so many more answers.
