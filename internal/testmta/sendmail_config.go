@@ -33,6 +33,9 @@ var sendmailMC = template.Must(template.New("mc").Parse("" +
 	// /tmp above our folder is writable for all, and sticky.
 	"define(`confDONT_BLAME_SENDMAIL', `TrustStickyBit')\n" +
 	"define(`confBAD_RCPT_THROTTLE', `0')\n" +
+	// By default it refuses connections, and only queues, on a machine with much to do.
+	"define(`confREFUSE_LA', `100000')\n" +
+	"define(`confQUEUE_LA', `100000')\n" +
 	"define(`SMART_HOST', `smtp:[127.0.0.1]')\n" +
 	"define(`MAIL_HUB', `smtp:[127.0.0.1]')\n" +
 	"define(`RELAY_MAILER_ARGS', `TCP $h {{.SinkPort}}')\n" +
