@@ -10,8 +10,8 @@ import (
 
 // lateLine is how long after its answer a message's log line may still wait to be
 // written when the milter is killed: it is some milliseconds, and this leaves room for
-// a slow machine.
-const lateLine = time.Second
+// a machine that has much else to do.
+const lateLine = 10 * time.Second
 
 // figures are what a storm came to.
 type figures struct {
