@@ -59,10 +59,18 @@ func (e *editor) stop() error {
 	return e.err
 }
 
-// addAddress adds one more address to the list of the domain edited, as its
-// administrator would.
-func (s *storm) addAddress() error {
+// editList adds one more address to the list of the domain edited, as its administrator
+// does with the tool, or with an editor of his own that writes in place.
+func (s *storm) editList() error {
 	address := fmt.Sprintf("x%d@%s", s.numbers.Add(1), edited)
+	if s.byHand.Load() {
+		path := s.w.list(edited)
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return inPlace(path, append(content, address+"\n"...))
+	}
 	out, err := s.w.tool(context.Background(), "address", "add", address).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("address add %s: %w: %s", address, err, out)
@@ -70,7 +78,7 @@ func (s *storm) addAddress() error {
 	return nil
 }
 
-// writePreferences renames preferences into place that differ from the last ones.
+// writePreferences writes preferences that differ from the last ones.
 func (s *storm) writePreferences() error {
 	s.mu.Lock()
 	var b strings.Builder
@@ -80,6 +88,9 @@ func (s *storm) writePreferences() error {
 	}
 	fmt.Fprintf(&b, "# at %d\n", time.Now().UnixNano())
 	s.mu.Unlock()
+	if s.byHand.Load() {
+		return inPlace(s.w.prefsYAML(), []byte(b.String()))
+	}
 	return replace(s.w.prefsYAML(), []byte(b.String()))
 }
 
@@ -110,18 +121,21 @@ func (s *storm) probe(ctx context.Context, e *editor, what string, make func(ove
 
 // revocation revokes an address of a domain whose list is edited all the time.
 func revocation(s *storm, ctx context.Context) error {
-	address := fmt.Sprintf("r%d@%s", s.revoked%revocable, edited)
-	if s.revoked++; s.revoked > revocable {
+	address := fmt.Sprintf("r%d@%s", s.revoked, edited)
+	if s.revoked++; s.revoked >= revocable {
 		return nil // there are no more
 	}
-	if out, err := s.w.tool(ctx, "address", "revoke", address).CombinedOutput(); err != nil {
+	s.list.paused.Lock()
+	out, err := s.w.tool(ctx, "address", "revoke", address).CombinedOutput()
+	s.list.paused.Unlock()
+	if err != nil {
 		return fmt.Errorf("address revoke: %w: %s", err, out)
 	}
 	return s.probe(ctx, s.list, "revocation", func(overdue bool) kind { return revoked(address, s.w.keys[address], overdue) },
 		func(h *history) bool { return h.last() == refused })
 }
 
-// preference adds a preference to a file that is replaced all the time.
+// preference adds a preference to a file that is written all the time.
 func preference(s *storm, ctx context.Context) error {
 	s.mu.Lock()
 	rcpt := fmt.Sprintf("late%d@%s", len(s.extra), local)
@@ -129,6 +143,24 @@ func preference(s *storm, ctx context.Context) error {
 	s.mu.Unlock()
 	return s.probe(ctx, s.wishes, "preference", func(overdue bool) kind { return wished(rcpt, overdue) },
 		func(h *history) bool { return h.last() == accepted })
+}
+
+// byHand does so while the files are written in place, and nothing starts that could
+// find half of one.
+func byHand(do func(*storm, context.Context) error) func(*storm, context.Context) error {
+	return func(s *storm, ctx context.Context) error {
+		s.byHand.Store(true)
+		err := do(s, ctx)
+		// A change that was begun in place is over when the editors can be paused.
+		for _, e := range []*editor{s.list, s.wishes} {
+			e.paused.Lock()
+		}
+		s.byHand.Store(false)
+		for _, e := range []*editor{s.list, s.wishes} {
+			e.paused.Unlock()
+		}
+		return err
+	}
 }
 
 // emptied has somebody empty the preferences, and write them again a while later.

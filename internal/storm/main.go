@@ -51,6 +51,8 @@ var deck = []card{
 	{"preferences emptied", 1, emptied},
 	{"revocation among edits", 1, revocation},
 	{"preference among edits", 1, preference},
+	{"revocation among edits in place", 1, byHand(revocation)},
+	{"preference among edits in place", 1, byHand(preference)},
 }
 
 const (

@@ -41,11 +41,12 @@ type storm struct {
 	w       *world
 	load    *load
 	random  *rand.Rand
-	list    *editor // adds to the list of the domain edited
-	wishes  *editor // renames preferences into place
+	list    *editor // of the list of the domain edited
+	wishes  *editor // of the preferences
 	extra   []string
 	probes  client
 	revoked int
+	byHand  atomic.Bool  // files are written in place
 	numbers atomic.Int64 // of addresses added
 	added   []string     // addresses that have to be in the list of twoServers in the end
 
@@ -90,7 +91,7 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 		plan: p, w: w, load: newLoad(w, p.seed), random: rand.New(rand.NewPCG(p.seed, 0)), probes: client{w: w},
 		kills: make(map[string]int), counts: make(map[string]int),
 	}
-	s.list = startEditor(s.addAddress)
+	s.list = startEditor(s.editList)
 	s.wishes = startEditor(s.writePreferences)
 	s.load.start()
 	err = errors.Join(s.calm(ctx), s.deal(ctx), s.calm(ctx))
