@@ -35,6 +35,7 @@ type load struct {
 	seed uint64
 
 	stopped  atomic.Bool
+	given    atomic.Bool // up: nothing is tried again
 	next     atomic.Uint64
 	answered atomic.Int64
 	running  sync.WaitGroup
@@ -79,6 +80,9 @@ func (l *load) client() {
 		case len(queue) == 0:
 			return
 		}
+		if l.given.Load() {
+			return
+		}
 		if h != nil && !l.try(c, h) {
 			queue = append(queue, waiting{h, time.Now().Add(retry(len(h.Attempts)))})
 		}
@@ -90,6 +94,9 @@ func (l *load) client() {
 func retry(attempts int) time.Duration {
 	return 50*time.Millisecond + rand.N(min(time.Duration(attempts)*100*time.Millisecond, time.Second))
 }
+
+// giveUp ends the clients, whatever still waits: there was an error.
+func (l *load) giveUp() { l.given.Store(true) }
 
 // stop waits until everything that was begun has been answered for good.
 func (l *load) stop() {
@@ -111,7 +118,7 @@ func (l *load) send(c *client, k kind) *history {
 // deliver tries a letter until it is answered for good.
 func (l *load) deliver(c *client, m *letter) *history {
 	h := l.enter(m)
-	for !l.try(c, h) {
+	for !l.try(c, h) && !l.given.Load() {
 		time.Sleep(retry(len(h.Attempts)))
 	}
 	return h

@@ -94,7 +94,12 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 	s.list = startEditor(s.editList)
 	s.wishes = startEditor(s.writePreferences)
 	s.load.start()
-	err = errors.Join(s.calm(ctx), s.deal(ctx), s.calm(ctx))
+	for _, part := range []func(context.Context) error{s.calm, s.deal, s.calm} {
+		if err = part(ctx); err != nil {
+			s.load.giveUp()
+			break
+		}
+	}
 	s.load.stop()
 	s.probes.hangUp()
 	err = errors.Join(err, s.list.stop(), s.wishes.stop())
