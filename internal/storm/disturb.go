@@ -179,8 +179,12 @@ func (s *storm) half(ctx context.Context, u *unit, path, what string) error {
 	if err != nil {
 		return err
 	}
+	cut := len(whole) / 2
+	for cut > 0 && bytes.IndexByte(whole[cut:], '\n') < 3 || whole[cut-1] == '\n' {
+		cut-- // within a line: up to the end of one it may be what somebody wants
+	}
 	return s.trouble(ctx, u, what+" is half written", func() (mend func() error, err error) {
-		return func() error { return inPlace(path, whole) }, inPlace(path, whole[:len(whole)/2])
+		return func() error { return inPlace(path, whole) }, inPlace(path, whole[:cut])
 	})
 }
 
