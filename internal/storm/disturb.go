@@ -3,20 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/testdaemon"
-	"github.com/authkey/authkey/internal/testdns"
 )
 
 // What the milter says when it has read its configuration.
@@ -230,170 +224,6 @@ func (s *storm) trouble(ctx context.Context, u *unit, what string, begin func() 
 	return err
 }
 
-// killServer kills an Authentication Server, and starts it again when mail was without
-// it for a while.
-func killServer(s *storm, ctx context.Context) error {
-	if err := s.moment(ctx); err != nil {
-		return err
-	}
-	if _, err := s.w.first.end(syscall.SIGKILL); err != nil {
-		return err
-	}
-	s.kill(s.w.first.name)
-	if err := s.load.flow(ctx, s.random.IntN(2*clients)); err != nil {
-		return err
-	}
-	if s.random.IntN(3) == 0 {
-		if err := s.spell(ctx); err != nil {
-			return err
-		}
-	}
-	return s.w.first.start(ctx)
-}
-
-// terminateServer ends it with SIGTERM, and has it read everything again before.
-func terminateServer(s *storm, ctx context.Context) error {
-	if err := s.w.first.signal(syscall.SIGHUP); err != nil {
-		return err
-	}
-	if err := s.moment(ctx); err != nil {
-		return err
-	}
-	return s.restart(ctx, s.w.first)
-}
-
-// stopServer lets it hang for a while.
-func stopServer(s *storm, ctx context.Context) error {
-	if err := s.w.first.signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
-	err := s.spell(ctx)
-	return errors.Join(err, s.w.first.signal(syscall.SIGCONT))
-}
-
-// spellLimit is how many letters a spell may take until one meets it.
-const spellLimit = 400
-
-// spell is a while in which something else is wrong already: it lasts until a letter
-// could not be verified. The milter is killed in it, and knows nothing from before.
-func (s *storm) spell(ctx context.Context) error {
-	if err := killMilter(s, ctx); err != nil {
-		return err
-	}
-	since := s.w.milter.size()
-	for range spellLimit / clients {
-		if err := s.load.flow(ctx, clients); err != nil {
-			return err
-		}
-		if bytes.Contains(s.w.milter.said(since), []byte("result=temperror")) {
-			s.count("spells that letters met")
-			break
-		}
-	}
-	return nil
-}
-
-// withoutList starts a server whose list is not there: it can answer nothing but
-// TEMPFAIL for that domain, if it starts.
-func withoutList(s *storm, ctx context.Context) error {
-	list := s.w.list(requiring)
-	if err := os.Rename(list, list+".away"); err != nil {
-		return err
-	}
-	if _, err := s.w.first.end(syscall.SIGKILL); err != nil {
-		return err
-	}
-	s.kill(s.w.first.name)
-	if err := s.w.first.spawn(); err != nil {
-		return err
-	}
-	s.w.first.mayEnd(true)
-	if err := s.load.flow(ctx, 2*clients); err != nil {
-		return err
-	}
-	if err := os.Rename(list+".away", list); err != nil {
-		return err
-	}
-	if s.w.first.ended() {
-		return s.w.first.start(ctx)
-	}
-	s.w.first.mayEnd(false)
-	return s.w.first.wait(ctx)
-}
-
-// emptyList starts a server of its own whose list has no octet left, as after a crash or
-// on a full disk. It must not say of everybody that his key is wrong as if nothing were
-// the matter.
-func emptyList(s *storm, ctx context.Context) error {
-	const domain = "empty.test"
-	dir, err := os.MkdirTemp(s.w.Dir, "empty-")
-	if err != nil {
-		return err
-	}
-	port, err := testdaemon.FreePort()
-	if err != nil {
-		return err
-	}
-	list := under(dir, "list")
-	keys, err := newDomain(domain, under(dir, "secret"), list, "alice")
-	if err != nil {
-		return err
-	}
-	if err := os.Truncate(list, 0); err != nil {
-		return err
-	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	yaml := under(dir, "server.yaml")
-	err = os.WriteFile(yaml, fmt.Appendf(nil, "listen: [%q]\ndomains:\n  - {name: %s, secret_file: %s, addresses: %q}\n",
-		"tcp:"+address, domain, under(dir, "secret"), "file:"+list), 0o644)
-	if err != nil {
-		return err
-	}
-	u := &unit{name: "authkey-server of an empty list", program: s.w.server, args: []string{"serve", "--config", yaml}, dir: dir, log: under(dir, "log")}
-	if err := u.spawn(); err != nil {
-		return err
-	}
-	u.mayEnd(true)
-	defer u.end(syscall.SIGKILL)
-	if err := testdaemon.Poll(ctx, func() (bool, error) { return u.ended() || dials("tcp", address), nil }); err != nil {
-		return err
-	}
-	if u.ended() { // refused
-		return nil
-	}
-	cmd := exec.CommandContext(ctx, s.w.server, "--config", yaml, "verify", "alice@"+domain)
-	cmd.Stdin = strings.NewReader(keys["alice@"+domain] + "\n")
-	out, _ := cmd.CombinedOutput() // the exit code says no more
-	log := u.said(0)
-	if bytes.Contains(out, []byte("fail")) && !bytes.Contains(log, []byte("level=WARN")) && !bytes.Contains(log, []byte("level=ERROR")) {
-		s.fault("a list without one octet is believed at the start: everybody's key is wrong, and the log says nothing: %s", bytes.TrimSpace(out))
-	}
-	return nil
-}
-
-// resolvers are the ways in which DNS fails.
-var resolvers = []struct {
-	name   string
-	behave func() testdns.Behaviour
-}{
-	{"SERVFAIL", func() testdns.Behaviour { return testdns.Rcode(dns.RcodeServerFailure) }},
-	{"REFUSED", func() testdns.Behaviour { return testdns.Rcode(dns.RcodeRefused) }},
-	{"lame", testdns.Lame},
-	{"garbage", testdns.Garbage},
-	{"silent", testdns.Silent},
-	{"wrong id", testdns.WrongID},
-	{"no TCP", testdns.TruncatedWithoutTCP},
-}
-
-// failDNS lets DNS fail for a while.
-func failDNS(s *storm, ctx context.Context) error {
-	r := resolvers[s.random.IntN(len(resolvers))]
-	s.w.DNS.Behave("*", r.behave())
-	defer s.w.DNS.Behave("*")
-	s.count("DNS " + r.name)
-	return s.spell(ctx)
-}
-
 // killMTA kills those processes of the MTA that take mail just now.
 func killMTA(s *storm, ctx context.Context) error {
 	if err := s.moment(ctx); err != nil {
@@ -411,75 +241,5 @@ func killMTA(s *storm, ctx context.Context) error {
 		}
 	}
 	s.note(mtaKilled, began)
-	return nil
-}
-
-// fill leaves no room on a small disk, and returns what makes room again.
-func fill(dir string) (free func() error, err error) {
-	path := filepath.Join(dir, "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	free = func() error { return os.Remove(path) }
-	for err == nil {
-		_, err = f.Write(make([]byte, 512))
-	}
-	if closeErr := f.Close(); !errors.Is(err, unix.ENOSPC) {
-		return nil, errors.Join(fmt.Errorf("the disk is not full: %w", err), closeErr, free())
-	}
-	return free, nil
-}
-
-// fullLedger lets the milter remember what was sent on a disk that is full, kills it,
-// and makes room again.
-func fullLedger(s *storm, ctx context.Context) error {
-	began := time.Now()
-	free, err := fill(s.w.stateDir())
-	if err != nil {
-		return err
-	}
-	err = s.load.flow(ctx, 3*clients)
-	if err == nil {
-		err = killMilter(s, ctx)
-	}
-	if err == nil {
-		err = s.load.flow(ctx, 2*clients)
-	}
-	err = errors.Join(err, free())
-	if err == nil { // what is known in memory is written with the next notice
-		s.load.send(&s.probes, crowded)
-	}
-	s.note(ledgerFull, began)
-	return err
-}
-
-// fullLists has the tools edit a list on a disk that is full: they must say so, and
-// leave the list as it is.
-func fullLists(s *storm, ctx context.Context) error {
-	free, err := fill(s.w.listDir())
-	if err != nil {
-		return err
-	}
-	before, err := os.ReadFile(s.w.list(twoServers))
-	if err != nil {
-		return errors.Join(err, free())
-	}
-	out, failed := s.w.tool(ctx, "address", "add", "full@"+twoServers).CombinedOutput()
-	after, err := os.ReadFile(s.w.list(twoServers))
-	if failed == nil && !bytes.Contains(after, []byte("full")) {
-		s.fault("address add on a full disk says that it is done: %s", out)
-	}
-	if failed != nil && !bytes.Equal(before, after) {
-		s.fault("address add failed on a full disk, and the list is not what it was")
-	}
-	err = errors.Join(err, s.load.flow(ctx, clients), free())
-	if err != nil {
-		return err
-	}
-	if out, err := s.w.tool(ctx, "address", "add", "room@"+twoServers).CombinedOutput(); err != nil && !bytes.Contains(out, []byte("already")) {
-		return fmt.Errorf("address add with room again: %w: %s", err, out)
-	}
-	s.added = append(s.added, "room@"+twoServers)
 	return nil
 }
