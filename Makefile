@@ -56,8 +56,8 @@ soak: build
 	$(GO) run ./internal/bench soak
 
 # A thousand kills of milter, servers, MTA and tools under load, with bad
-# configurations, failing DNS and full disks: ten to fifteen minutes on each MTA.
-# What was heard is compared with what was delivered: docs/robustness.md.
+# configurations, failing DNS and full disks: five to ten minutes on each MTA. What
+# was heard is compared with what was delivered: docs/robustness.md.
 storm: build
 	$(GO) run ./internal/storm -mta postfix
 	$(GO) run ./internal/storm -mta sendmail
