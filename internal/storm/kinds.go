@@ -143,7 +143,7 @@ var kinds = []kind{
 		w.sender("alice@" + domain)
 		w.author = "Boss <boss@" + domain + ">"
 		w.key(w.keys["alice@"+domain])
-		w.Want = want{Result: "pass", From: "none", Boxes: w.Rcpts}
+		w.Want = want{Result: "pass", From: "fail", Refused: true}
 	}},
 	{"six wishes", func(w *writer) {
 		w.forged(at(local, "accept", "mark", "discard", "reject", "discard-notify", "reject-notify")...)

@@ -42,20 +42,34 @@ func runTests(m *testing.M) int {
 var shortDecks = map[string][]card{
 	"postfix": {
 		{"milter killed", 4, killMilter},
+		{"milter killed while it notifies", 2, killAtNotices},
 		{"milter ended", 1, terminate},
 		{"good SIGHUP", 1, good},
 		{"bad SIGHUP", 1, bad},
+		{"cut-off SIGHUP", 2, cutOff},
+		{"milter started with its state locked", 1, locked},
+		{"milter started with half a secret", 1, halfOwnSecret},
+		{"milter started with half its preferences", 1, halfPreferences},
 		{"server killed", 1, killServer},
 		{"server hangs", 1, stopServer},
+		{"server started with half a secret", 1, halfSecret},
 		{"server started without its list", 1, withoutList},
+		{"server started with an empty list", 1, emptyList},
 		{"DNS fails", 2, failDNS},
 		{"MTA killed", 1, killMTA},
 		{"list tool killed", 1, killedTool},
 		{"ledger on a full disk", 1, fullLedger},
 		{"lists on a full disk", 1, fullLists},
+		{"preferences emptied", 1, emptied},
+		{"revocation among edits", 1, revocation},
+		{"preference among edits", 1, preference},
+		{"revocation among edits in place", 1, byHand(revocation)},
+		{"preference among edits in place", 1, byHand(preference)},
 	},
 	"sendmail": {
 		{"milter killed", 2, killMilter},
+		{"milter killed while it notifies", 1, killAtNotices},
+		{"cut-off SIGHUP", 1, cutOff},
 		{"server ended", 1, terminateServer},
 		{"DNS fails", 1, failDNS},
 		{"MTA killed", 1, killMTA},
@@ -66,7 +80,7 @@ var shortDecks = map[string][]card{
 func TestStorm(t *testing.T) {
 	for mta, deck := range shortDecks {
 		t.Run(mta, func(t *testing.T) {
-			p := plan{programs: tested, seed: 1, repeats: crowd, deck: deck, say: t.Logf}
+			p := plan{programs: tested, seed: 1, repeats: repeatsPerKill, deck: deck, say: t.Logf}
 			if err := p.prepare(t.Context(), mta); err != nil {
 				t.Fatal(err)
 			}
