@@ -37,7 +37,9 @@ func newCheck() *cobra.Command {
 	cmd.Long = "Read and validate the configuration, and the secrets, address lists and certificate\n" +
 		"that it names, touching no network. Root may read every file; so of what root\n" +
 		"checks it is judged too whether the service's user may read it, by owners, groups\n" +
-		"and modes. Secrets that systemd passes to the service (LoadCredential=) are root's.\n\n" +
+		"and modes. That is --user, else User= of authkey-server.service, else authkey-server\n" +
+		"where there is such a user. Secrets that systemd passes to the service\n" +
+		"(LoadCredential=) are root's.\n\n" +
 		"Exit code 0: all is well; 78: each fault is a line on standard error."
 	as = addUser(cmd)
 	return cmd

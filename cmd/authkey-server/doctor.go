@@ -29,7 +29,8 @@ func newDoctor() *cobra.Command {
 			"the server listens, and accepts a real key of each domain; what DNS says, and where\n" +
 			"that leads; and at the clock. Each fault comes with the commands that mend it. Nothing\n" +
 			"is changed. Run it as root, on the server's machine. What a firewall keeps out cannot\n" +
-			"be seen from there.\n\n" +
+			"be seen from there. The service's user is --user, else User= of\n" +
+			"authkey-server.service, else authkey-server where there is such a user.\n\n" +
 			"Exit code 0: no fault; 1: at least one; 78: the configuration is refused.",
 		Args: cobra.NoArgs,
 	}

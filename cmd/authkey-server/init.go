@@ -47,13 +47,14 @@ func newInit() *cobra.Command {
 			"which is made where there is none. What exists is kept: of a server.yaml every\n" +
 			"octet stays, and the domain is added to its list. Then print what else there is to\n" +
 			"do. Run it again to see that again. New files belong to the owner of the folder\n" +
-			"that they are in.\n\n" +
+			"that they are in. --host is kept in server.yaml; where neither says the host, it is\n" +
+			"the machine's name, or as.DOMAIN.\n\n" +
 			"Exit code 0: done; 2: the command line, or --host where server.yaml says another;\n" +
 			"75: a file cannot be written now; 78: there is a server.yaml that is bad.",
 		Args: cobra.ExactArgs(1),
 	}
 	dir := cmd.Flags().String("dir", filepath.Dir(this().DefaultConfig), "`folder` of the files")
-	host := cmd.Flags().String("host", "", "name or address of this server for the records, kept in server.yaml (default what that says, else the machine's name, else as.DOMAIN)")
+	host := cmd.Flags().String("host", "", "`name` or address of this server for the records")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		domain, err := wire.ParseDomain(args[0])

@@ -31,7 +31,7 @@ type serviceUser struct {
 
 // addUser gives a command the flag --user.
 func addUser(cmd *cobra.Command) *string {
-	return cmd.Flags().String("user", "", "as whom the service runs, who has to read the files (default, for root: User= of "+serviceUnit+", else "+packagedUser+" where there is such a user)")
+	return cmd.Flags().String("user", "", "`name` of the user as whom the service reads its files")
 }
 
 // findServiceUser finds out as whom the service runs: as whom flag says, or the unit, or

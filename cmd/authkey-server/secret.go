@@ -90,7 +90,7 @@ func newSecretRotate() *cobra.Command {
 			"secret file cannot be used. Nothing has been changed unless it is 0.",
 		Args: cobra.ExactArgs(1),
 	}
-	unchecked := cmd.Flags().Bool("unchecked", false, "do not ask the servers of the record before the second step: you have seen to it that each has the new secret")
+	unchecked := cmd.Flags().Bool("unchecked", false, "make the second step without asking the servers of the record")
 	resolvers := addResolver(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -97,7 +97,7 @@ const (
 	// examineTimeout bounds everything.
 	examineTimeout = time.Minute
 	// dialTimeout bounds one conversation with a server.
-	dialTimeout = 5 * time.Second
+	dialTimeout = 10 * time.Second
 
 	service     = "authkey-server"
 	noneVerify  = "nobody can verify the keys of your users"
