@@ -161,6 +161,10 @@ func FuzzAttach(f *testing.F) {
 		{"bob@example.com", "", "bob@example.com"},
 		{"bob@example.com", "carol@example.com", "bob@example.com"},
 		{"prvs@example.com", "prvs=1=bob@example.com", "prvs=1=bob@example.com"},
+		{"btv1==0==bob@example.com", "bob@example.com", "btv1==0==bob@example.com"},
+		{"prvs=bob/0@example.com", "prvs=bob/0@example.com", "bob@example.com"},
+		{"msprvs1=0=bob@example.com", "msprvs1=0=bob@example.com", "bob@example.com"},
+		{"jul\u0130a@example.com", "julia@example.com", "julia@example.com"},
 		{"a\xff@example.com", "a\xfe@example.com", "a\xfe@example.com"},
 		{"\u212a@example.com", "k@example.com", "K@example.com"},
 		{"bob@example.org", "Bob@example.org", "bob@example.org"},
@@ -188,6 +192,9 @@ func FuzzAttach(f *testing.F) {
 		own, err := parse(login)
 		if err != nil {
 			t.Fatalf("%q has a key", login)
+		}
+		if !a.domains[own.Domain()].Own(own) {
+			t.Errorf("%q only stands for an address, and is given its key", login)
 		}
 		issued, err := a.domains[own.Domain()].keys.KeyAt(own, midday)
 		if err != nil || !issued.Key.Equal(v.Key) {
