@@ -2,7 +2,9 @@ package verifier
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/authkey/authkey/internal/wire"
@@ -26,8 +28,8 @@ type Discovery struct {
 	CNAMEs  []string      // the names that the domain is an alias of
 	Used    []wire.Record // by pri
 	Refused []wire.Refusal
-	// NearMisses are texts that were probably meant to be AS records and are none, or
-	// malformed ones, with what would be right.
+	// NearMisses are texts that were probably meant to be AS records and are none, with
+	// what would be right. A malformed record is one, and Refused.
 	NearMisses []wire.NearMiss
 	// Required: the domain says req=yes.
 	Required bool
@@ -69,7 +71,10 @@ func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d.Resolver = answer.server.String()
 	d.judge(wire.ParseSet(answer.texts), v.pool.dialer.rules)
 	for _, text := range answer.texts {
-		if miss, ok := wire.LooksLikeRecord(text); ok && len(d.NearMisses) < maxNearMisses {
+		if _, err := wire.ParseRecord(text); !errors.Is(err, wire.ErrNotRecord) || len(d.NearMisses) == maxNearMisses {
+			continue
+		}
+		if miss, ok := wire.LooksLikeRecord(text); ok {
 			d.NearMisses = append(d.NearMisses, miss)
 		}
 	}
@@ -88,6 +93,20 @@ func (v *Verifier) remembered(d *Discovery) {
 		d.judge(st.set, v.pool.dialer.rules)
 		d.Published = true
 	}
+}
+
+// Misses are the NearMisses, and what would be right in place of malformed records.
+func (d *Discovery) Misses() []wire.NearMiss {
+	misses := slices.Clone(d.NearMisses)
+	for _, refused := range d.Refused {
+		if !errors.Is(refused.Why, wire.ErrMalformed) {
+			continue
+		}
+		if miss, ok := wire.LooksLikeRecord(refused.Text); ok {
+			misses = append(misses, miss)
+		}
+	}
+	return misses
 }
 
 // judge says which records are used, and why the others are not.

@@ -120,7 +120,7 @@ func viewDiscovery(d verifier.Discovery) discoveryView {
 	for _, r := range d.Refused {
 		view.Refused = append(view.Refused, refusedView{r.Text, r.Why.Error()})
 	}
-	for _, m := range d.NearMisses {
+	for _, m := range d.Misses() {
 		view.Misses = append(view.Misses, missView{m.Text, m.Why, m.Right})
 	}
 	switch {

@@ -171,7 +171,7 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 		}
 		c.Unusable = append(c.Unusable, remark{refused.Text, refused.Why.Error()})
 	}
-	for _, m := range found.NearMisses {
+	for _, m := range found.Misses() {
 		c.Misses = append(c.Misses, miss{m.Text, m.Why, m.Right})
 	}
 	for _, w := range wanted {

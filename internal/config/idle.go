@@ -205,7 +205,11 @@ func (i *idler) layers(c *Config) {
 		}
 	}
 	if c.Preferences.Source == "" {
-		i.without("preferences.source is empty", "preferences.query", "preferences.on_error", "preferences.timeout", "preferences.cache", "policy.allowed")
+		i.without("preferences.source is empty", "preferences.query", "preferences.on_error", "preferences.timeout", "preferences.cache")
+		allowed := slices.Sorted(slices.Values(c.Policy.Allowed))
+		if !slices.Equal(allowed, slices.Sorted(slices.Values(allowedActions))) { // whatever their order
+			i.without("preferences.source is empty", "policy.allowed")
+		}
 	} else if len(c.Policy.Allowed) == 0 {
 		i.add("preferences.source", "policy.allowed is empty, so that recipients may choose nothing")
 	}

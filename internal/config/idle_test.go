@@ -68,6 +68,7 @@ var milterIdle = map[string]struct {
 		{"policy: {rules: [{sender: localhost, fail: reject}, {sender: '\"a b\"@bank.test', fail: mark}, {sender: 'user%host@bank.test', fail: mark}, {sender: 'jörg@bank.test', fail: mark}]}", nil},
 	}},
 	"policy.allowed": {cases: []idleCase{{"policy: {allowed: [mark]}", []string{"policy.allowed: has no effect: preferences.source is empty"}},
+		{"policy: {allowed: [reject-notify, reject, accept, mark, discard, discard-notify, quarantine]}", nil},
 		{"preferences: {source: 'file:/p'}\npolicy: {allowed: [mark, mark]}", []string{"policy.allowed[1]: has no effect: mark is there before"}}}},
 	"policy.floor.pass": {none: "it raises"}, "policy.floor.none": {none: "it raises"}, "policy.floor.nokey": {none: "it raises"},
 	"policy.floor.fail": {none: "it raises"}, "policy.floor.permerror": {none: "it raises"}, "policy.floor.temperror": {none: "it raises"},

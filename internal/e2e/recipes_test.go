@@ -93,7 +93,7 @@ func checkExample(t *testing.T, number int, example string) {
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "preferences.yaml"), []byte(prefs), 0o644))
 	path := writeConfig(t, strings.ReplaceAll(conf, "/etc/authkey/", dir+"/"))
-	if out, code := runMilter(t, "", "check", "--config", path); code != 0 || out != "" {
+	if out, code := runMilter(t, "", "check", "--config", path); code != 0 || !strings.HasPrefix(out, path+" is right: ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("example %d: check: exit %d\n%s\n%s", number+1, code, out, example)
 	}
 }
@@ -113,7 +113,7 @@ func (o *office) cook(t *testing.T, text string) {
 		}
 		must(t, os.WriteFile(path, []byte(strings.ReplaceAll(block, "/etc/authkey/", dir+"/")), 0o644))
 	}
-	if out, code := runMilter(t, "", "check", "--config", o.milter.Config); code != 0 || out != "" {
+	if out, code := runMilter(t, "", "check", "--config", o.milter.Config); code != 0 || !strings.Contains(out, o.milter.Config+" is right: ") {
 		t.Fatalf("check: exit %d\n%s", code, out)
 	}
 	o.start(t)
