@@ -222,10 +222,10 @@ func (d *service) put(loaded *config.Loaded) {
 	debug.FreeOSMemory()
 	err := d.notes.announce(loaded)
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
-	if err != nil {
-		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
-	}
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
+	if err != nil {
+		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
 	}
 }
