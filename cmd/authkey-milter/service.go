@@ -257,10 +257,10 @@ func (d *service) put(loaded *config.Loaded) {
 	for _, fault := range loaded.Idle() {
 		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
 	}
-	if err != nil {
-		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
-	}
 	for _, key := range loaded.NotActedOn() {
 		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
+	if err != nil {
+		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
 	}
 }

@@ -17,8 +17,19 @@ func newSetup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Print, apply or undo what makes an MTA ask the milter",
-		Args:  cobra.NoArgs,
-		RunE:  program.WhichCommand,
+		Long: "Print, apply or undo what makes an MTA ask the milter: see the commands below.\n\n" +
+			"--undo is for the end, when the program is to be removed: it takes back what was\n" +
+			"applied to any Postfix of this machine, reloads it, and names what else in the\n" +
+			"configuration of Postfix or Sendmail still leads to the milter, which it leaves to\n" +
+			"you. The removal of the package does this. Exit code 1: something still does.",
+		Args: cobra.NoArgs,
+	}
+	undo := cmd.Flags().Bool("undo", false, "take every MTA of this machine off the milter")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*undo {
+			return program.WhichCommand(cmd, args)
+		}
+		return leaveMTAs(cmd)
 	}
 	cmd.AddCommand(newSetupPostfix(), newSetupSendmail())
 	return cmd
@@ -46,11 +57,11 @@ func newSetupPostfix() *cobra.Command {
 	undo := cmd.Flags().Bool("undo", false, "take them back")
 	cmd.MarkFlagsMutuallyExclusive("apply", "undo")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *undo {
+			return undoPostfix(cmd, *dir)
+		}
 		loaded, err := loadConfig(cmd, false)
-		switch {
-		case *undo:
-			return undoPostfix(cmd, *dir, loaded)
-		case err != nil:
+		if err != nil {
 			return err
 		}
 		ours := mtaconf.Listening(cmd.Context(), loaded)
@@ -114,19 +125,13 @@ func writeLosses(cmd *cobra.Command, postfix *mtaconf.Postfix, c config.Config) 
 	}
 }
 
-// undoPostfix takes the milter out of Postfix. loaded is nil where the configuration
-// cannot be read: the milter is known by its usual sockets then.
-func undoPostfix(cmd *cobra.Command, dir string, loaded *config.Loaded) error {
-	if loaded == nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "the milter's configuration cannot be read; its usual sockets are looked for")
-		if defaults, err := config.Load("", nil); err == nil {
-			loaded = defaults
-		}
+// undoPostfix takes the milter out of one Postfix, or out of all instances of it.
+func undoPostfix(cmd *cobra.Command, dir string) error {
+	loaded, err := loadForUndo(cmd, false)
+	if err != nil {
+		return err
 	}
-	var ours mtaconf.Ours
-	if loaded != nil {
-		ours = mtaconf.Listening(cmd.Context(), loaded)
-	}
+	ours := mtaconf.Listening(cmd.Context(), loaded)
 	var failed, nothing error
 	done := false
 	for _, u := range mtaconf.UndoPostfix(cmd.Context(), dir, ours) {

@@ -77,7 +77,9 @@ func newClinic(t *testing.T) *clinic {
 	must(t, w.Publish(ownDomain, e2e.ASRecord(port)))
 	// Addresses behind its back do not matter, and an empty answer is one.
 	must(t, w.Publish(probeDomain, "v=spf1 -all"))
-	p, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Listeners: []testmta.Listener{testmta.RelayListener("relay")}})
+	p, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Listeners: []testmta.Listener{testmta.RelayListener("relay")},
+		// Envelopes that are given up look like mail that nobody delivers.
+		Main: map[string]string{"in_flow_delay": "0"}})
 	must(t, err)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {

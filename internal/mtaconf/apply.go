@@ -311,9 +311,18 @@ func (p *Postfix) readState() (*applied, error) {
 	if !f.exists {
 		return nil, fmt.Errorf("%s: %w", p.ConfigDir, ErrNothingApplied)
 	}
+	// Undo writes what it says.
+	if f.stat.Uid != 0 && int(f.stat.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("%s: %w: not a file of root's or ours", p.statePath(), fs.ErrPermission)
+	}
 	state := new(applied)
 	if err := json.Unmarshal(f.content, state); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.statePath(), err)
+	}
+	for name := range state.Files {
+		if name != "main.cf" && name != "master.cf" {
+			return nil, fmt.Errorf("%s: remembers %q, which is no file of Postfix's that Apply edits", p.statePath(), name)
+		}
 	}
 	if state.Files == nil {
 		state.Files = map[string]original{}

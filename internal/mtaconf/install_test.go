@@ -319,8 +319,8 @@ func TestUndoPostfix(t *testing.T) {
 		s := newSite(t, "multi_instance_directories = "+out.dir+"\n", plain)
 		s.age(t)
 		out.age(t)
-		if got := (s.read(t)).Instances(t.Context()); !cmp.Equal(got, []string{out.dir}) {
-			t.Errorf("%q", got)
+		if got, err := s.read(t).Instances(t.Context()); err != nil || !cmp.Equal(got, []string{out.dir}) {
+			t.Errorf("%q, %v", got, err)
 		}
 	})
 }

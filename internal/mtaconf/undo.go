@@ -44,22 +44,13 @@ func UndoPostfix(ctx context.Context, dir string, ours Ours) []Undone {
 	}
 	all := []Undone{first.undo(ctx, ours, err)}
 	if dir == "" {
-		for _, dir := range first.Instances(ctx) {
+		others, _ := first.Instances(ctx) // where main.cf cannot be read there are none to know of
+		for _, dir := range others {
 			p := &Postfix{ConfigDir: dir, explicit: true, postconf: command}
 			all = append(all, p.undo(ctx, ours, err))
 		}
 	}
 	return all
-}
-
-// Instances are the directories of the further Postfix instances that postmulti(1)
-// manages from this one.
-func (p *Postfix) Instances(ctx context.Context) []string {
-	out, err := p.run(ctx, "-x", "-h", "multi_instance_directories")
-	if err != nil {
-		return nil
-	}
-	return splitList(strings.TrimSpace(out))
 }
 
 func (p *Postfix) undo(ctx context.Context, ours Ours, noPostfix error) Undone {
@@ -79,7 +70,11 @@ func (p *Postfix) undo(ctx context.Context, ours Ours, noPostfix error) Undone {
 	case err != nil: // what was applied is taken back, and that is it
 		return u
 	}
-	edits := read.withdraw()
+	edits, err := read.withdraw(ctx)
+	if err != nil {
+		u.Err = errors.Join(u.Err, err)
+		return u
+	}
 	for _, e := range edits {
 		u.Left = append(u.Left, e.parameter())
 	}
@@ -106,28 +101,6 @@ func (p *Postfix) withUsual(ctx context.Context, ours Ours) (*Postfix, error) {
 		o.Ours.Sockets = append(o.Ours.Sockets, Socket{"unix", path})
 	}
 	return ReadPostfix(ctx, o)
-}
-
-// withdraw are the edits that take the milter off every list.
-func (p *Postfix) withdraw() []Edit {
-	var edits []Edit
-	take := func(service, name string, list []Filter) {
-		if slices.ContainsFunc(list, func(f Filter) bool { return f.Ours || f.stale() }) {
-			value := render(without(list))
-			if service != "" {
-				value = compact(value)
-			}
-			edits = append(edits, Edit{Service: service, Name: name, New: value})
-		}
-	}
-	take("", "smtpd_milters", p.mark(parseList(p.main["smtpd_milters"])))
-	take("", "non_smtpd_milters", p.NonSMTPD)
-	for _, s := range p.Services {
-		if _, own := s.own["smtpd_milters"]; own {
-			take(s.Name, "smtpd_milters", s.Milters)
-		}
-	}
-	return edits
 }
 
 // take makes edits that nobody will want back.
