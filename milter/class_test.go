@@ -163,9 +163,19 @@ func TestPanicInTheFromCheck(t *testing.T) {
 		}
 		return verifier.Result{Status: verifier.None}
 	}
-	got := r.mustSend(r.connect(), sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}})
-	if got.reply != filterError {
+	in := sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}}
+	if got := r.mustSend(r.connect(), in); got.reply != filterError {
 		t.Errorf("%v %q, want %q", got.action, got.reply, filterError)
+	}
+	// One that the verifier has recovered from.
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			return verifier.Result{Status: verifier.TempError, Reason: verifier.ReasonBroken}
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	if got := r.mustSend(r.connect(), in); got.reply != filterError {
+		t.Errorf("in the verifier: %v %q, want %q", got.action, got.reply, filterError)
 	}
 }
 
