@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"time"
@@ -62,13 +63,17 @@ func (l *Loaded) InetFault(network, address string) (fault Fault, ok bool) {
 // loadFile is load of a file's data, if path names one.
 func loadFile(s *schema, path string, environ []string, config any) (Settings, Faults) {
 	var data []byte
+	var info fs.FileInfo
 	if path != "" {
 		var fault *Fault
 		if data, fault = readFile(path); fault != nil {
 			return Settings{}, Faults{*fault}
 		}
+		info, _ = os.Stat(path) // it is only compared, where there is one
 	}
-	return load(s, path, data, environ, config)
+	settings, faults := load(s, path, data, environ, config)
+	settings.info = info
+	return settings, faults
 }
 
 // load checks the data of a file and the environment against a schema, lays
@@ -162,6 +167,7 @@ type Settings struct {
 	schema  *schema
 	file    string         // its path
 	data    []byte         // what is in it
+	info    fs.FileInfo    // what it was
 	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
@@ -176,10 +182,14 @@ const endOfDocument = "..."
 // CutOff reports whether the file is a beginning of what other's file was, and says nothing
 // that shows that this is meant: somebody is writing it, or the disk was full. Every key
 // that is missing would silently fall back to its default. What differs in comments and
-// empty lines only, or ends with a line "...", is not cut off.
+// empty lines only, or ends with a line "...", is not cut off. Nor is another file that was
+// put in the place of the one before, unless it is empty: that happens in one step.
 func (s Settings) CutOff(other Settings) bool {
 	rest, begins := bytes.CutPrefix(other.data, s.data)
 	if !begins || len(rest) == 0 {
+		return false
+	}
+	if len(s.data) > 0 && s.info != nil && other.info != nil && !os.SameFile(s.info, other.info) {
 		return false
 	}
 	last := strings.TrimSpace(string(s.data))

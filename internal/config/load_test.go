@@ -417,7 +417,16 @@ func structKeys(typ reflect.Type, prefix string, into map[string]bool) {
 // A file that is the beginning of another one looks cut off, unless it says otherwise.
 func TestCutOff(t *testing.T) {
 	const whole = "mode: enforce\npolicy:\n  fail: reject\n\n# at last\nlog: {level: warn}\n# end\n"
-	inForce := mustLoad(t, whole)
+	path := writeFile(t, whole)
+	load := func() *Loaded {
+		t.Helper()
+		loaded, err := Load(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loaded
+	}
+	inForce := load()
 	for content, want := range map[string]bool{
 		"":                                       true,
 		"mode: enforce\n":                        true,
@@ -433,8 +442,15 @@ func TestCutOff(t *testing.T) {
 		"mode: test\n":                                                              false,
 		"# mode: enforce\n":                                                         false,
 	} {
-		if got := mustLoad(t, content).CutOff(inForce.Settings); got != want {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := load().CutOff(inForce.Settings); got != want {
 			t.Errorf("%q: %v, want %v", content, got, want)
+		}
+		// In the place of the other one, it is whole; but nothing at all is nothing.
+		if got := mustLoad(t, content).CutOff(inForce.Settings); got != (content == "") {
+			t.Errorf("another file, %q: %v", content, got)
 		}
 	}
 }

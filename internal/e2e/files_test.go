@@ -168,7 +168,7 @@ func TestCutOffConfiguration(t *testing.T) {
 	if out := sendMail(t, c, &mail{from: "alice@" + withAS}); out.Final.Code != 550 {
 		t.Errorf("%d %s, want 550 as at first", out.Final.Code, out.Final.Text)
 	}
-	// Who means it says so.
+	// Who means it says so, or writes another file and renames it.
 	short, _, _ := strings.Cut(string(whole), "policy:")
 	must(t, os.WriteFile(milter.Config, []byte(short+"...\n"), 0o644))
 	must(t, milter.Signal(syscall.SIGHUP))
@@ -178,6 +178,12 @@ func TestCutOffConfiguration(t *testing.T) {
 	if out := sendMail(t, c, &mail{from: "alice@" + withAS}); out.Final.Code != 250 {
 		t.Errorf("%d %s, want 250", out.Final.Code, out.Final.Text)
 	}
+	must(t, milter.configure("policy: {nokey: reject}\nmode: test\n"))
+	must(t, milter.Signal(syscall.SIGHUP))
+	must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), "configuration in force") == 3, nil }))
+	must(t, milter.configure("policy: {nokey: reject}\n"))
+	must(t, milter.Signal(syscall.SIGHUP))
+	must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), "configuration in force") == 4, nil }))
 
 	s := newServer(t, w, buildServer(t), withAS)
 	s.configure("limits: {connections: 5}\n")

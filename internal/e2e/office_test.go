@@ -118,7 +118,9 @@ func (o *office) write(t *testing.T, more string) {
 	for name, place := range o.places {
 		yaml = strings.ReplaceAll(yaml, name, place)
 	}
-	must(t, os.WriteFile(o.milter.Config, []byte(yaml), 0o644))
+	// Not in place: one that only lacks the end of the one before would look cut off.
+	must(t, os.WriteFile(o.milter.Config+".new", []byte(yaml), 0o644))
+	must(t, os.Rename(o.milter.Config+".new", o.milter.Config))
 }
 
 // configure has the milter read another configuration, and waits until it is in
