@@ -70,10 +70,11 @@ func Groups() []Group {
 			{"null-sender", "There is no envelope sender: a bounce.", ""},
 			{"trusted", "The From field is not checked: the sender or client is in `from.trusted`.", ""},
 		}},
-		{"Reasons of the From field", "They come with from_result=.", []Entry{
+		{"Reasons of the From field", "They stand in from_reason=, beside those above.", []Entry{
 			{"key-is-envelope-senders", "The message has a key, but it is the envelope sender's, whose domain is another one than From's. The From domain's AS is not asked.", "Usual for mailing services and lists; `from.trusted` is for those that you trust."},
 			{"key-is-ambiguous", "There are addresses of several domains in From, so that the key is nobody's.", ""},
-			{"bad-from", "There is no From field, or one that cannot be read.", ""},
+			{"bad-from", "There is no From field, or no address in it that can be read.", "Report it to whoever writes the program that sent it; `from.actions.permerror` says what is done."},
+			{"from-limit", "There are more octets, From fields or addresses in them than honest mail has: 16 384, 4, 8.", "A forgery."},
 		}},
 		{"Reasons in the log only", "The milter refused or deferred the message by itself.", []Entry{
 			{"filter-error", "A fault of ours, or the MTA began in the middle of a message. It is deferred (451).", "If there is a line with a panic, report it."},
