@@ -260,7 +260,8 @@ func (s *storm) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	if err := s.w.mta.WaitIdle(ctx); err != nil {
-		return err
+		entries, _ := s.w.mta.Queue() // without them the error says less
+		return fmt.Errorf("%w\nqueued: %+v", err, entries)
 	}
 	for _, u := range []*unit{s.w.milter, s.w.first, s.w.second} {
 		code, err := u.end(syscall.SIGTERM)

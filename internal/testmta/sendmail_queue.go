@@ -47,6 +47,11 @@ func (s *Sendmail) Queue() ([]QueueEntry, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(b) == 0 {
+			// Of a process that was killed before it had said that it took the message.
+			// Sendmail passes over it, and removes it after ten minutes.
+			continue
+		}
 		c := parseControlFile(b)
 		entries = append(entries, QueueEntry{
 			ID: f.Name()[2:], Queue: queue,
