@@ -25,7 +25,7 @@ What it does not:
   - A domain's server vouches for whatever it likes in its own domain, and for nothing
     elsewhere. Whoever steals its secret makes keys of every address there.
   - It says which address sends, not who is meant nor what is written: mallory may write
-    anything as mallory, with the name of alice before his address too.
+    anything as mallory, with the name of alice before his address too (not her address).
 `
 
 // tell prints what became of the story, and returns an error that counts what is

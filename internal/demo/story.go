@@ -149,7 +149,7 @@ func (s *story) acts(own string) []act {
 		{what: "the same with mallory's own key", from: alice, author: alice, to: bob, key: own,
 			verdict: "fail invalid-key", outcome: keyInvalid},
 		{what: "the same, only the From is alice's", from: mallory, author: alice, to: bob, key: own,
-			verdict: "pass, From fail", outcome: keyMissing},
+			verdict: "pass, From fail", outcome: keyInvalid},
 	}
 }
 
@@ -244,7 +244,7 @@ func (s *story) revocation(ctx context.Context, theft act, w io.Writer) ([]event
 		return nil, err
 	}
 	fmt.Fprintf(w, "authkey-server address revoke %s, SIGHUP, and waiting: b may rely on what it was told for %s,\n"+
-		"and a's milter looks at its address list every five seconds …\n", alice, officeTTL)
+		"and a's milter looks at its address list every second …\n", alice, officeTTL)
 	last, err := s.untilRefused(ctx, theft, begun)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 )
 
 // linePatience is how long a milter may take to log what it has decided, or to see
-// that a list has changed, which it looks at every five seconds.
+// that a list has changed, which it looks at every second.
 const linePatience = time.Minute
 
 // messageLine waits for a milter's line about the next message after a position in
