@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // Where a value comes from.
@@ -72,7 +74,7 @@ func loadFile(s *schema, path string, environ []string, config any) (Settings, F
 		info, _ = os.Stat(path) // it is only compared, where there is one
 	}
 	settings, faults := load(s, path, data, environ, config)
-	settings.info = info
+	settings.info, settings.put = info, info != nil && diskfile.Put(path, info)
 	return settings, faults
 }
 
@@ -168,6 +170,7 @@ type Settings struct {
 	file    string         // its path
 	data    []byte         // what is in it
 	info    fs.FileInfo    // what it was
+	put     bool           // it was put in its place whole
 	lines   map[string]int // of what the file sets, by key, field or element
 	values  map[string]any // raw, by key
 	sources map[string]string
@@ -183,13 +186,13 @@ const endOfDocument = "..."
 // that shows that this is meant: somebody is writing it, or the disk was full. Every key
 // that is missing would silently fall back to its default. What differs in comments and
 // empty lines only, or ends with a line "...", is not cut off. Nor is another file that was
-// put in the place of the one before, unless it is empty: that happens in one step.
+// put in the place of the one before and not written since, unless it is empty.
 func (s Settings) CutOff(other Settings) bool {
 	rest, begins := bytes.CutPrefix(other.data, s.data)
 	if !begins || len(rest) == 0 {
 		return false
 	}
-	if len(s.data) > 0 && s.info != nil && other.info != nil && !os.SameFile(s.info, other.info) {
+	if len(s.data) > 0 && s.info != nil && other.info != nil && !os.SameFile(s.info, other.info) && s.put {
 		return false
 	}
 	last := strings.TrimSpace(string(s.data))

@@ -448,9 +448,38 @@ func TestCutOff(t *testing.T) {
 		if got := load().CutOff(inForce.Settings); got != want {
 			t.Errorf("%q: %v, want %v", content, got, want)
 		}
-		// In the place of the other one, it is whole; but nothing at all is nothing.
-		if got := mustLoad(t, content).CutOff(inForce.Settings); got != (content == "") {
-			t.Errorf("another file, %q: %v", content, got)
+		// Another file that was put there is whole; but nothing at all is nothing.
+		other := writtenAtOnce(t, content)
+		cutOff := func(state string, want bool) {
+			t.Helper()
+			loaded, err := Load(other, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := loaded.CutOff(inForce.Settings); got != want {
+				t.Errorf("another file, %s, %q: %v, want %v", state, content, got, want)
+			}
+		}
+		cutOff("written at once", content == "")
+		if err := os.Chtimes(other, time.Time{}, time.Now().Add(-time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		cutOff("renamed later", content == "")
+		// Written after it was put there it is not.
+		if err := os.Chtimes(other, time.Time{}, time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		cutOff("written later", want)
+	}
+}
+
+// writtenAtOnce is writeFile, so fast that nobody can have written to the file later.
+func writtenAtOnce(t *testing.T, content string) string {
+	t.Helper()
+	for {
+		began := time.Now()
+		if path := writeFile(t, content); time.Since(began) < 5*time.Millisecond {
+			return path
 		}
 	}
 }

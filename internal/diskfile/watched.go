@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Times of a file that may be half written.
@@ -95,10 +97,32 @@ func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed
 
 // whole reports whether something was done to the file after it was last written: it was
 // renamed, or given its mode and owner. Whoever wrote it has ended then: a write sets both
-// times to the same.
+// times to the same. False says nothing: the file system's clock may have been too coarse.
 func whole(info fs.FileInfo) bool {
 	changed, ok := changeTime(info)
 	return ok && changed.After(info.ModTime())
+}
+
+// atOnce is how long after a file was made its content may have been written for Put to
+// believe that nobody has written to it since: two ticks of the clock of file systems.
+const atOnce = 10 * time.Millisecond
+
+// Put reports whether the file at path, which info describes, has not been written since it
+// was made elsewhere and put there: it was renamed later than it was written, or was made
+// and written in one go. A file that was put there and then written in place is no such one.
+// False says nothing where the file system does not tell when a file was made.
+func Put(path string, info fs.FileInfo) bool {
+	if whole(info) {
+		return true
+	}
+	var stat unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME|unix.STATX_INO, &stat); err != nil || stat.Mask&unix.STATX_BTIME == 0 {
+		return false
+	}
+	if own, ok := info.Sys().(*syscall.Stat_t); !ok || own.Ino != stat.Ino {
+		return false
+	}
+	return info.ModTime().Sub(time.Unix(stat.Btime.Sec, int64(stat.Btime.Nsec))) <= atOnce
 }
 
 // age is for how long the file has not been written. A time in the future is a clock that

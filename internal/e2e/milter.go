@@ -104,11 +104,7 @@ func (w *World) newMilter(binary, network string) (*Milter, error) {
 // configure puts MilterConfig and more YAML behind it in place of the configuration
 // there was, in one step. A running milter is not told.
 func (m *Milter) configure(more string) error {
-	next := m.Config + ".new"
-	if err := os.WriteFile(next, []byte(m.world.MilterConfig(m.listen)+more), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(next, m.Config)
+	return testdaemon.Replace(m.Config, []byte(m.world.MilterConfig(m.listen)+more), 0o644)
 }
 
 // startListening starts the process, for the first time or after its end, and

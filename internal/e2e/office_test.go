@@ -119,8 +119,7 @@ func (o *office) write(t *testing.T, more string) {
 		yaml = strings.ReplaceAll(yaml, name, place)
 	}
 	// Not in place: one that only lacks the end of the one before would look cut off.
-	must(t, os.WriteFile(o.milter.Config+".new", []byte(yaml), 0o644))
-	must(t, os.Rename(o.milter.Config+".new", o.milter.Config))
+	must(t, testdaemon.Replace(o.milter.Config, []byte(yaml), 0o644))
 }
 
 // configure has the milter read another configuration, and waits until it is in

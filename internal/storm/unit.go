@@ -218,16 +218,11 @@ func (u *unit) startThrough(ctx context.Context, mend func() error) (t through, 
 
 // replace puts a file in the place of another in one step.
 func replace(path string, content []byte) error {
-	next := path + ".next"
-	if err := os.WriteFile(next, content, 0o644); err != nil {
-		return err
-	}
+	mode := os.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
-		if err := os.Chmod(next, info.Mode().Perm()); err != nil {
-			return err
-		}
+		mode = info.Mode().Perm()
 	}
-	return os.Rename(next, path)
+	return testdaemon.Replace(path, content, mode)
 }
 
 // inPlace writes into a file that is there, without its owner or mode being changed.

@@ -88,7 +88,7 @@ func (w *world) found(ctx context.Context) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
 			return fmt.Errorf("a small disk is needed, which only root can mount: %w", err)
 		}
 		w.disks = append(w.disks, dir)

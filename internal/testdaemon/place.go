@@ -79,6 +79,23 @@ func TempDir(pattern string) (string, error) {
 	return dir, nil
 }
 
+// Replace puts a file in the place of another in one step, and so that it can be seen that
+// nobody has written to it since, however fast the machine and however coarse the clock of
+// its file system.
+func Replace(path string, content []byte, mode os.FileMode) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, content, mode); err != nil {
+		return err
+	}
+	if err := os.Chmod(next, mode); err != nil {
+		return err
+	}
+	if err := os.Chtimes(next, time.Time{}, time.Now().Add(-time.Second)); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
 const (
 	// pollInterval is how often Poll asks.
 	pollInterval = 10 * time.Millisecond
