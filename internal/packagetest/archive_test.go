@@ -145,6 +145,7 @@ drwx------ /etc/authkey/credentials/
 -rw-r--r-- /usr/share/doc/authkey-server/changelog.Debian.gz
 -rw-r--r-- /usr/share/doc/authkey-server/changelog.gz
 -rw-r--r-- /usr/share/doc/authkey-server/copyright
+-rwxr-xr-x /usr/share/doc/authkey-server/examples/certbot-deploy-hook
 -rw-r--r-- /usr/share/doc/authkey-server/third-party-licenses.gz
 -rw-r--r-- /usr/share/fish/vendor_completions.d/authkey-server.fish
 -rw-r--r-- /usr/share/lintian/overrides/authkey-server
