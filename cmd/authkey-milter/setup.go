@@ -14,8 +14,19 @@ func newSetup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Print, apply or undo what makes an MTA ask the milter",
-		Args:  cobra.NoArgs,
-		RunE:  program.WhichCommand,
+		Long: "Print, apply or undo what makes an MTA ask the milter: see the commands below.\n\n" +
+			"--undo is for the end, when the program is to be removed: it takes back what was\n" +
+			"applied to any Postfix of this machine, reloads it, and names what else in the\n" +
+			"configuration of Postfix or Sendmail still leads to the milter, which it leaves to\n" +
+			"you. The removal of the package does this. Exit code 1: something still does.",
+		Args: cobra.NoArgs,
+	}
+	undo := cmd.Flags().Bool("undo", false, "take every MTA of this machine off the milter")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*undo {
+			return program.WhichCommand(cmd, args)
+		}
+		return leaveMTAs(cmd)
 	}
 	cmd.AddCommand(newSetupPostfix(), newSetupSendmail())
 	return cmd
@@ -40,7 +51,11 @@ func newSetupPostfix() *cobra.Command {
 	undo := cmd.Flags().Bool("undo", false, "take them back")
 	cmd.MarkFlagsMutuallyExclusive("apply", "undo")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		loaded, err := loadConfig(cmd, false)
+		load := loadConfig
+		if *undo {
+			load = loadForUndo
+		}
+		loaded, err := load(cmd, false)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -203,7 +204,7 @@ func (p *Postfix) former() []string {
 }
 
 func (p *Postfix) readState() (*applied, error) {
-	b, err := readBounded(p.statePath())
+	b, err := p.readStateFile()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", p.ConfigDir, ErrNothingApplied)
 	}
@@ -213,6 +214,11 @@ func (p *Postfix) readState() (*applied, error) {
 	state := new(applied)
 	if err := json.Unmarshal(b, state); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.statePath(), err)
+	}
+	for name := range state.Files {
+		if name != "main.cf" && name != "master.cf" {
+			return nil, fmt.Errorf("%s: remembers %q, which is no file of Postfix's that Apply edits", p.statePath(), name)
+		}
 	}
 	if state.Files == nil {
 		state.Files = map[string]original{}
@@ -225,7 +231,28 @@ func (p *Postfix) writeState(state *applied) error {
 	if err != nil {
 		return err
 	}
-	return replace(p.statePath(), string(b)+"\n")
+	return replaceAt(p.statePath(), string(b)+"\n")
+}
+
+// readStateFile reads stateFile if it is ours. Undo writes what it says: in a folder of
+// somebody else's it may be a link to another file, or written by him.
+func (p *Postfix) readStateFile() (b []byte, err error) {
+	f, err := os.OpenFile(p.statePath(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; !info.Mode().IsRegular() || uid != 0 && int(uid) != os.Geteuid() {
+		return nil, fmt.Errorf("%s: %w: not a file of root's or ours", p.statePath(), fs.ErrPermission)
+	}
+	if info.Size() > maxStateFile {
+		return nil, fmt.Errorf("%s: larger than %d octets", p.statePath(), maxStateFile)
+	}
+	return io.ReadAll(io.LimitReader(f, maxStateFile))
 }
 
 // readFile returns the content of main.cf or master.cf, and its digest.
@@ -245,12 +272,17 @@ func readBounded(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// replace gives a file a new content at once, under the owner and mode of the old
-// one. A new file is for its owner only.
-func replace(path, content string) (err error) {
+// replace gives a file, or the one that a link leads to, a new content at once, under
+// the owner and mode of the old one. A new file is for its owner only.
+func replace(path, content string) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
+	return replaceAt(path, content)
+}
+
+// replaceAt is replace, but puts the file in the place of a link.
+func replaceAt(path, content string) (err error) {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
 		return err
@@ -261,7 +293,7 @@ func replace(path, content string) (err error) {
 		}
 	}()
 	_, err = temp.WriteString(content)
-	if info, statErr := os.Stat(path); statErr == nil {
+	if info, statErr := os.Lstat(path); statErr == nil && info.Mode().IsRegular() {
 		owner := info.Sys().(*syscall.Stat_t)
 		err = errors.Join(err, temp.Chown(int(owner.Uid), int(owner.Gid)), temp.Chmod(info.Mode().Perm()))
 	}
