@@ -321,7 +321,7 @@ const everything = `
 mode: enforce
 local_domains: [b.example]
 preferences: {source: "file:/etc/authkey/preferences"}
-verify: {ca_file: /etc/authkey/tls/fullchain.pem, allow_networks: [127.0.0.0/8, 9.0.0.0/8]}
+verify: {ca_file: /etc/authkey/ca.pem, allow_networks: [127.0.0.0/8, 9.0.0.0/8]}
 policy: {fail: discard-notify}
 listen: ["unix:/run/authkey-milter/more.sock"]
 attach:
@@ -347,11 +347,13 @@ func (u *firstUse) confinement() {
 		}
 	}()
 	// Not by systemctl reload: the check that it runs first is root's, and not confined.
-	u.run("systemctl restart authkey-milter authkey-server && kill -HUP $(systemctl show --property=MainPID --value authkey-milter authkey-server)")
+	u.run("systemctl stop authkey-milter authkey-server")
+	u.start("authkey-milter", "authkey-server")
+	u.run("kill -HUP $(systemctl show --property=MainPID --value authkey-milter authkey-server)")
 	u.sendOne(u.key, "traced")
 	u.send(senderJob{Messages: 1, Workers: 1, Key: strings.Repeat("x", 40), Prefix: "noticed", Once: true}, nil)
 	since := u.value("date '+%F %T'")
-	u.run("authkey-server address add carol@a.example && echo '# changed' >> /etc/authkey/preferences && touch /etc/authkey/tls/*")
+	u.run("authkey-server address add carol@a.example && echo '# changed' >> /etc/authkey/preferences && " + strings.Replace(deployHook, "RENEWED", "RENEWED_DOMAINS=as.a.example RENEWED", 1))
 	u.await("journalctl --unit=authkey-server --since='" + since + "' --output=cat | grep 'addresses=2' && journalctl --unit=authkey-milter --since='" + since + "' --output=cat | grep 'addresses=2'")
 	u.run("systemctl stop authkey-milter authkey-server")
 	must(u.t, strace.Stop())
@@ -367,7 +369,7 @@ func (u *firstUse) confinement() {
 		}
 	}
 	u.write("/etc/authkey/milter.yaml", enforcing)
-	u.run("systemctl start authkey-milter authkey-server")
+	u.start("authkey-milter", "authkey-server")
 	u.sendOne(u.key, "untraced")
 }
 
@@ -393,11 +395,27 @@ func (u *firstUse) checkAccesses(all []access) map[string]bool {
 	return seen
 }
 
+const deployHook = "RENEWED_LINEAGE=/etc/letsencrypt/live/as.a.example /usr/share/doc/authkey-server/examples/certbot-deploy-hook"
+
+// configureEverything has the certificate in folders of certbot's modes, from where the
+// deploy hook takes it.
 func (u *firstUse) configureEverything() {
+	u.run(`mkdir -p -m 0700 /etc/letsencrypt
+		cd /etc/letsencrypt
+		mkdir -p archive/as.a.example live/as.a.example && chmod 0700 archive live
+		openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=as.a.example -addext subjectAltName=DNS:as.a.example -keyout archive/as.a.example/privkey1.pem -out archive/as.a.example/fullchain1.pem -days 30 2>/dev/null
+		chmod 0600 archive/as.a.example/privkey1.pem
+		for name in privkey fullchain; do ln -s ../../archive/as.a.example/${name}1.pem live/as.a.example/$name.pem; done
+		cp live/as.a.example/fullchain.pem /etc/authkey/ca.pem`)
+	u.run("RENEWED_DOMAINS='www.a.example a.example' " + deployHook)
+	if u.exists("/etc/authkey/tls") {
+		u.t.Error("the deploy hook took the certificate of another host")
+	}
+	u.run("RENEWED_DOMAINS='www.a.example as.a.example' " + deployHook)
+	if got := u.value("cd /etc/authkey/tls && stat -c '%U:%G %a %n' . .* * | grep -v '\\.\\.' | sort -u"); got != "root:authkey-server 640 fullchain.pem\nroot:authkey-server 640 privkey.pem\nroot:authkey-server 750 ." {
+		u.t.Errorf("the deploy hook made %s", got)
+	}
 	u.run(`cd /etc/authkey
-		mkdir -p tls
-		openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=as.a.example -addext subjectAltName=DNS:as.a.example -keyout tls/privkey.pem -out tls/fullchain.pem -days 30 2>/dev/null
-		chgrp authkey-server tls/privkey.pem && chmod 0640 tls/privkey.pem
 		echo 'listen: ["tcp:7425", "tls:7426"]
 tls: {cert: /etc/authkey/tls/fullchain.pem, key: /etc/authkey/tls/privkey.pem}' >> server.yaml
 		echo 'bob@b.example bob@a.example' > logins

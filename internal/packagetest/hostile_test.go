@@ -38,8 +38,8 @@ func (u *firstUse) hostileUser() {
 	u.checkNoCore()
 }
 
-// checkSocketsAreClosed: the milter attaches keys, and with preferences tells what people
-// wish, to whoever can connect to it.
+// checkSocketsAreClosed: whoever can connect to the milter can have keys attached, which
+// is to say handed out.
 func (u *firstUse) checkSocketsAreClosed() {
 	const connect = `perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "$!\n"' `
 	for socket := range strings.FieldsSeq(milterSockets) {
@@ -79,7 +79,8 @@ func (u *firstUse) checkLinksAreNotFollowed() {
 	if now := u.value(look); now != before {
 		u.t.Errorf("root followed a link: /etc/shadow was %s, is %s", before, now)
 	}
-	u.run("systemctl stop authkey-milter.service authkey-milter.socket; rm -f /var/lib/authkey/*; systemctl start authkey-milter.service")
+	u.run("systemctl stop authkey-milter.service authkey-milter.socket; rm -f /var/lib/authkey/*")
+	u.start("authkey-milter.socket", "authkey-milter.service")
 	if now := u.value(look); now != before {
 		u.t.Errorf("root followed a link: /etc/shadow was %s, is %s", before, now)
 	}
