@@ -146,6 +146,7 @@ func (u *firstUse) upgrade() {
 // refusedConfiguration: while the milter cannot start, nobody waits for it and systemd
 // does not run wild; when the file is mended it comes back by itself.
 func (u *firstUse) refusedConfiguration() {
+	u.run("install -m 0600 /etc/authkey/milter.yaml draft.yaml && authkey-milter check --config draft.yaml") // is not the service's
 	for i, breakIt := range []struct{ what, do, mend string }{
 		// Here it comes back by itself.
 		{"unreadable", "chmod 0600 /etc/authkey/milter.yaml", "chmod 0644 /etc/authkey/milter.yaml"},
