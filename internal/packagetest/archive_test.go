@@ -113,6 +113,7 @@ drwxr-x--- /etc/authkey/addresses/
 drwx------ /etc/authkey/credentials/
 -rw-r--r-- /etc/authkey/milter.yaml
 -rw-r--r-- /etc/logcheck/ignore.d.server/authkey-milter
+-rwxr-xr-x /usr/lib/authkey-milter/close-sockets
 -rw-r--r-- /usr/lib/systemd/system/authkey-milter-retry.timer
 -rw-r--r-- /usr/lib/systemd/system/authkey-milter.service
 -rw-r--r-- /usr/lib/systemd/system/authkey-milter.socket
