@@ -1,13 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
@@ -32,8 +38,44 @@ func newCheck() *cobra.Command {
 		for _, fault := range idlePreferences(loaded.Config) {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
 		}
+		if err := readableByService(cmd.Context(), loaded); err != nil {
+			return config.Settings{}, program.Exit(program.Config, err)
+		}
 		return loaded.Settings, nil
 	})
+}
+
+// readableByService refuses what root can read and the service's user cannot. Only root
+// can tell, and only the configuration of the service is the service's to read: another
+// one may be a draft.
+func readableByService(ctx context.Context, loaded *config.Loaded) error {
+	if os.Geteuid() != 0 || loaded.Path != this().DefaultConfig {
+		return nil
+	}
+	service := doctor.FindService(ctx)
+	if service.User == "" || service.User == "root" {
+		return nil
+	}
+	return program.Readable(service.User, namedFiles(loaded, service.Passed)...)
+}
+
+// namedFiles are the files that serve reads, but for those in folders of which systemd
+// passes copies.
+func namedFiles(loaded *config.Loaded, passed []string) []string {
+	c := loaded.Config
+	files := []string{loaded.Path, c.Verify.CAFile, c.Notify.TemplateDir}
+	add := func(prefix, value string) {
+		if path, ok := strings.CutPrefix(value, prefix); ok && !slices.Contains(passed, filepath.Dir(path)) {
+			files = append(files, path)
+		}
+	}
+	add("file:", string(c.Preferences.Source))
+	add("map:", c.Attach.Authorize)
+	for _, d := range c.Attach.Domains {
+		add("secret:", d.Source)
+		add("file:", d.Addresses)
+	}
+	return slices.DeleteFunc(files, func(path string) bool { return path == "" })
 }
 
 func newConfig() *cobra.Command {

@@ -113,14 +113,17 @@ drwxr-x--- /etc/authkey/addresses/
 drwx------ /etc/authkey/credentials/
 -rw-r--r-- /etc/authkey/milter.yaml
 -rw-r--r-- /etc/logcheck/ignore.d.server/authkey-milter
--rw-r--r-- /lib/systemd/system/authkey-milter.service
--rw-r--r-- /lib/systemd/system/authkey-milter.socket
+-rwxr-xr-x /usr/lib/authkey-milter/close-sockets
+-rw-r--r-- /usr/lib/systemd/system/authkey-milter-retry.timer
+-rw-r--r-- /usr/lib/systemd/system/authkey-milter.service
+-rw-r--r-- /usr/lib/systemd/system/authkey-milter.socket
 -rw-r--r-- /usr/lib/sysusers.d/authkey-milter.conf
 -rw-r--r-- /usr/lib/tmpfiles.d/authkey-milter.conf
 -rwxr-xr-x /usr/sbin/authkey-milter
 -rw-r--r-- /usr/share/authkey-milter/authkey.m4
 -rw-r--r-- /usr/share/bash-completion/completions/authkey-milter
 -rw-r--r-- /usr/share/doc/authkey-milter/README.Debian
+-rw-r--r-- /usr/share/doc/authkey-milter/README.md
 -rw-r--r-- /usr/share/doc/authkey-milter/changelog.Debian.gz
 -rw-r--r-- /usr/share/doc/authkey-milter/changelog.gz
 -rw-r--r-- /usr/share/doc/authkey-milter/copyright
@@ -137,15 +140,18 @@ drwx------ /etc/authkey/credentials/
 drwxr-x--- /etc/authkey/addresses/
 drwx------ /etc/authkey/credentials/
 -rw-r--r-- /etc/logcheck/ignore.d.server/authkey-server
--rw-r--r-- /lib/systemd/system/authkey-server.service
+-rw-r--r-- /usr/lib/systemd/system/authkey-server-retry.timer
+-rw-r--r-- /usr/lib/systemd/system/authkey-server.service
 -rw-r--r-- /usr/lib/sysusers.d/authkey-server.conf
 -rw-r--r-- /usr/lib/tmpfiles.d/authkey-server.conf
 -rwxr-xr-x /usr/sbin/authkey-server
 -rw-r--r-- /usr/share/bash-completion/completions/authkey-server
 -rw-r--r-- /usr/share/doc/authkey-server/README.Debian
+-rw-r--r-- /usr/share/doc/authkey-server/README.md
 -rw-r--r-- /usr/share/doc/authkey-server/changelog.Debian.gz
 -rw-r--r-- /usr/share/doc/authkey-server/changelog.gz
 -rw-r--r-- /usr/share/doc/authkey-server/copyright
+-rwxr-xr-x /usr/share/doc/authkey-server/examples/certbot-deploy-hook
 -rw-r--r-- /usr/share/doc/authkey-server/third-party-licenses.gz
 -rw-r--r-- /usr/share/fish/vendor_completions.d/authkey-server.fish
 -rw-r--r-- /usr/share/lintian/overrides/authkey-server
@@ -160,7 +166,7 @@ drwx------ /etc/authkey/credentials/
 			if f[1] != "root/root" {
 				t.Errorf("%s belongs to %s", f[5], f[1])
 			}
-			if f[0] != "drwxr-xr-x" {
+			if f[0] != "drwxr-xr-x" && !strings.Contains(f[5], "/docs/") { // those are checked where they are installed
 				got.WriteString(f[0] + " " + strings.TrimPrefix(f[5], ".") + "\n")
 			}
 		}
@@ -252,18 +258,6 @@ func TestCompletions(t *testing.T) {
 			if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !strings.HasPrefix(string(text), begin) {
 				t.Errorf("%s: %v", name, err)
 			}
-		}
-	}
-}
-
-// TestAppArmor: the profiles can be compiled. Whether they fit is for a kernel that has
-// AppArmor.
-func TestAppArmor(t *testing.T) {
-	for _, program := range programs {
-		profile := filepath.Join(unpacked(t, deb(packages.release, program)), "etc/apparmor.d/usr.sbin."+program)
-		output(t, "apparmor_parser", "--skip-kernel-load", "--skip-cache", "--abort-on-error", profile)
-		if text, err := os.ReadFile(profile); err != nil || !strings.Contains(string(text), "complain") {
-			t.Errorf("%s does not only complain: %v", profile, err)
 		}
 	}
 }

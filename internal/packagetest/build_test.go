@@ -23,7 +23,7 @@ const (
 type built struct {
 	release string // folder: everything that `make release` makes, for all processors
 	again   string // the same for this processor only, made elsewhere
-	old     string // older packages, of a milter.yaml that was different
+	old     string // older packages, of a milter.yaml that was different, and units elsewhere
 }
 
 // buildAll builds from copies of the tree, since that may change meanwhile.
@@ -42,13 +42,21 @@ func buildAll(ctx context.Context, dir string) (*built, error) {
 	if err := makePackages(ctx, two, "077", "-release", "-version", newVersion, "-arch", runtime.GOARCH, "-out", b.again); err != nil {
 		return nil, err
 	}
-	yaml := filepath.Join(two, "packaging", "milter", "milter.yaml")
-	text, err := os.ReadFile(yaml)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(yaml, append(text, "# as it was\n"...), 0o644); err != nil {
-		return nil, err
+	for name, change := range map[string]func(string) string{
+		"milter/milter.yaml": func(s string) string { return s + "# as it was\n" },
+		// Where units were once. It is the same folder where /lib is a link.
+		"milter/nfpm.yaml": func(s string) string {
+			return strings.ReplaceAll(s, "dst: /usr/lib/systemd/system/", "dst: /lib/systemd/system/")
+		},
+	} {
+		path := filepath.Join(two, "packaging", name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, []byte(change(string(text))), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	return b, makePackages(ctx, two, "022", "-version", oldVersion, "-out", b.old)
 }

@@ -14,11 +14,21 @@ import (
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
-// What the base is made of. Postfix's archive is kept, to be installed once more.
-const (
-	suite   = "bookworm"
-	include = "systemd,systemd-sysv,init-system-helpers,adduser,procps,dbus,ca-certificates,postfix,dnsmasq-base,iproute2,dovecot-core,opendkim"
-	finish  = `
+// A debian is a release that the tests boot, and what its base is made of. Postfix's
+// archive is kept, to be installed once more.
+type debian struct {
+	suite   string
+	include string
+}
+
+var (
+	debian12 = debian{"bookworm", "systemd,systemd-sysv,init-system-helpers,adduser,procps,dbus,ca-certificates,postfix,dnsmasq-base,iproute2,dovecot-core,opendkim"}
+	debian13 = debian{"trixie", "systemd,systemd-sysv,init-system-helpers,adduser,procps,dbus,ca-certificates,postfix,dnsmasq-base,iproute2"}
+	debians  = []debian{debian12, debian13}
+)
+
+// finish is done in every base.
+const finish = `
 		set -e
 		cd /var/cache/apt/archives
 		find . -name '*.deb' ! -name 'postfix_*' -delete
@@ -26,50 +36,60 @@ const (
 		rm -f /var/lib/dbus/machine-id
 		echo mx.b.example > /etc/hostname
 		useradd --create-home bob
-		systemctl disable dovecot opendkim
+		for unit in dovecot opendkim; do
+			if [ -e /lib/systemd/system/$unit.service ]; then systemctl disable $unit; fi
+		done
 		postconf -e myhostname=mx.b.example 'mydestination=b.example, $myhostname, localhost' \
 			home_mailbox=Maildir/ smtpd_tls_security_level=none smtp_tls_security_level=none inet_protocols=ipv4 biff=no
 		newaliases`
-)
 
-// ensureDebian makes the base in the user's cache folder, where it is missing.
-func ensureDebian(ctx context.Context, say testdaemon.Logf) (string, error) {
+// base is where the release lies in the user's cache folder. It is only read.
+func (d debian) base() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "authkey-packagetest")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	sum := sha256.Sum256([]byte(d.include + finish))
+	return filepath.Join(cache, "authkey-packagetest", fmt.Sprintf("%s-%x", d.suite, sum[:4])), nil
+}
+
+// ensureDebian makes the base of a release, where it is missing.
+func ensureDebian(ctx context.Context, say testdaemon.Logf, d debian) error {
+	base, err := d.base()
 	if err != nil {
-		return "", err
+		return err
+	}
+	dir := filepath.Dir(base)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(filepath.Join(dir, d.suite+".lock"))
+	if err != nil {
+		return err
 	}
 	defer unlock()
-	base := filepath.Join(dir, fmt.Sprintf("%s-%x", suite, sha256.Sum256([]byte(include+finish)))[:len(suite)+9])
 	if _, err := os.Stat(base); err == nil {
-		return base, nil
+		return nil
 	}
 	say("making a Debian of the tests' own in %s (debootstrap, some minutes)", base)
 	work, err := os.MkdirTemp(dir, "making-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(work)
 	if err := os.Chmod(work, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	for _, cmd := range []*exec.Cmd{
-		exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+include, suite, work),
+		exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+d.include, d.suite, work),
 		exec.CommandContext(ctx, "chroot", work, "sh", "-c", finish),
 	} {
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("%s: %w\n%s", cmd.Args[0], err, out)
+			return fmt.Errorf("%s: %w\n%s", cmd.Args[0], err, out)
 		}
 	}
-	return base, os.Rename(work, base)
+	return os.Rename(work, base)
 }
 
 func lock(path string) (unlock func(), err error) {
@@ -87,9 +107,11 @@ func lock(path string) (unlock func(), err error) {
 // lock file there.
 const unmountScript = `umount -l "$1/root" "$1/memory" && rm -f "$1"/.#*.lck && rmdir "$1/root" "$1/memory" "$1"`
 
-// newRoot is a copy of the base to be written to, in memory. It ends with the test.
-func newRoot(t *testing.T) string {
+// newRoot is a copy of a release to be written to, in memory. It ends with the test.
+func newRoot(t *testing.T, d debian) string {
 	t.Helper()
+	base, err := d.base()
+	must(t, err)
 	dir, err := testdaemon.TempDir("authkey-root-")
 	must(t, err)
 	guard, err := testdaemon.NewGuard(unmountScript, dir)

@@ -43,17 +43,17 @@ type machine struct {
 }
 
 // boot starts the machine of a recipient, where everything is. It ends with the test.
-func boot(t *testing.T) *machine {
+func boot(t *testing.T, d debian) *machine {
 	t.Helper()
-	m := bootAt(t, serverAddress, clientAddress)
+	m := bootAt(t, d, serverAddress, clientAddress)
 	m.startDNS(world)
 	return m
 }
 
 // bootAt starts a machine with addresses, and without a name server.
-func bootAt(t *testing.T, addresses ...string) *machine {
+func bootAt(t *testing.T, d debian, addresses ...string) *machine {
 	t.Helper()
-	m := &machine{t: t, root: newRoot(t)}
+	m := &machine{t: t, root: newRoot(t, d)}
 	must(t, os.WriteFile(filepath.Join(m.root, "etc/resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
 	console := filepath.Join(t.TempDir(), "console")
 	nspawn, err := testdaemon.Start(exec.Command("systemd-nspawn", "--boot", "--directory="+m.root, "--register=no", "--keep-unit",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,16 +16,13 @@ import (
 
 // The tests' tools, and where sendmail.cf is made from.
 var (
-	tools = []string{"lintian", "debootstrap", "systemd-container", "util-linux", "iproute2", "rpm", "apparmor", "man-db", "groff-base", "git"}
+	tools = []string{"lintian", "debootstrap", "systemd-container", "util-linux", "iproute2", "rpm", "apparmor", "man-db", "groff-base", "git", "strace"}
 
 	sendmailPrefix string
 )
 
 // What all tests share.
-var (
-	packages *built
-	base     string // a Debian that is only read
-)
+var packages *built
 
 func TestMain(m *testing.M) {
 	if job := os.Getenv(senderVariable); job != "" {
@@ -67,11 +65,15 @@ func prepare(ctx context.Context, say testdaemon.Logf, dir string) (err error) {
 	if sendmailPrefix, err = testmta.EnsureSendmail(ctx, say); err != nil {
 		return err
 	}
-	if base, err = ensureDebian(ctx, say); err != nil {
-		return err
+	// None of these needs another.
+	var all sync.WaitGroup
+	errs := make([]error, len(debians)+1)
+	for i, d := range debians {
+		all.Go(func() { errs[i] = ensureDebian(ctx, say, d) })
 	}
-	packages, err = buildAll(ctx, filepath.Join(dir, "packages"))
-	return err
+	all.Go(func() { packages, errs[len(debians)] = buildAll(ctx, filepath.Join(dir, "packages")) })
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func readFile(t *testing.T, path string) string {

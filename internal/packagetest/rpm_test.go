@@ -11,7 +11,7 @@ import (
 // TestRPM installs, upgrades and removes the rpm packages in a root of their own, with
 // their scripts.
 func TestRPM(t *testing.T) {
-	root := newRoot(t)
+	root := newRoot(t, debian12)
 	run := func(args ...string) string {
 		t.Helper()
 		return output(t, "rpm", append([]string{"--root", root}, args...)...)
@@ -23,7 +23,7 @@ func TestRPM(t *testing.T) {
 	run("--initdb")
 	// Debian's archive has no rpm, so nothing of it is known.
 	run("--install", "--nodeps", rpm(packages.old, "authkey-milter"))
-	const changed = "mode: test\n# mine\n"
+	const changed = "mode: test\nlisten: [\"inet:8895@127.0.0.1\"]\n# mine\n"
 	yaml := filepath.Join(root, "etc/authkey/milter.yaml")
 	must(t, os.WriteFile(yaml, []byte(changed), 0o644))
 	run("--upgrade", "--nodeps", rpm(packages.release, "authkey-milter"), rpm(packages.release, "authkey-server"))
@@ -46,9 +46,16 @@ func TestRPM(t *testing.T) {
 	if !exists("etc/systemd/system/sockets.target.wants/authkey-milter.socket") || exists("etc/systemd/system/multi-user.target.wants/authkey-server.service") {
 		t.Error("the milter is not enabled, or the server is")
 	}
-	run("--erase", "authkey-milter", "authkey-server")
+	output(t, "chroot", root, "authkey-milter", "setup", "postfix", "--apply")
+	milters := func() string { return strings.TrimSpace(output(t, "chroot", root, "postconf", "-h", "smtpd_milters")) }
+	if got := milters(); !strings.Contains(got, "inet:127.0.0.1:8895") {
+		t.Fatalf("smtpd_milters is %s", got)
+	}
+	if said := run("--erase", "authkey-milter", "authkey-server"); strings.Contains(said, "DEFERRED") || milters() != "" {
+		t.Errorf("after erasing smtpd_milters is %q:\n%s", milters(), said)
+	}
 	for path, want := range map[string]bool{
-		"usr/sbin/authkey-milter": false, "usr/sbin/authkey-server": false, "etc/authkey/milter.yaml": false,
+		"usr/lib/systemd/system/authkey-milter-retry.timer": false, "usr/sbin/authkey-milter": false, "usr/sbin/authkey-server": false, "etc/authkey/milter.yaml": false,
 		"etc/authkey/milter.yaml.rpmsave": true, "etc/systemd/system/sockets.target.wants/authkey-milter.socket": false,
 	} {
 		if exists(path) != want {

@@ -33,6 +33,7 @@ type senderJob struct {
 	Key      string // of alice@a.example
 	Prefix   string // of the subjects, which are numbered from 1
 	Report   int    // a line of progress after so many messages; 0: none
+	Once     bool   // nothing is tried again
 }
 
 // A senderResult is what came of it. It is the last line that the sender prints.
@@ -148,6 +149,9 @@ func (job senderJob) send(ctx context.Context) senderResult {
 						result.Deferred++
 					}
 					mu.Unlock()
+					if job.Once {
+						break
+					}
 					if !sent {
 						wait(ctx, retryAfter)
 					}

@@ -24,15 +24,15 @@ func TestTenMinutes(t *testing.T) {
 	sender := printed(t, "docs/sender.md", "Ten minutes on Postfix")
 	five := fiveMinutes(t)
 
-	m, b := bootSender(t), bootAt(t, serverAddress)
+	m, b := bootSender(t), bootAt(t, debian12, serverAddress)
 	connect(t, m, b, senderCable, recipientCable)
 	published := []string{"--mx-host=b.example,mx.b.example", "--host-record=mx.b.example," + serverAddress,
 		"--host-record=as.example.com," + senderAddress, "--host-record=mail.example.com," + senderAddress}
 	m.startDNS(published)
-	b.putAll()
+	b.putAll(packages.release)
 	b.startDNS(published)
 	b.enter(five)
-	m.putAll()
+	m.putAll(packages.release)
 	m.enter(five)
 
 	// The server.
@@ -75,7 +75,7 @@ func TestTenMinutes(t *testing.T) {
 
 // bootSender starts a machine of example.com, with a signer and passwords.
 func bootSender(t *testing.T) *machine {
-	m := bootAt(t, senderAddress)
+	m := bootAt(t, debian12, senderAddress)
 	m.write("/etc/opendkim.conf", "Syslog yes\nMode sv\nDomain example.com\nSelector test\nKeyFile /etc/dkimkeys/test.private\n"+
 		"Canonicalization relaxed/simple\nOversignHeaders From\nUserID opendkim\nUMask 007\nPidFile /run/opendkim/opendkim.pid\nSocket local:/var/spool/postfix/opendkim/opendkim.sock\n")
 	m.run(`hostname mail.example.com

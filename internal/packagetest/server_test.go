@@ -36,8 +36,8 @@ func TestServer(t *testing.T) {
 
 // bootServer starts a machine with the packages' files at hand.
 func bootServer(t *testing.T) *machine {
-	m := bootAt(t, senderAddress)
-	m.putAll()
+	m := bootAt(t, debian12, senderAddress)
+	m.putAll(packages.release)
 	return m
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/wire"
@@ -362,8 +363,22 @@ func TestService(t *testing.T) {
 	if !errors.As(err, &e) || e.code != Temp || err.Error() != "accept: broken" {
 		t.Errorf("a listener that fails: %v", err)
 	}
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &limit); err != nil || limit.Cur != 0 || limit.Max != 0 {
+}
+
+// TestProtect: what Main does first. That it holds, for the real programs, is tested by
+// the packages' tests.
+func TestProtect(t *testing.T) {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || before != 1 {
+		t.Fatalf("before: %d, %v", before, err)
+	}
+	t.Cleanup(func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0) })
+	protect()
+	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != 0 {
+		t.Errorf("dumpable: %d, %v", now, err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil || limit.Cur != 0 || limit.Max != 0 {
 		t.Errorf("core files of %+v, %v", limit, err)
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/config"
 )
@@ -28,8 +27,6 @@ type Service struct {
 
 // NewService begins a service. The caller must Close it.
 func NewService() *Service {
-	// A core file would hold keys. Where the limit cannot be set there is one already.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	s := &Service{hangup: make(chan os.Signal, 1)}
 	signal.Notify(s.hangup, syscall.SIGHUP)
 	return s

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,6 +96,9 @@ func run(ctx context.Context, args []string) (err error) {
 		if err := b.writeChecksums(); err != nil {
 			return err
 		}
+	}
+	if err := b.removeOthers(); err != nil {
+		return err
 	}
 	for _, name := range b.made {
 		fmt.Println(filepath.Join(*out, name))
@@ -179,6 +183,9 @@ func (b *build) makePackages(ctx context.Context, p product, arch string) error 
 	if err := copyFolder(b.shared(p), made); err != nil {
 		return err
 	}
+	if err := copyFolder(filepath.Join(b.root, "docs"), filepath.Join(made, "docs")); err != nil {
+		return err
+	}
 	program := filepath.Join(made, p.name)
 	if err := b.compile(ctx, p, program, arch); err != nil {
 		return err
@@ -229,6 +236,34 @@ func (b *build) keep(from string) error {
 		b.made = append(b.made, e.Name())
 	}
 	return nil
+}
+
+// removeOthers removes from the folder of the packages what earlier runs made: whoever
+// installs authkey-milter_*_amd64.deb of it wants this build's. Other files stay.
+func (b *build) removeOthers() error {
+	entries, err := os.ReadDir(b.out)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if slices.Contains(b.made, name) || !slices.ContainsFunc(products, func(p product) bool { return p.made(name) }) && name != checksums {
+			continue
+		}
+		if err := os.Remove(filepath.Join(b.out, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// made reports whether a file is one of the product's packages or bills of materials.
+func (p product) made(name string) bool {
+	rest, ok := strings.CutPrefix(name, p.name)
+	if !ok || !strings.HasPrefix(rest, "_") && !strings.HasPrefix(rest, "-") {
+		return false
+	}
+	return slices.ContainsFunc([]string{".deb", ".rpm", ".cdx.json"}, func(suffix string) bool { return strings.HasSuffix(rest, suffix) })
 }
 
 // copyFolder copies the files of a folder, with modes that do not depend on the

@@ -47,7 +47,8 @@ func (b *build) makeManual(ctx context.Context, p product, program string) error
 	return writeGzip(filepath.Join(b.shared(p), "authkey-reasons.7.gz"), reasons.Bytes())
 }
 
-// makeDocs makes the changelogs, and the licence for formats that have it no other way.
+// makeDocs makes the changelogs, and copies README.md, and the licence for formats that
+// have it no other way.
 func (b *build) makeDocs(p product) error {
 	changes, err := os.ReadFile(filepath.Join(b.root, "CHANGELOG.md"))
 	if err != nil {
@@ -61,11 +62,16 @@ func (b *build) makeDocs(p product) error {
 	if err := writeGzip(filepath.Join(b.shared(p), "changelog.Debian.gz"), []byte(debian)); err != nil {
 		return err
 	}
-	licence, err := os.ReadFile(filepath.Join(b.root, "LICENSE"))
-	if err != nil {
-		return err
+	for _, name := range []string{"README.md", "LICENSE"} {
+		text, err := os.ReadFile(filepath.Join(b.root, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(b.shared(p), name), text, 0o644); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(filepath.Join(b.shared(p), "LICENSE"), licence, 0o644)
+	return nil
 }
 
 // makeLicences gathers the licences of everything that is linked into a program. Most

@@ -31,6 +31,8 @@ func (b *build) dateBill(file string) error {
 	return os.WriteFile(file, text, 0o644)
 }
 
+const checksums = "SHA256SUMS"
+
 // writeChecksums writes SHA256SUMS of what was made.
 func (b *build) writeChecksums() error {
 	var sums strings.Builder
@@ -42,7 +44,6 @@ func (b *build) writeChecksums() error {
 		}
 		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(content), name)
 	}
-	const name = "SHA256SUMS"
-	b.made = append(b.made, name)
-	return os.WriteFile(filepath.Join(b.out, name), []byte(sums.String()), 0o644)
+	b.made = append(b.made, checksums)
+	return os.WriteFile(filepath.Join(b.out, checksums), []byte(sums.String()), 0o644)
 }

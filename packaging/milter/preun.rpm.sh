@@ -1,3 +1,15 @@
 if [ "$1" -eq 0 ]; then
+	# Mail would be deferred, or go by unchecked, for a milter that is gone.
+	if ! authkey-milter setup --undo; then
+		cat >&2 <<'TEXT'
+
+********************************************************************************
+authkey-milter is removed, and your mail system still asks it, or that cannot be
+told: see above. Until that is mended mail may be DEFERRED, or DELIVERED UNCHECKED.
+********************************************************************************
+
+TEXT
+	fi
 	systemctl --no-reload disable --now authkey-milter.service authkey-milter.socket >/dev/null 2>&1 || :
+	systemctl stop authkey-milter-retry.timer >/dev/null 2>&1 || :
 fi

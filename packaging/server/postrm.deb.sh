@@ -11,5 +11,7 @@ fi
 if [ "$1" = purge ]; then
 	deb-systemd-helper purge authkey-server.service >/dev/null || true
 	deb-systemd-helper unmask authkey-server.service >/dev/null || true
-	rm -f /etc/apparmor.d/local/usr.sbin.authkey-server /etc/apparmor.d/disable/usr.sbin.authkey-server
+	rm -f /etc/apparmor.d/local/usr.sbin.authkey-server /etc/apparmor.d/disable/usr.sbin.authkey-server \
+		/etc/apparmor.d/force-complain/usr.sbin.authkey-server
+	rmdir /etc/apparmor.d/local /etc/apparmor.d 2>/dev/null || true
 fi
