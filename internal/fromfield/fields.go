@@ -174,7 +174,7 @@ func (r *reader) reading() Reading {
 	r.Shown = slices.DeleteFunc(r.Shown, func(a wire.Address) bool {
 		i++
 		return named[a.Domain()] && (!r.wholes[i] || a.IsDomain()) ||
-			slices.ContainsFunc(r.Mailboxes, func(m Mailbox) bool { return m.Address == a })
+			slices.ContainsFunc(r.Mailboxes, func(m Mailbox) bool { return m.Address == a || m.endsWord(a) })
 	})
 	return r.Reading
 }
