@@ -97,6 +97,8 @@ func TestRead(t *testing.T) {
 		{"zero width", "<ceo@ba\u200bnk.test>", "ceo@bank.test"},
 		{"full width", "ceo＠bank．test <x@evil.test>", "x@evil.test | ceo@bank.test"},
 		{"an encoded word in the domain", "boss@=?utf-8?q?bank?=.test", "boss@bank.test"},
+		{"text behind it", "boss@bank.=?utf-8?q?test?=Boss", "boss@bank.test | boss@bank.testboss"},
+		{"several of them", "boss@=?utf-8?q?bank?==?utf-8?q?.test?=", "boss@bank.test"},
 		{"a quoted domain", `boss@"bank.test"`, "boss@bank.test"},
 		{"a backslash in the domain", `boss@bank\.test`, "boss@bank.test"},
 		{"pieces of a quoted local part", `"bo"."ss"@bank.test`, "bo.ss@bank.test"},
