@@ -110,7 +110,7 @@ func (r *reader) field(value string) {
 	r.excess = r.excess || found.excess
 	if len(found.addrs) == 0 && strings.Contains(value, "=?") {
 		// Programs that decode a field before they read it see more.
-		found = parse(decodeWords(value))
+		found = parse(DecodeWords(value))
 		found.clean = false
 	}
 	for _, a := range found.addrs {

@@ -22,9 +22,9 @@ const maxDecodings = 2
 // several ways.
 func (r *reader) look(value string) {
 	ways := []string{value}
-	for _, value := range distinct(value, joinWords(value)) {
+	for _, value := range distinct(value, JoinWords(value)) {
 		for range maxDecodings {
-			decoded := decodeWords(value)
+			decoded := DecodeWords(value)
 			if decoded == value {
 				break
 			}
@@ -428,7 +428,7 @@ func isClean(s, address string) bool {
 	if !hides {
 		return true
 	}
-	return isSole(decodeWords(s)) && (words == 1 || isSole(decodeWords(joinWords(s))))
+	return isSole(DecodeWords(s)) && (words == 1 || isSole(DecodeWords(JoinWords(s))))
 }
 
 // isSole reports whether a decoded field has one "@" in any form and no encoded word.

@@ -201,7 +201,7 @@ func domainText(toks []token) string {
 		case t.kind == quoted:
 			b.WriteString(unquote(t.text))
 		case t.kind == encoded:
-			b.WriteString(decodeWords(t.text))
+			b.WriteString(DecodeWords(t.text))
 		default:
 			b.WriteString(t.text)
 		}

@@ -11,10 +11,13 @@ import (
 	"golang.org/x/text/encoding/ianaindex"
 )
 
-// decodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
+// blanks stand between encoded words of a field, folded or not.
+const blanks = " \t\r\n"
+
+// DecodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
 // where that RFC allows none. Blanks between two of them go. Of a charset that is not
 // known the octets stay as they are.
-func decodeWords(s string) string {
+func DecodeWords(s string) string {
 	var (
 		b       strings.Builder
 		pending = 0 // what is not copied yet begins here
@@ -33,7 +36,7 @@ func decodeWords(s string) string {
 			i += len("=?")
 			continue
 		}
-		if pending != last || strings.Trim(s[pending:i], " \t") != "" {
+		if pending != last || strings.Trim(s[pending:i], blanks) != "" {
 			b.WriteString(s[pending:i])
 		}
 		b.WriteString(decodeWord(charset, text[0], text[2:]))
@@ -41,10 +44,10 @@ func decodeWords(s string) string {
 	}
 }
 
-// joinWords makes one encoded word of those that follow each other and have the same
+// JoinWords makes one encoded word of those that follow each other and have the same
 // charset and encoding: some programs do so before they decode, as others cut words
 // in the middle of a character.
-func joinWords(s string) string {
+func JoinWords(s string) string {
 	var (
 		b       strings.Builder
 		pending = 0 // what is not copied yet begins here
@@ -65,7 +68,7 @@ func joinWords(s string) string {
 			continue
 		}
 		start := i + len("=?") + len(charset) + len("?q?")
-		if kind := s[i:start]; last >= 0 && strings.EqualFold(kind, before) && strings.Trim(s[last:i], " \t") == "" {
+		if kind := s[i:start]; last >= 0 && strings.EqualFold(kind, before) && strings.Trim(s[last:i], blanks) == "" {
 			b.WriteString(s[pending : last-len("?=")])
 			pending = start
 		} else {
