@@ -91,6 +91,7 @@ type reader struct {
 	excess  bool
 	whole   bool            // what is looked at now is as it stands in the field, but for comments
 	wholes  []bool          // of Shown: seen so
+	alike   bool            // what is looked at now has ASCII for what resembles it
 	seen    map[string]bool // spellings that need no further look
 	domains map[string]bool // of Shown
 }

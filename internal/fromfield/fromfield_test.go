@@ -84,6 +84,9 @@ func TestRead(t *testing.T) {
 		{"quoted local part", `"alice adams"@ok.test`, `"alice%20adams"@ok.test`},
 		{"an international domain", "Jürg <jürg@müller.test>", "j%C3%BCrg@xn--mller-kva.test"},
 
+		{"a Cyrillic domain", "alice@почта.test", "alice@xn--80a1acny.test"},
+		{"a Latin domain in other letters", "alice@müllеr.test", "alice@xn--mllr-0ra660c.test | alice@xn--mller-kva.test"},
+
 		// Forms on which programs disagree.
 		{"a comment inside", "boss(hi)@bank.test", "boss@bank.test"},
 		{"blanks around @", "Boss <boss @ bank.test>", "boss@bank.test"},
@@ -169,6 +172,10 @@ func TestRead(t *testing.T) {
 		{"Latin letters before it", "öalice@ok.test <alice@ok.test>", "alice@ok.test | %C3%B6alice@ok.test"},
 		{"of another domain", "客服alice@bank.test <alice@ok.test>", "alice@ok.test | %E5%AE%A2%E6%9C%8Dalice@bank.test"},
 		{"Cyrillic", "b\u043ess@b\u0430nk.test", "b%D0%BEss@xn--bnk-6cd.test | boss@bank.test"},
+		{"Cyrillic that only looks alike", "boss@ваnк.тest <x@evil.test>", "x@evil.test | boss@xn--n-7sbf8a.xn--est-7ed boss@bank.test"},
+		{"Greek that only looks alike", "boss@banκ.tesτ <x@evil.test>", "x@evil.test | boss@xn--ban-ryc.xn--tes-wzc boss@bank.test"},
+		{"a sign after the domain", "boss@bank.test-", "boss@bank.test- | boss@bank.test"},
+		{"a sign before the domain", "Boss <boss@_bank.test>", "boss@_bank.test | boss@bank.test"},
 		{"written backwards", "\u202etset.knab@ssob\u202c <x@evil.test>", "x@evil.test | boss@bank.test"},
 		{"percent", "boss%bank.test", "| boss@bank.test"},
 		{"bang", "bank.test!boss", "| boss@bank.test"},

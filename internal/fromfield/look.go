@@ -38,6 +38,7 @@ func (r *reader) look(value string) {
 		dashed := dashes.Replace(alike)
 		for _, s := range distinct(s, same, alike, overridden(same), dashed) {
 			stands := s != dashed || dashed == alike // a dash between words joins them here
+			r.alike = s != same && (s == alike || s == dashed)
 			for _, s := range distinct(s, withoutComments(s, closings(s)), withoutComments(s, innermost(s))) {
 				for q, s := range distinct(s, withoutQuotes(s)) {
 					thin := dropRunes(s, isThin)
@@ -107,7 +108,12 @@ var dashes = strings.NewReplacer("–", "-", "—", "-")
 // resembles them.
 var prototypes = func() map[string]rune {
 	m := make(map[string]rune)
-	m[confusables.Skeleton("·")] = '.' // and its relatives
+	// What UTS 39 keeps apart, but not everybody's eyes do.
+	for c, others := range map[rune]string{'.': "·", 'b': "в", 'e': "є", 'h': "нћ", 'k': "кκ", 'm': "м", 'n': "пŋ", 'r': "гґ", 't': "тτŧ", 'u': "ц", 'w': "шω"} {
+		for _, o := range others {
+			m[confusables.Skeleton(string(o))] = c
+		}
+	}
 	for _, c := range "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ@.-abcdefghijklmnopqrstuvwxyz" {
 		m[confusables.Skeleton(string(c))] = c // later ones win: letters in lower case
 	}
@@ -307,6 +313,9 @@ func (r *reader) found(local, domain string) {
 	if hasHigh(domain) {
 		if word := latinWord(domain); word != domain {
 			r.found(local, word)
+		}
+		if r.alike && strings.ContainsFunc(domain, isOtherScript) {
+			return // a mixture that nobody sees
 		}
 	} else if strings.IndexByte(domain, '.') < 0 {
 		return
