@@ -280,7 +280,18 @@ func (r *reader) scan(s string) {
 			return
 		}
 		at := start + n
-		r.found(s[localStart(s, start, at, endsLocal):at], domainRun(s[at+1:]))
+		local, domain := s[localStart(s, start, at, endsLocal):at], domainRun(s[at+1:])
+		if local == "" {
+			local = quotedLocal(s, start, at)
+		}
+		r.found(local, domain)
+		if r.whole {
+			// The domain alone without what does not show, and without blanks: the local
+			// part stays a whole word.
+			for _, tight := range distinct(domain, tightRun(s[at+1:], isThin), tightRun(s[at+1:], isUnseen))[1:] {
+				r.found(local, tight)
+			}
+		}
 		if r.excess {
 			return
 		}
@@ -371,6 +382,35 @@ func domainRun(s string) string {
 		i++
 	}
 	return s[:i]
+}
+
+// tightRun is domainRun over what is dropped.
+func tightRun(s string, drop func(rune) bool) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case drop(r):
+		case r < utf8.RuneSelf && domainRun(s[i:i+1]) == "":
+			return b.String()
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// quotedLocal returns what the quoted string right before s[at] holds, if there is one
+// at start or after it, and it is the whole local part.
+func quotedLocal(s string, start, at int) string {
+	start = max(start, at-maxLocalRun)
+	if at-1 <= start || s[at-1] != '"' {
+		return ""
+	}
+	open := strings.LastIndexByte(s[start:at-1], '"')
+	if open < 0 || open > 0 && !endsLocal(s[start+open-1]) {
+		return ""
+	}
+	return withoutQuotes(s[start+open : at])
 }
 
 // maxLocalRun bounds how much before an "@" is taken for its local part. More is too

@@ -80,13 +80,11 @@ func withoutThin(local string) string {
 
 // visible returns s in compatibility form, without blanks and what has no width.
 func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if isBlank(r) || isThin(r) {
-			return -1
-		}
-		return r
-	}, norm.NFKC.String(s))
+	return dropRunes(norm.NFKC.String(s), isUnseen)
 }
+
+// isUnseen reports whether r is a blank or does not show at all.
+func isUnseen(r rune) bool { return isBlank(r) || isThin(r) }
 
 // isBlank reports whether r shows as a blank.
 func isBlank(r rune) bool {
