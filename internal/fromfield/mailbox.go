@@ -69,6 +69,20 @@ func newMailbox(text string) (m Mailbox, ok bool) {
 	return Mailbox{}, false
 }
 
+// SeenDomain returns an address that stands for the domain which people see in a mailbox
+// whose domain can be none (wire.DomainAddress): without what does not show and what
+// programs drop, up to the first character that no domain has. ok is false where nothing
+// is left.
+func SeenDomain(mailbox string) (a wire.Address, ok bool) {
+	_, domain, _ := cutLast(mailbox, '@')
+	domain = domainRun(withoutQuotes(visible(domain)))
+	if strings.IndexByte(domain, '.') < 0 {
+		return wire.Address{}, false
+	}
+	a, err := wire.DomainAddress("@" + domain)
+	return a, err == nil
+}
+
 // withoutThin returns a local part without what has no width: nobody sees the
 // difference.
 func withoutThin(local string) string {
