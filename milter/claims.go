@@ -1,13 +1,14 @@
 package milter
 
 import (
-	"encoding/base64"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/fromfield"
 )
 
 // claimsAuthKey reports whether the value of an Authentication-Results field claims a
@@ -24,8 +25,8 @@ func claimsAuthKey(value string) bool {
 	if !strings.Contains(value, "=?") {
 		return false
 	}
-	decoded, ok := wordsDecoded(value)
-	return !ok || textClaims(decoded)
+	return hasOtherCharset(value) || textClaims(fromfield.DecodeWords(value)) ||
+		textClaims(fromfield.DecodeWords(fromfield.JoinWords(value)))
 }
 
 // textClaims does so for one reading of the value.
@@ -58,12 +59,12 @@ func holdsClaim(skeleton string) bool {
 
 // skeleton is what is left of a text without everything that may stand between the
 // parts of a claim and not be seen: blanks of all kinds, folds, quotes, backslashes,
-// and what is neither ASCII nor a hyphen.
+// and what is neither ASCII nor a hyphen or minus sign.
 func skeleton(s string) string {
 	b := make([]byte, 0, len(s))
 	for i, r := range s {
 		switch {
-		case r >= utf8.RuneSelf && unicode.Is(unicode.Pd, r):
+		case r >= utf8.RuneSelf && unicode.Is(unicode.Pd, r), r == '\u2212':
 			b = append(b, '-')
 		case r > ' ' && r < 0x7F && r != '"' && r != '\\':
 			b = append(b, s[i])
@@ -104,72 +105,28 @@ func withoutComments(s string) (rest string, whole bool) {
 var asciiCharsets = []string{"utf-8", "us-ascii", "ascii", "iso-8859-", "windows-125", "cp125", "koi8-",
 	"gb", "big5", "euc-", "shift_jis"}
 
-// wordsDecoded undoes the encoded words of RFC 2047, also malformed ones, as long as
-// they are in a charset that keeps ASCII. ok is false where one of them is in another
-// charset, and could say anything.
-func wordsDecoded(s string) (decoded string, ok bool) {
-	var b strings.Builder
+// hasOtherCharset reports whether an encoded word of RFC 2047, also a malformed one, is
+// in a charset that does not keep ASCII: it could say anything.
+func hasOtherCharset(s string) bool {
 	for {
-		before, rest, found := strings.Cut(s, "=?")
-		b.WriteString(before)
+		_, rest, found := strings.Cut(s, "=?")
 		if !found {
-			return b.String(), true
+			return false
 		}
 		charset, rest2, found := strings.Cut(rest, "?")
 		encoding, rest2, found2 := strings.Cut(rest2, "?")
-		text, after, found3 := strings.Cut(rest2, "?=")
+		_, after, found3 := strings.Cut(rest2, "?=")
 		if !found || !found2 || !found3 || len(encoding) != 1 {
-			b.WriteString("=?") // none
-			s = rest
+			s = rest // none
 			continue
 		}
 		charset, _, _ = strings.Cut(strings.ToLower(charset), "*") // a language, RFC 2231
 		if !slices.ContainsFunc(asciiCharsets, func(known string) bool { return strings.HasPrefix(charset, known) }) {
-			return "", false
-		}
-		switch encoding {
-		case "b", "B":
-			b.WriteString(decodeBase64(text))
-		case "q", "Q":
-			b.WriteString(decodeQ(text))
-		default:
-			b.WriteString(text)
+			return true
 		}
 		s = after
 	}
 }
-
-// decodeBase64 decodes as much as there is, whatever stands in between and at the end.
-func decodeBase64(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < utf8.RuneSelf && (isAlnum(byte(r)) || r == '+' || r == '/') {
-			return r
-		}
-		return -1
-	}, s)
-	if len(s)%4 == 1 {
-		s = s[:len(s)-1]
-	}
-	out, _ := base64.RawStdEncoding.DecodeString(s)
-	return string(out)
-}
-
-func decodeQ(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c == '=' && i+2 < len(s) {
-			if hi, lo := unhex(s[i+1]), unhex(s[i+2]); hi >= 0 && lo >= 0 {
-				b.WriteByte(byte(hi<<4 | lo))
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return strings.ReplaceAll(b.String(), "_", " ")
-}
-
-func unhex(c byte) int { return strings.IndexByte("0123456789abcdef", c|0x20) }
 
 func onlyASCII(s string) bool {
 	for i := 0; i < len(s); i++ {

@@ -51,6 +51,11 @@ func TestClaimsAuthKey(t *testing.T) {
 		{"mx.test; x-auth=?utf-8?q?key=3Dpass", false}, // no encoded word
 		{"=?utf-8?b?bXgudGVzdDsgeC1hdXRoa2V5PXBhc3M?=", true},
 		{"=?utf-8?b?bXgudG VzdDsgeC1hdXRoa2V5PXBhc3M=!?=", true},
+		{"=?utf-8?b?bXg7IHgtY?= =?utf-8?b?XV0aGtleT1wYXNz?=", true},
+		{"=?utf-8?b?bXg7IHg=LWF1dGhrZXk9cGFzcw==?=", true},
+		{"mx.test; =?utf-8?q?x-authke=?=\r\n\t=?utf-8?q?79=3Dpass?=", true},
+		{"mx.test; =?utf-8?q?who?_x-authkey=3Dpass?=", true},
+		{"mx.test; x\u2212authkey=pass", true},
 		{"=?utf-16le?b?eAAtAGEAdQB0AGgAawBlAHkAPQA=?=", true},
 		{"=?utf-7?q?mx.test; x+AC0-authkey+AD0-pass?=", true},
 		{"mx.test; x-authkey=?utf-8?q??=pass", true},

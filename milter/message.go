@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 )
@@ -70,6 +71,11 @@ func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) 
 	if errors.Is(m.addrErr, wire.ErrAddressSize) || errors.Is(m.addrErr, wire.ErrNoLocalPart) {
 		// It can have no key, but its domain may require one.
 		m.address, m.addrErr = wire.DomainAddress(sender)
+	} else if errors.Is(m.addrErr, wire.ErrDomain) {
+		// Nor can one whose domain is none, but people may see another domain in it.
+		if a, ok := fromfield.SeenDomain(sender); ok {
+			m.address, m.addrErr = a, nil
+		}
 	}
 	m.authIDs = engine.authIDs
 	m.authID = m.authIDs[0]

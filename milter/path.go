@@ -74,12 +74,12 @@ func withDomain(written string) string {
 	return s
 }
 
-// asSendmail returns what was written where Sendmail means the same mailbox. Quotes
-// around a domain, which Sendmail leaves, are dropped: other programs do so.
+// asSendmail returns what was written where Sendmail means the same mailbox. Quotes and
+// backslashes in a domain, which Sendmail leaves, are dropped: other programs do so.
 func asSendmail(written, sender string) string {
 	theirs, err := wire.ParseAddress(sender)
 	if at := strings.LastIndexByte(sender, '@'); errors.Is(err, wire.ErrDomain) && at >= 0 {
-		plain := sender[:at+1] + strings.ReplaceAll(sender[at+1:], `"`, "")
+		plain := sender[:at+1] + withoutQuoting.Replace(sender[at+1:])
 		if _, err := wire.ParseAddress(plain); err == nil {
 			return plain
 		}
@@ -93,6 +93,8 @@ func asSendmail(written, sender string) string {
 	}
 	return sender
 }
+
+var withoutQuoting = strings.NewReplacer(`"`, "", `\`, "")
 
 // hasNoDomain reports whether an "@" stands at the end, with nothing behind it. Postfix
 // leaves that on the envelope, and looks for an address before it.

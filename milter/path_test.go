@@ -3,6 +3,8 @@ package milter
 import (
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/policy"
 )
 
 func TestAsMTA(t *testing.T) {
@@ -44,6 +46,7 @@ func TestSenderAsMTA(t *testing.T) {
 		{"mallory%evil.test", "mallory@evil.test", "mallory@evil.test", "mallory@evil.test"},
 		{"x <mallory@evil.test>", "mallory@evil.test", "mallory@evil.test", "mallory@evil.test"},
 		{`mallory@"evil.test"`, `mallory@"evil.test"`, `mallory@"evil.test"`, "mallory@evil.test"},
+		{`mallory@ev\il.test`, `mallory@ev\il.test`, `mallory@ev\il.test`, "mallory@evil.test"},
 		{"Mallory@EVIL.test.", "Mallory@EVIL.test", "Mallory@EVIL.test", "Mallory@EVIL.test."},
 		{"alice", "alice", "alice", "alice"},
 		{"alice@mx.test", "alice@mx.test", "alice", "alice@mx.test"},
@@ -82,8 +85,34 @@ func FuzzSenderAsMTA(f *testing.F) {
 	f.Add(`"@`, `x@"y"`, "@")
 	f.Fuzz(func(t *testing.T, written, sender, resolved string) {
 		got := senderAsMTA(written, sender, resolved)
-		if got != written && got != withDomain(written) && got != sender && got != resolved && strings.ReplaceAll(got, `"`, "") != strings.ReplaceAll(sender, `"`, "") {
+		if got != written && got != withDomain(written) && got != sender && got != resolved && withoutQuoting.Replace(got) != withoutQuoting.Replace(sender) {
 			t.Errorf("%q of %q, %q, %q", got, written, sender, resolved)
 		}
 	})
+}
+
+// A MAIL FROM whose domain is none, though people see one in it, is its domain's.
+func TestSenderWhoseDomainIsNone(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.fake.answer = domainVerifier
+	for sender, want := range map[string]string{
+		"boss@req.test\u00a0":  `x-authkey=fail reason="required" smtp.mailfrom=@req.test`,
+		"boss@re\u2028q.test":  `x-authkey=fail reason="required" smtp.mailfrom=@req.test`,
+		"boss@req\uff0etest%":  `x-authkey=fail reason="required" smtp.mailfrom=@req.test`,
+		`boss@req."te\st"`:     `x-authkey=fail reason="required" smtp.mailfrom=@req.test`,
+		"boss@none..test":      `x-authkey=none reason="bad-domain"`,
+		"boss@none.test\u00a0": `x-authkey=none reason="no-as" smtp.mailfrom=@none.test`,
+		"boss@]":               `x-authkey=none reason="bad-domain"`,
+		"boss@[192.0.2.1]":     `x-authkey=none reason="domain-literal"`,
+	} {
+		c := r.connect()
+		got, err := send(c, sent{from: sender})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, result, _ := strings.Cut(got.fields[0].value, ";\n\t"); result != want {
+			t.Errorf("%q: %q, want %q", sender, result, want)
+		}
+		c.Close()
+	}
 }

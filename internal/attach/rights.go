@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/net/idna"
+
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
@@ -42,7 +44,7 @@ func (a *Attacher) rights(s Submission) (right, Reason) {
 	if err != nil {
 		return nil, LoginForm
 	}
-	if d := a.domains[own.Domain()]; d != nil && !d.Own(own) {
+	if d := a.domains[own.Domain()]; d != nil && (!d.Own(own) || !isSpelling(s.Login, own)) {
 		return nil, LoginSpelling
 	}
 	name := a.names(own)[0]
@@ -53,6 +55,19 @@ func (a *Attacher) rights(s Submission) (right, Reason) {
 		same, err := a.same(own, addr, now)
 		return useIf(same), err
 	}, ""
+}
+
+// isSpelling reports whether a login is an address to the letter, but for the case of
+// ASCII and the form of an international domain. A source route, needless quotes or a dot
+// after the domain make a login another one to whoever lets people log in.
+func isSpelling(login string, addr wire.Address) bool {
+	login, mailbox := foldLogin(login), foldLogin(addr.Mailbox())
+	if login == mailbox {
+		return true
+	}
+	domain, err := idna.Punycode.ToUnicode(addr.Domain())
+	local, isOf := strings.CutSuffix(mailbox, addr.Domain())
+	return err == nil && isOf && login == local+domain
 }
 
 func useIf(allowed bool) use {

@@ -82,6 +82,13 @@ func TestAuthorizeLogin(t *testing.T) {
 		{name: "BATV of Microsoft as login", login: "msprvs1=0=bob@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
 		{name: "BATV of the first drafts as login", login: "prvs=bob/0@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
 		{name: "BATV as sender", login: bob, sender: "prvs=0=bob@example.com", from: from(bob), reason: SenderNotAllowed},
+		{name: "source route as login", login: "@evil.example:bob@example.com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "needless quotes in a login", login: `"bob"@example.com`, sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "quotes inside a login", login: `bo""b@example.com`, sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "a backslash in a login", login: `b\ob@example.com`, sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "a dot after the domain of a login", login: "bob@example.com.", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "another dot in a login", login: "bob@example\u3002com", sender: bob, from: from(bob), reason: LoginSpelling},
+		{name: "login that needs quotes", login: `"John Doe"@EXAMPLE.com`, sender: `"john doe"@example.com`, from: from(`"john doe"@example.com`), key: `"john doe"@example.com`},
 		{name: "login with U+212A", login: "\u212Aim@example.com", sender: "kim@example.com", from: from("kim@example.com"), reason: LoginSpelling},
 		{name: "login with U+0130", login: "jul\u0130a@example.com", sender: "julia@example.com", from: from("julia@example.com"), reason: LoginSpelling},
 		{name: "login with I and U+0307", login: "julI\u0307a@example.com", sender: "julia@example.com", from: from("julia@example.com"), reason: LoginSpelling},
@@ -302,5 +309,18 @@ func BenchmarkAttach(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestIsSpelling(t *testing.T) {
+	for _, login := range []string{"Bob@bücher.example", "bob@xn--bcher-kva.example", "bob@XN--BCHER-kva.example"} {
+		if !isSpelling(login, address(t, "bob@bücher.example")) {
+			t.Errorf("%q is none of bob@bücher.example", login)
+		}
+	}
+	for _, login := range []string{"bob@BÜCHER.example", "bob@bücher\u3002example", "bob@bücher.example.", "@a.example:bob@bücher.example", "rob@bücher.example", "bob@example"} {
+		if isSpelling(login, address(t, "bob@bücher.example")) {
+			t.Errorf("%q is one of bob@bücher.example", login)
+		}
 	}
 }

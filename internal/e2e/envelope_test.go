@@ -18,7 +18,7 @@ var oddSenders = []string{
 	`mx.test!"mallory@evil.test"`, `@mx.test:"mallory@evil.test"`, `"mallory%evil.test"`, `"evil.test!mallory"`, `"mallory\"@evil.test"`, `"mallory@evil.test`,
 	"mallory%evil.test", "mallory%evil.test@mx.test", "mallory%evil.test@", "mallory%evil.test%mx.test", "evil.test!mallory", "evil.test!mallory@mx.test", "mx.test!evil.test!mallory",
 	"mallory@evil.test@none.test", "mallory@evil.test%mx.test", "mallory@evil.test!x",
-	`"mallory"@"evil.test"`, `mallory@"evil.test"`, `"mallory"@evil.test`, `"\mallory"@evil.test`, `"mallory "@evil.test`,
+	`"mallory"@"evil.test"`, `mallory@"evil.test"`, `mallory@ev\il.test`, `mallory@\evil"".test`, `"mallory"@evil.test`, `"\mallory"@evil.test`, `"mallory "@evil.test`,
 	"@none.test:mallory@evil.test", "@none.test,@mx.test:mallory@evil.test", "@mx.test:mallory%evil.test@mx.test",
 	"mallory@evil.test (x@none.test)", "(x)mallory@evil.test", "mallory(x)@evil.test", "mallory@(x)evil.test", "mallory @ evil.test", "mallory@evil.test.", "mallory@[evil.test]",
 	"bank <mallory@evil.test>", "<mallory@evil.test>", `"ceo@none.test" <mallory@evil.test>`, "<mallory@evil.test> ceo@none.test", "<ceo@none.test> mallory@evil.test",
@@ -96,8 +96,9 @@ func TestSenderIsTheOneOnTheEnvelope(t *testing.T) {
 	}
 }
 
-// unquotedDomain drops quotes around a domain, which Sendmail leaves where they are.
+// unquotedDomain drops quotes and backslashes in a domain, which Sendmail leaves where
+// they are.
 func unquotedDomain(mailbox string) string {
 	at := strings.LastIndexByte(mailbox, '@')
-	return mailbox[:at+1] + strings.ReplaceAll(mailbox[at+1:], `"`, "")
+	return mailbox[:at+1] + strings.NewReplacer(`"`, "", `\`, "").Replace(mailbox[at+1:])
 }

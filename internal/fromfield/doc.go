@@ -10,9 +10,9 @@
 //     raw 8-bit names, a missing ">", text after it.
 //   - Shown: further addresses that some program could show. They are found by
 //     looking at the text in several ways: comments kept or taken out, encoded words
-//     as they are or decoded, quotes and blanks kept or taken out, Unicode characters
-//     as they are, in compatibility form (NFKC), and as the ASCII characters that they
-//     resemble (UTS 39).
+//     as they are or decoded, alone or joined, quotes and blanks kept or taken out,
+//     Unicode characters as they are, in compatibility form (NFKC), and as the ASCII
+//     characters that they resemble (UTS 39 and a few more), A-labels as Unicode.
 //
 // Mailboxes decide; Shown is for finding out whether a domain that requires keys
 // stands in the field anywhere. Nothing here asks anybody, and the time to read a

@@ -91,6 +91,7 @@ type reader struct {
 	excess  bool
 	whole   bool            // what is looked at now is as it stands in the field, but for comments
 	wholes  []bool          // of Shown: seen so
+	alike   bool            // what is looked at now has ASCII for what resembles it
 	seen    map[string]bool // spellings that need no further look
 	domains map[string]bool // of Shown
 }
@@ -110,7 +111,7 @@ func (r *reader) field(value string) {
 	r.excess = r.excess || found.excess
 	if len(found.addrs) == 0 && strings.Contains(value, "=?") {
 		// Programs that decode a field before they read it see more.
-		found = parse(decodeWords(value))
+		found = parse(DecodeWords(value))
 		found.clean = false
 	}
 	for _, a := range found.addrs {
@@ -174,7 +175,7 @@ func (r *reader) reading() Reading {
 	r.Shown = slices.DeleteFunc(r.Shown, func(a wire.Address) bool {
 		i++
 		return named[a.Domain()] && (!r.wholes[i] || a.IsDomain()) ||
-			slices.ContainsFunc(r.Mailboxes, func(m Mailbox) bool { return m.Address == a })
+			slices.ContainsFunc(r.Mailboxes, func(m Mailbox) bool { return m.Address == a || m.endsWord(a) })
 	})
 	return r.Reading
 }

@@ -2,11 +2,13 @@ package fromfield
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/mtibben/confusables"
+	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/authkey/authkey/internal/wire"
@@ -20,22 +22,28 @@ const maxDecodings = 2
 // several ways.
 func (r *reader) look(value string) {
 	ways := []string{value}
-	for range maxDecodings {
-		decoded := decodeWords(value)
-		if decoded == value {
-			break
+	for _, value := range distinct(value, JoinWords(value)) {
+		for range maxDecodings {
+			decoded := DecodeWords(value)
+			if decoded == value {
+				break
+			}
+			ways = append(ways, decoded)
+			value = decoded
 		}
-		ways = append(ways, decoded)
-		value = decoded
 	}
-	for _, s := range ways {
-		same := compatible(s)
-		for _, s := range distinct(s, same, resembled(same), overridden(same)) {
+	for _, s := range distinct(ways[0], ways[1:]...) {
+		same := compatible(unicodeLabels(s))
+		alike := resembled(same)
+		dashed := dashes.Replace(alike)
+		for _, s := range distinct(s, same, alike, overridden(same), dashed) {
+			stands := s != dashed || dashed == alike // a dash between words joins them here
+			r.alike = s != same && (s == alike || s == dashed)
 			for _, s := range distinct(s, withoutComments(s, closings(s)), withoutComments(s, innermost(s))) {
 				for q, s := range distinct(s, withoutQuotes(s)) {
 					thin := dropRunes(s, isThin)
 					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, isBlank)) {
-						r.whole = q == 0 && b == 0
+						r.whole = q == 0 && b == 0 && stands
 						r.scan(s)
 						if r.excess {
 							return
@@ -78,7 +86,7 @@ func resembled(s string) string {
 	}
 	seen := make(map[rune]rune)
 	return strings.Map(func(r rune) rune {
-		if r < utf8.RuneSelf {
+		if r < utf8.RuneSelf || r == '–' || r == '—' {
 			return r
 		}
 		to, ok := seen[r]
@@ -93,27 +101,73 @@ func resembled(s string) string {
 	}, s)
 }
 
+// dashes are those that stand between words, too.
+var dashes = strings.NewReplacer("–", "-", "—", "-")
+
 // prototypes are the characters of addresses by what UTS 39 makes of everything that
 // resembles them.
 var prototypes = func() map[string]rune {
 	m := make(map[string]rune)
+	// What UTS 39 keeps apart, but not everybody's eyes do.
+	for c, others := range map[rune]string{'.': "·", 'b': "в", 'e': "є", 'h': "нћ", 'k': "кκ", 'm': "м", 'n': "пŋ", 'r': "гґ", 't': "тτŧ", 'u': "ц", 'w': "шω"} {
+		for _, o := range others {
+			m[confusables.Skeleton(string(o))] = c
+		}
+	}
 	for _, c := range "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ@.-abcdefghijklmnopqrstuvwxyz" {
 		m[confusables.Skeleton(string(c))] = c // later ones win: letters in lower case
 	}
 	return m
 }()
 
+// aLabel is a label of an international domain name in ASCII.
+var aLabel = regexp.MustCompile(`(?i)\bxn--[a-z0-9-]{1,59}`)
+
+// unicodeLabels is s with such labels as some programs show them.
+func unicodeLabels(s string) string {
+	if !hasALabel(s) {
+		return s
+	}
+	return aLabel.ReplaceAllStringFunc(s, func(label string) string {
+		shown, err := idna.Punycode.ToUnicode(strings.ToLower(label))
+		if err != nil {
+			return label
+		}
+		return shown
+	})
+}
+
+// hasALabel reports whether there may be one in s.
+func hasALabel(s string) bool {
+	for i := strings.Index(s, "--"); i >= 0; {
+		if i >= 2 && s[i-1]|0x20 == 'n' && s[i-2]|0x20 == 'x' {
+			return true
+		}
+		n := strings.Index(s[i+1:], "--")
+		if n < 0 {
+			return false
+		}
+		i += 1 + n
+	}
+	return false
+}
+
 // overridden is s as it shows where it overrides the direction of text (UAX 9).
 func overridden(s string) string {
 	const override, pop = "\u202e", "\u202c"
-	before, rest, found := strings.Cut(s, override)
-	if !found {
-		return s
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, override)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		text, rest, _ := strings.Cut(rest, pop)
+		runes := []rune(text)
+		slices.Reverse(runes)
+		b.WriteString(string(runes))
+		s = rest
 	}
-	text, rest, _ := strings.Cut(rest, pop)
-	runes := []rune(text)
-	slices.Reverse(runes)
-	return before + string(runes) + rest
 }
 
 func hasHigh(s string) bool {
@@ -226,7 +280,18 @@ func (r *reader) scan(s string) {
 			return
 		}
 		at := start + n
-		r.found(s[localStart(s, start, at, endsLocal):at], domainRun(s[at+1:]))
+		local, domain := s[localStart(s, start, at, endsLocal):at], domainRun(s[at+1:])
+		if local == "" {
+			local = quotedLocal(s, start, at)
+		}
+		r.found(local, domain)
+		if r.whole {
+			// The domain alone without what does not show, and without blanks: the local
+			// part stays a whole word.
+			for _, tight := range distinct(domain, tightRun(s[at+1:], isThin), tightRun(s[at+1:], isUnseen))[1:] {
+				r.found(local, tight)
+			}
+		}
 		if r.excess {
 			return
 		}
@@ -252,8 +317,18 @@ func (r *reader) scanOlder(s string) {
 
 // found takes an address that stands in the field in one of its forms.
 func (r *reader) found(local, domain string) {
-	local, domain = withoutThin(strings.TrimLeft(local, "'`")), strings.Trim(domain, ".-")
-	if strings.IndexByte(domain, '.') < 0 && !hasHigh(domain) {
+	local, domain = withoutThin(strings.TrimLeft(local, "'`")), strings.Trim(domain, ".-_")
+	for strings.Contains(domain, "..") {
+		domain = strings.ReplaceAll(domain, "..", ".")
+	}
+	if hasHigh(domain) {
+		if word := latinWord(domain); word != domain {
+			r.found(local, word)
+		}
+		if r.alike && strings.ContainsFunc(domain, isOtherScript) {
+			return // a mixture that nobody sees
+		}
+	} else if strings.IndexByte(domain, '.') < 0 {
 		return
 	}
 	text := local + "@" + domain
@@ -281,6 +356,17 @@ func (r *reader) found(local, domain string) {
 	}
 }
 
+// latinWord returns what stands in a domain before the first character that is no Latin
+// letter, nor ASCII: a person reads the domain up to a sign, a dash or another script.
+func latinWord(domain string) string {
+	domain = norm.NFC.String(domain)
+	i := strings.IndexFunc(domain, isOtherScript)
+	if i < 0 {
+		return domain
+	}
+	return strings.TrimRight(domain[:i], ".-_")
+}
+
 // onlyASCII maps all other characters to NUL.
 func onlyASCII(r rune) rune {
 	if r >= utf8.RuneSelf {
@@ -298,6 +384,35 @@ func domainRun(s string) string {
 	return s[:i]
 }
 
+// tightRun is domainRun over what is dropped.
+func tightRun(s string, drop func(rune) bool) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case drop(r):
+		case r < utf8.RuneSelf && domainRun(s[i:i+1]) == "":
+			return b.String()
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// quotedLocal returns what the quoted string right before s[at] holds, if there is one
+// at start or after it, and it is the whole local part.
+func quotedLocal(s string, start, at int) string {
+	start = max(start, at-maxLocalRun)
+	if at-1 <= start || s[at-1] != '"' {
+		return ""
+	}
+	open := strings.LastIndexByte(s[start:at-1], '"')
+	if open < 0 || open > 0 && !endsLocal(s[start+open-1]) {
+		return ""
+	}
+	return withoutQuotes(s[start+open : at])
+}
+
 // maxLocalRun bounds how much before an "@" is taken for its local part. More is too
 // long for the protocol anyway.
 const maxLocalRun = 2 * wire.MaxAddress
@@ -305,8 +420,12 @@ const maxLocalRun = 2 * wire.MaxAddress
 // localStart returns where the local part before s[at] begins, at start or after it.
 func localStart(s string, start, at int, ends func(byte) bool) int {
 	start = max(start, at-maxLocalRun)
+	end := at
 	for at > start && !ends(s[at-1]) {
 		at--
+	}
+	if at >= 2 && at < end && s[at-1] == '(' && s[at-2] == 0x1B {
+		at++ // the last octet of an escape sequence of ISO-2022
 	}
 	return at
 }
@@ -340,19 +459,30 @@ func isClean(s, address string) bool {
 	if !found || !endsAfter(after) {
 		return false
 	}
+	words, hides := 0, false
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == 0xEF && (strings.HasPrefix(s[i:], "＠") || strings.HasPrefix(s[i:], "﹫")):
 			return false
 		case c == '=' && strings.HasPrefix(s[i:], "=?"):
 			charset, text, end := cutEncoded(s, i)
-			if end < 0 || hidesAt(charset, text[0], text[2:]) {
+			if end < 0 {
 				return false
 			}
+			words++
+			hides = hides || mayHide(charset, text[0], text[2:])
 			i = end - 1
 		}
 	}
-	return true
+	if !hides {
+		return true
+	}
+	return isSole(DecodeWords(s)) && (words == 1 || isSole(DecodeWords(JoinWords(s))))
+}
+
+// isSole reports whether a decoded field has one "@" in any form and no encoded word.
+func isSole(s string) bool {
+	return strings.Count(s, "@") == 1 && !strings.Contains(s, "＠") && !strings.Contains(s, "﹫") && !strings.Contains(s, "=?")
 }
 
 // endsAfter reports whether an address before s ends there in every reading.
@@ -364,16 +494,21 @@ func endsAfter(s string) bool {
 	return s == "" || s[0] == '(' && int(closings(s)[0]) == len(s)
 }
 
-// hidesAt reports whether an encoded word may stand for something with an "@", or with
-// another encoded word.
-func hidesAt(charset string, enc byte, text string) bool {
+// mayHide reports whether an encoded word may stand for something with an "@" or for
+// another encoded word, alone or together with those beside it.
+func mayHide(charset string, enc byte, text string) bool {
 	charset, _, _ = strings.Cut(strings.ToLower(charset), "*")
 	if !isUTF8(charset) && !strings.HasPrefix(charset, "iso-8859-") && !strings.HasPrefix(charset, "windows-125") {
-		return true // few, and some of them write "@" otherwise
+		return true // some of them write "@" otherwise
 	}
-	if enc|0x20 == 'q' && strings.IndexByte(text, '@') < 0 && !strings.Contains(text, "=4") && !strings.Contains(text, "=3") && !strings.Contains(text, "=E") && !strings.Contains(text, "=e") {
-		return false // neither "@" nor "=?" nor a full-width "@"
+	if enc|0x20 != 'q' || hasHigh(text) || strings.IndexByte(text, '@') >= 0 || strings.HasSuffix(text, "=") {
+		return true
 	}
-	decoded := decodeWord(charset, enc, text)
-	return strings.IndexByte(decoded, '@') >= 0 || strings.Contains(decoded, "＠") || strings.Contains(decoded, "﹫") || strings.Contains(decoded, "=?")
+	// "@" is =40, "=?" =3D=3F, and a full-width "@" begins with =EF.
+	for _, hex := range []string{"=4", "=3", "=E", "=e"} {
+		if strings.Contains(text, hex) {
+			return true
+		}
+	}
+	return false
 }

@@ -11,6 +11,36 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
+// endsWord reports whether a is the mailbox with text directly before it that a person
+// does not read as a part of it: a sign or a word of another script, as in
+// "客服alice@ok.test" or "Alice|alice@ok.test".
+func (m Mailbox) endsWord(a wire.Address) bool {
+	if m.Address.IsZero() || m.Address.IsDomain() || a.Domain() != m.Address.Domain() {
+		return false
+	}
+	local := a.Local()
+	n := len(local) - len(m.Local)
+	if n <= 0 || !strings.EqualFold(local[n:], m.Local) {
+		return false
+	}
+	before := local[:n]
+	if strings.IndexByte("/|*~#&{}^?=", before[n-1]) >= 0 || !strings.ContainsFunc(before, isLetterOrDigit) {
+		return true
+	}
+	if !strings.ContainsFunc(before, isOtherScript) {
+		return false
+	}
+	// The second octet of a character in a charset that is not decoded may be ASCII.
+	return before[n-1] >= utf8.RuneSelf || n > 1 && before[n-2] >= utf8.RuneSelf
+}
+
+func isLetterOrDigit(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsDigit(r)
+}
+
+// isOtherScript reports whether r is neither ASCII nor a Latin letter.
+func isOtherScript(r rune) bool { return r >= utf8.RuneSelf && !unicode.Is(unicode.Latin, r) }
+
 // newMailbox reads an addr-spec without comments and blanks. ok is false where its
 // domain can be no domain.
 func newMailbox(text string) (m Mailbox, ok bool) {
@@ -39,6 +69,20 @@ func newMailbox(text string) (m Mailbox, ok bool) {
 	return Mailbox{}, false
 }
 
+// SeenDomain returns an address that stands for the domain which people see in a mailbox
+// whose domain can be none (wire.DomainAddress): without what does not show and what
+// programs drop, up to the first character that no domain has. ok is false where nothing
+// is left.
+func SeenDomain(mailbox string) (a wire.Address, ok bool) {
+	_, domain, _ := cutLast(mailbox, '@')
+	domain = domainRun(withoutQuotes(visible(domain)))
+	if strings.IndexByte(domain, '.') < 0 {
+		return wire.Address{}, false
+	}
+	a, err := wire.DomainAddress("@" + domain)
+	return a, err == nil
+}
+
 // withoutThin returns a local part without what has no width: nobody sees the
 // difference.
 func withoutThin(local string) string {
@@ -50,13 +94,11 @@ func withoutThin(local string) string {
 
 // visible returns s in compatibility form, without blanks and what has no width.
 func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if isBlank(r) || isThin(r) {
-			return -1
-		}
-		return r
-	}, norm.NFKC.String(s))
+	return dropRunes(norm.NFKC.String(s), isUnseen)
 }
+
+// isUnseen reports whether r is a blank or does not show at all.
+func isUnseen(r rune) bool { return isBlank(r) || isThin(r) }
 
 // isBlank reports whether r shows as a blank.
 func isBlank(r rune) bool {

@@ -187,20 +187,21 @@ func lastAt(toks []token) int {
 	return -1
 }
 
-// domainText joins the tokens of a domain, up to what cannot be part of one.
+// domainText joins the tokens of a domain, up to what cannot be part of one: a blank
+// belongs behind an encoded word, too.
 func domainText(toks []token) string {
 	var b strings.Builder
 	for i, t := range toks {
 		switch {
 		case t.kind == special && !t.is('.'),
-			i > 0 && t.gap && !t.is('.') && !toks[i-1].is('.'):
+			i > 0 && (t.gap || toks[i-1].kind == encoded && t.kind != encoded) && !t.is('.') && !toks[i-1].is('.'):
 			return b.String()
 		case t.kind == literal && i == 0:
 			return t.text
 		case t.kind == quoted:
 			b.WriteString(unquote(t.text))
 		case t.kind == encoded:
-			b.WriteString(decodeWords(t.text))
+			b.WriteString(DecodeWords(t.text))
 		default:
 			b.WriteString(t.text)
 		}

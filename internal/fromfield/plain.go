@@ -46,7 +46,8 @@ func named(field string) (address string, ok bool) {
 }
 
 // isPlainAddress reports whether s is an address of characters that nobody quotes or
-// decodes: letters, digits, "-_", single dots, and in the local part "+=".
+// decodes: letters, digits, "-_", single dots, and in the local part "+=". A domain
+// that programs may show in Unicode is none, nor one with a sign at its ends.
 func isPlainAddress(s string) bool {
 	at := -1
 	for i := 0; i < len(s); i++ {
@@ -59,7 +60,7 @@ func isPlainAddress(s string) bool {
 			return false
 		}
 	}
-	return at > 0
+	return at > 0 && isAlnum(s[at+1]) && isAlnum(s[len(s)-1]) && !hasALabel(s[at:])
 }
 
 func isAlnum(c byte) bool {

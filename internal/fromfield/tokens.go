@@ -126,8 +126,8 @@ func quotedEnd(s string, i int) int {
 	return -1
 }
 
-// maxCharset bounds the name of a charset in an encoded word, with its language.
-const maxCharset = 64
+// maxEncoded bounds an encoded word that is one token. RFC 2047 allows 75 octets.
+const maxEncoded = 1 << 10
 
 // encodedEnd returns the index after the encoded word that begins at s[i], or -1.
 // Blanks in it are allowed: programs write and read them.
@@ -135,30 +135,31 @@ func encodedEnd(s string, i int) int {
 	if !strings.HasPrefix(s[i:], "=?") {
 		return -1
 	}
-	_, text, end := cutEncoded(s, i)
+	_, text, end := cutEncoded(s[:min(len(s), i+maxEncoded)], i)
 	if strings.IndexByte(text, '<') >= 0 && strings.IndexByte(text, '@') >= 0 {
 		return -1 // most programs see an address
 	}
 	return end
 }
 
-// cutEncoded splits the encoded word that begins at s[i], where "=?" stands. end is
-// -1 where there is none.
+// cutEncoded splits the encoded word that begins at s[i], where "=?" stands; text is
+// the letter of its encoding, "?", and what is encoded. The charset may be empty, and
+// there may be "?" in the text: programs read both. end is -1 where there is none.
 func cutEncoded(s string, i int) (charset, text string, end int) {
 	i += len("=?")
-	n := strings.IndexByte(s[i:min(len(s), i+maxCharset)], '?')
-	if n <= 0 || i+n+2 >= len(s) || s[i+n+2] != '?' || strings.IndexByte("bBqQ", s[i+n+1]) < 0 {
+	n := strings.IndexByte(s[i:], '?')
+	if n < 0 || i+n+2 >= len(s) || s[i+n+2] != '?' || strings.IndexByte("bBqQ", s[i+n+1]) < 0 {
 		return "", "", -1
 	}
 	charset = s[i : i+n]
 	i += n + 1
-	start := i // at the encoding
-	i += 2
-	n = strings.IndexByte(s[i:], '?')
-	if n < 0 || i+n+1 >= len(s) || s[i+n+1] != '=' {
+	const encoding = len("q?")
+	n = strings.Index(s[i+encoding:], "?=")
+	if n < 0 {
 		return "", "", -1
 	}
-	return charset, s[start : i+n], i + n + 2
+	n += encoding
+	return charset, s[i : i+n], i + n + len("?=")
 }
 
 // closings returns for every "(" of s that has a ")" the index after that one, and 0

@@ -6,22 +6,27 @@ import (
 	"unicode/utf16"
 
 	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/ianaindex"
 )
 
-// decodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
+// blanks stand between encoded words of a field, folded or not.
+const blanks = " \t\r\n"
+
+// DecodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
 // where that RFC allows none. Blanks between two of them go. Of a charset that is not
 // known the octets stay as they are.
-func decodeWords(s string) string {
+func DecodeWords(s string) string {
 	var (
 		b       strings.Builder
 		pending = 0 // what is not copied yet begins here
 		last    = -1
+		final   = strings.LastIndex(s, "?=") // no encoded word ends behind it
 	)
 	for i := 0; ; {
 		n := strings.Index(s[i:], "=?")
-		if n < 0 {
+		if n < 0 || i+n > final {
 			b.WriteString(s[pending:])
 			return b.String()
 		}
@@ -31,7 +36,7 @@ func decodeWords(s string) string {
 			i += len("=?")
 			continue
 		}
-		if pending != last || strings.Trim(s[pending:i], " \t") != "" {
+		if pending != last || strings.Trim(s[pending:i], blanks) != "" {
 			b.WriteString(s[pending:i])
 		}
 		b.WriteString(decodeWord(charset, text[0], text[2:]))
@@ -39,46 +44,99 @@ func decodeWords(s string) string {
 	}
 }
 
-// decodeWord decodes the text of one encoded word.
+// JoinWords makes one encoded word of those that follow each other and have the same
+// charset and encoding: some programs do so before they decode, as others cut words
+// in the middle of a character.
+func JoinWords(s string) string {
+	var (
+		b       strings.Builder
+		pending = 0 // what is not copied yet begins here
+		last    = -1
+		before  string // charset and encoding of the word that ends at last
+		final   = strings.LastIndex(s, "?=")
+	)
+	for i := 0; ; {
+		n := strings.Index(s[i:], "=?")
+		if n < 0 || i+n > final {
+			b.WriteString(s[pending:])
+			return b.String()
+		}
+		i += n
+		charset, _, end := cutEncoded(s, i)
+		if end < 0 {
+			i += len("=?")
+			continue
+		}
+		start := i + len("=?") + len(charset) + len("?q?")
+		if kind := s[i:start]; last >= 0 && strings.EqualFold(kind, before) && strings.Trim(s[last:i], blanks) == "" {
+			b.WriteString(s[pending : last-len("?=")])
+			pending = start
+		} else {
+			before = kind
+		}
+		i, last = end, end
+	}
+}
+
+// decodeWord decodes the text of one encoded word. Where a charset takes the "@" away
+// that is in the octets, those follow: a program that does not know it shows them.
 func decodeWord(charset string, enc byte, text string) string {
 	charset, _, _ = strings.Cut(strings.ToLower(charset), "*") // RFC 2231 section 5
-	var raw []byte
+	var raw string
 	if enc == 'q' || enc == 'Q' {
-		raw = decodeQ(text)
+		raw = string(decodeQ(text))
 	} else {
-		raw = decodeB(text)
-	}
-	if charset == "utf-7" || charset == "utf7" || charset == "unicode-1-1-utf-7" {
-		return decodeUTF7(string(raw))
+		raw = decodeAnyB(text)
 	}
 	if isUTF8(charset) {
-		return string(raw)
+		return raw
+	}
+	decoded := fromCharset(charset, raw)
+	if strings.IndexByte(raw, '@') >= 0 && strings.IndexByte(decoded, '@') < 0 {
+		decoded += " " + raw
+	}
+	return decoded
+}
+
+var withoutHyphens = strings.NewReplacer("-", "", "_", "")
+
+// fromCharset decodes octets; those of a charset that is not known stay.
+func fromCharset(charset, raw string) string {
+	switch withoutHyphens.Replace(charset) {
+	case "utf7", "u7", "unicode11utf7", "csunicode11utf7":
+		return decodeUTF7(raw)
 	}
 	e := charsetOf(charset)
 	if e == nil {
-		return string(raw)
+		return raw
 	}
-	out, err := e.NewDecoder().Bytes(raw)
+	out, err := e.NewDecoder().String(raw)
 	if err != nil {
-		return string(raw)
+		return raw
 	}
-	return string(out)
+	return out
 }
 
 func isUTF8(charset string) bool {
 	return charset == "utf-8" || charset == "utf8" || charset == "us-ascii" || charset == "ascii"
 }
 
-// charsetOf finds a charset by any of its usual names; nil: it is not known.
+// charsetOf finds a charset by any of its usual names; nil: it is not known. In all
+// those of EBCDIC letters, digits and "." are at the same places, and "@" in most.
 func charsetOf(name string) encoding.Encoding {
-	if e, err := htmlindex.Get(name); err == nil {
+	if e, err := htmlindex.Get(name); err == nil && e != encoding.Replacement {
 		return e
 	}
 	if e, err := ianaindex.MIME.Encoding(name); err == nil && e != nil {
 		return e
 	}
-	if e, err := ianaindex.IANA.Encoding(name); err == nil {
+	if e, err := ianaindex.IANA.Encoding(name); err == nil && e != nil {
 		return e
+	}
+	for _, family := range []string{"cp", "ibm", "ebcdic", "x-ebcdic"} {
+		if strings.HasPrefix(name, family) {
+			return charmap.CodePage037
+		}
 	}
 	return nil
 }
@@ -110,6 +168,24 @@ func hex(c byte) int {
 		return int(c-'A') + 10
 	}
 	return -1
+}
+
+// decodeAnyB decodes base64 as programs do that pass over a "=" in the middle, that
+// begin anew behind it, and that stop there.
+func decodeAnyB(s string) string {
+	all := string(decodeB(s))
+	if strings.IndexByte(strings.TrimRight(s, "= "), '=') < 0 {
+		return all
+	}
+	pieces := strings.FieldsFunc(s, func(r rune) bool { return r == '=' })
+	if len(pieces) == 0 {
+		return all
+	}
+	var anew strings.Builder
+	for _, piece := range pieces {
+		anew.Write(decodeB(piece))
+	}
+	return strings.Join(distinct(all, anew.String(), string(decodeB(pieces[0]))), " ")
 }
 
 // decodeB decodes base64 without minding padding and characters that do not belong.

@@ -127,6 +127,16 @@ func (a Address) Local() string {
 	return unquoteLocal(local)
 }
 
+// Mailbox returns the address as people write it: UTF-8, with the least quoting, and the
+// domain in A-labels.
+func (a Address) Mailbox() string {
+	mailbox, err := decode(a.encoded)
+	if err != nil { // impossible for an Address made by this package
+		return ""
+	}
+	return mailbox
+}
+
 // DropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says
 // that it SHOULD be ignored. A colon inside a domain literal is no end of it.
 func DropSourceRoute(s string) string {
