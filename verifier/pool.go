@@ -85,32 +85,62 @@ func (p *pool) release(t *target) {
 }
 
 // forgetOne makes place for a target: of some that are unused and unconnected, the
-// one that has been for longest. p.mu is held.
+// one that has been for longest; where all are connected, of all that are unused. Somebody
+// can name, and keep, as many servers as there is place for. p.mu is held.
 func (p *pool) forgetOne() bool {
-	var oldest *target
+	var oldest, oldestConnected *target
 	seen := 0
 	for _, t := range p.targets { // in random order
-		if t.users > 0 || t.connected() {
+		if t.users > 0 {
 			continue
 		}
-		if oldest == nil || t.used.Before(oldest.used) {
-			oldest = t
+		if dialing, connected := t.state(); dialing {
+			continue
+		} else if connected {
+			oldestConnected = t.older(oldestConnected)
+			continue
 		}
+		oldest = t.older(oldest)
 		if seen++; seen == evictSample {
 			break
 		}
 	}
 	if oldest == nil {
+		oldest = oldestConnected
+	}
+	if oldest == nil {
 		return false
 	}
 	delete(p.targets, oldest.server)
+	oldest.close()
 	return true
 }
 
-func (t *target) connected() bool {
+func (t *target) state() (dialing, connected bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.conns) > 0 || t.dialing != nil
+	return t.dialing != nil, len(t.conns) > 0
+}
+
+// older returns the one of t and other, which may be nil, that was used less recently.
+// pool.mu is held.
+func (t *target) older(other *target) *target {
+	if other == nil || t.used.Before(other.used) {
+		return t
+	}
+	return other
+}
+
+// close ends the target's connections; none is made after it.
+func (t *target) close() {
+	t.mu.Lock()
+	t.closed = true
+	conns := t.conns
+	t.conns = nil
+	t.mu.Unlock()
+	for _, c := range conns {
+		c.end(errEnded)
+	}
 }
 
 // close ends every connection; none is made after it.
@@ -118,14 +148,7 @@ func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.targets {
-		t.mu.Lock()
-		t.closed = true
-		conns := t.conns
-		t.conns = nil
-		t.mu.Unlock()
-		for _, c := range conns {
-			c.end(errEnded)
-		}
+		t.close()
 	}
 }
 

@@ -432,6 +432,45 @@ func TestTargetsBounded(t *testing.T) {
 	}
 }
 
+// TestConnectedTargetsGiveWay: whoever names as many servers as there is place for, and has
+// them keep their connections, must not keep us from the next one.
+func TestConnectedTargetsGiveWay(t *testing.T) {
+	v := New(Options{Cache: NewCache(1)})
+	defer v.Close()
+	p := v.pool
+	server := func(i int) wire.Server { return wire.Server{Host: fmt.Sprintf("as%d.test", i), Port: 7425} }
+	var conns []*conn
+	began := time.Now()
+	for i := range maxTargets {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		target := p.target(server(i))
+		c := newConn(link{ours, ours, testPeer}, target, 1)
+		target.conns = append(target.conns, c)
+		v.stats.connections.Add(1)
+		conns = append(conns, c)
+		p.release(target)
+		target.used = began.Add(time.Duration(i) * time.Second)
+	}
+	p.targets[server(0)].users++ // the least recent ones, but one of them is asked just now
+	p.targets[server(1)].dialing = new(dialing)
+	if p.target(server(maxTargets)) == nil {
+		t.Fatal("no place, although nobody asks those that are connected")
+	}
+	for i, c := range conns[:5] {
+		c.mu.Lock()
+		ended := c.err != nil
+		c.mu.Unlock()
+		if forgotten := p.targets[server(i)] == nil; forgotten != (i == 2) || ended != forgotten {
+			t.Errorf("number %d: forgotten %v, connection ended %v", i, forgotten, ended)
+		}
+	}
+	if n := v.stats.connections.Load(); n != maxTargets-1 || len(p.targets) != maxTargets {
+		t.Errorf("%d connections, %d targets", n, len(p.targets))
+	}
+	p.targets[server(1)].dialing = nil
+}
+
 // FuzzReplies: whatever an AS sends, each question gets exactly one outcome, and a
 // reply only if it is word for word one to it.
 func FuzzReplies(f *testing.F) {

@@ -156,6 +156,9 @@ func (p *mapParser) take(line string) error {
 	if err := diskfile.CheckName(key); err != nil {
 		return fmt.Errorf("%.60q %w", key, err)
 	}
+	if diskfile.HasWildcard(key) {
+		return fmt.Errorf("%.60q has a wildcard, and matches nobody: write user@domain, or @domain for a whole one", key)
+	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
 	if len(logins) == 0 {
 		return fmt.Errorf("%.60q has no login after it", key)
@@ -163,6 +166,9 @@ func (p *mapParser) take(line string) error {
 	for _, login := range logins {
 		if err := diskfile.CheckName(login); err != nil {
 			return fmt.Errorf("%.60q: login %.60q %w", key, login, err)
+		}
+		if diskfile.HasWildcard(login) {
+			return fmt.Errorf("%.60q: login %.60q has a wildcard, and matches nobody: name each login", key, login)
 		}
 	}
 	name, address, err := p.name(key)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // The checks of text values. Each error completes a sentence that begins with
@@ -40,6 +42,18 @@ func checkPrintable(s string) error {
 	return nil
 }
 
+// checkVisible is checkPrintable for names that are compared: whoever looks at the file
+// sees all of them.
+func checkVisible(s string) error {
+	if err := checkPrintable(s); err != nil {
+		return err
+	}
+	return diskfile.CheckText(s)
+}
+
+// errWildcard is for names that are compared as they are.
+var errWildcard = errors.New("has a wildcard, and matches nobody")
+
 // checkQuery is checkPrintable for text that may have several lines.
 func checkQuery(s string) error {
 	return checkPrintable(strings.NewReplacer("\n", " ", "\t", " ").Replace(s))
@@ -54,7 +68,10 @@ func checkToken(s string) error {
 	if strings.ContainsFunc(s, unicode.IsSpace) {
 		return errors.New("has a blank")
 	}
-	return checkPrintable(s)
+	if strings.Contains(s, "*") {
+		return errWildcard
+	}
+	return checkVisible(s)
 }
 
 // checkASCII takes printable ASCII, blanks included.
@@ -146,6 +163,9 @@ func checkAuthservID(s string) error {
 	if len(s) > maxAuthservID {
 		return fmt.Errorf("has %d octets", len(s))
 	}
+	if strings.Contains(s, "*") {
+		return errWildcard
+	}
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte(`()<>@,;:\"/[]?=`, c) >= 0 {
 			return errors.New("has a character that an authserv-id cannot have")
@@ -169,13 +189,17 @@ func checkVoucher(s string) error {
 	return nil
 }
 
-// checkDomain takes a domain name; U-labels are taken as they come.
+// checkDomain takes a domain name, which an IP address is not; U-labels are taken as they
+// come.
 func checkDomain(s string) error {
 	if s == "" {
 		return errors.New("is empty")
 	}
 	bad := errors.New("is not a domain name")
 	if len(s) > maxDomain || !utf8.ValidString(s) {
+		return bad
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
 		return bad
 	}
 	for label := range strings.SplitSeq(s, ".") {
@@ -218,7 +242,7 @@ func checkMatch(s string) error {
 	switch quoted := strings.HasPrefix(local, `"`); {
 	case strings.ContainsAny(domain, "*%"):
 		return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
-	case !quoted && (strings.Contains(local, "*") || strings.HasPrefix(local, "%")):
+	case diskfile.HasWildcard(local):
 		return fmt.Errorf("has a wildcard, and matches nobody (perhaps %s is meant, the domain)", domain)
 	case local == "", !quoted && !isLocalPart(local):
 		return errors.New("is not an address")
@@ -247,7 +271,7 @@ func checkAddress(s string) error {
 	if !literal && checkDomain(domain) != nil {
 		return errors.New("has no domain name after its @")
 	}
-	return checkPrintable(s)
+	return checkVisible(s)
 }
 
 // checkTemplate takes an address that may hold {local} and {domain}.

@@ -22,10 +22,14 @@ type idler struct {
 
 // add notes that a key, or a part of one such as policy.rules[2].fail, has no effect.
 func (i *idler) add(key, why string, args ...any) {
-	if len(i.found) == maxIdle {
-		return
+	i.warn(key, "has no effect: "+why, args...)
+}
+
+// warn notes what the effect of a key is, where that is hardly what was meant.
+func (i *idler) warn(key, what string, args ...any) {
+	if len(i.found) < maxIdle {
+		i.found = append(i.found, i.s.Fault(key, fmt.Sprintf(what, args...), ""))
 	}
-	i.found = append(i.found, i.s.Fault(key, "has no effect: "+fmt.Sprintf(why, args...), ""))
 }
 
 // without notes those of keys that are set although what they depend on is not.
@@ -63,8 +67,12 @@ func (i *idler) sockets(c *Config) {
 		return
 	}
 	unix := slices.ContainsFunc(c.Listen, func(l Listen) bool { return l.Network == "unix" })
-	if !unix {
+	const write = 0o222 // which is what connecting takes
+	switch {
+	case !unix:
 		i.without("listen has no unix: socket", "socket.mode", "socket.group")
+	case c.Socket.Mode&write == 0:
+		i.warn("socket.mode", "%#o lets nobody connect, who would need permission to write", uint32(c.Socket.Mode))
 	}
 	for n, l := range c.Listen {
 		if slices.Index(c.Listen, l) < n {
@@ -74,6 +82,19 @@ func (i *idler) sockets(c *Config) {
 }
 
 func (i *idler) clients(c *Config) {
+	if !c.Exempt.KeepResults {
+		i.without("exempt.keep_results is false, so that x-authkey results are removed under every id", "trusted_authserv_ids")
+	}
+	if len(c.Exempt.Networks) == 0 {
+		i.without("exempt.networks is empty", "exempt.keep_results")
+	}
+	for key, networks := range map[string][]netip.Prefix{"exempt.networks": c.Exempt.Networks, "submission.networks": c.Submission.Networks} {
+		for n, network := range networks {
+			if network.Bits() == 0 {
+				i.warn(fmt.Sprintf("%s[%d]", key, n), "%v is every client: nobody's mail is checked", network)
+			}
+		}
+	}
 	for n, id := range c.TrustedAuthservIDs {
 		if strings.EqualFold(id, c.AuthservID) {
 			i.add(fmt.Sprintf("trusted_authserv_ids[%d]", n), "%s is authserv_id, our own", id)
@@ -86,6 +107,9 @@ func (i *idler) clients(c *Config) {
 		}
 	}
 	for n, t := range c.From.Trusted {
+		if t.MailFrom == "" && t.Client.Bits() == 0 {
+			i.warn(fmt.Sprintf("from.trusted[%d].client", n), "%v is every client: nobody's From is checked", t.Client)
+		}
 		if t.MailFrom == "" && (within(t.Client, c.Exempt.Networks) || within(t.Client, c.Submission.Networks)) {
 			i.add(fmt.Sprintf("from.trusted[%d].client", n), "the From of exempt clients and of our own submissions is not checked anyway")
 		}
@@ -145,6 +169,9 @@ func milder(action, floor string) bool {
 func (i *idler) policy(c *Config) {
 	floor := c.Policy.Floor.byResult()
 	for _, result := range results {
+		if key := "policy.floor." + result; floor[result] == bySeverity[0] {
+			i.add(key, "%s is the mildest action anyway", floor[result])
+		}
 		if key := "policy." + result; i.s.IsSet(key) && milder(c.Policy.Actions.byResult()[result], floor[result]) {
 			i.add(key, "policy.floor.%s, %s, is above it", result, floor[result])
 		}
@@ -225,8 +252,12 @@ func (i *idler) layers(c *Config) {
 func (i *idler) attach(c *Config) {
 	a := c.Attach
 	if len(a.Domains) == 0 {
-		i.without("attach.domains is empty", "attach.authorize", "attach.networks", "attach.on_error")
+		i.without("attach.domains is empty", "attach.authorize", "attach.networks", "attach.on_error", "attach.allow_inet", "attach.allow_open_secrets")
 		return
+	}
+	inet := slices.ContainsFunc(c.Listen, func(l Listen) bool { return l.Network != "unix" })
+	if i.s.IsSet("listen") && len(c.Listen) > 0 && !inet {
+		i.without("listen has no inet: socket", "attach.allow_inet")
 	}
 	if !c.Submission.Authenticated && len(a.Networks) == 0 {
 		i.add("attach.domains", "with submission.authenticated: false a login is no submission of ours, and attach.networks is empty")
@@ -259,8 +290,17 @@ func (l *LoadedServer) findIdle() []Fault {
 		i.add("listen", "it names no socket, so that only those are served that systemd passes")
 	}
 	secure := slices.ContainsFunc(c.Listen, func(l ServerListen) bool { return l.TLS })
-	if !secure && i.s.IsSet("listen") && len(c.Listen) > 0 {
+	switch {
+	case secure:
+	case !i.s.IsSet("listen"): // systemd may pass one, and then nothing else is listened on
+		if i.changed("tls.cert") {
+			i.warn("tls.cert", "listen is not set: only a socket that systemd passes under the name tls uses it")
+		}
+	case len(c.Listen) > 0:
 		i.without("listen has no tls: socket", "tls.cert", "tls.key")
+	}
+	if len(c.Domains) == 0 {
+		i.without("domains is empty", "allow_open_secrets")
 	}
 	for n, socket := range c.Listen {
 		if slices.Index(c.Listen, socket) < n {

@@ -15,25 +15,32 @@ type idleCase struct {
 	want []string
 }
 
-// milterIdle has for every key the values that would be accepted and do nothing, or says
-// why there are none.
-var milterIdle = map[string]struct {
+// An idleKey has the cases of one key.
+type idleKey struct {
 	none  string // why every value has an effect
 	cases []idleCase
-}{
+}
+
+// milterIdle has for every key the values that would be accepted and do nothing, or says
+// why there are none.
+var milterIdle = map[string]idleKey{
 	"mode":        {none: "either word"},
 	"listen":      {cases: []idleCase{{"listen: []", []string{"listen: has no effect: it names no socket"}}, {"listen: ['unix:/a', 'unix:/a']", []string{"listen[1]: has no effect: the socket is named before"}}}},
-	"socket.mode": {cases: []idleCase{{"listen: ['inet:1@127.0.0.1']\nsocket: {mode: '0600'}", []string{"2: socket.mode: has no effect: listen has no unix: socket"}}}},
+	"socket.mode": {cases: []idleCase{{"socket: {mode: '0555'}", []string{"socket.mode: 0555 lets nobody connect"}}, {"listen: ['inet:1@127.0.0.1']\nsocket: {mode: '0600'}", []string{"2: socket.mode: has no effect: listen has no unix: socket"}}}},
 	"socket.group": {cases: []idleCase{{"listen: ['inet:1@127.0.0.1']\nsocket: {group: mail}", []string{"socket.group: has no effect: listen has no unix: socket"}},
 		{"socket: {group: mail}", nil}}}, // that there is such a group is looked at by check
-	"authserv_id":              {none: "any name"},
-	"trusted_authserv_ids":     {cases: []idleCase{{"authserv_id: mx.test\ntrusted_authserv_ids: [a.test, MX.test, A.test]", []string{"trusted_authserv_ids[1]: has no effect: MX.test is authserv_id, our own", "trusted_authserv_ids[2]: has no effect: A.test is there before"}}}},
-	"local_domains":            {cases: []idleCase{{"local_domains: [a.test, A.TEST]", []string{"local_domains[1]: has no effect"}}, {"local_domains: ['*.a.test']", []string{"is not a domain name"}}}},
-	"exempt.networks":          {cases: []idleCase{{"exempt: {networks: [10.0.0.0/8, 10.1.0.0/16]}", []string{"exempt.networks[1]: has no effect: 10.1.0.0/16 is in a network before it"}}}},
+	"authserv_id": {cases: []idleCase{{"authserv_id: '*'", []string{"has a wildcard, and matches nobody"}}}},
+	"trusted_authserv_ids": {cases: []idleCase{{"trusted_authserv_ids: [a.test]", []string{"trusted_authserv_ids: has no effect: exempt.keep_results is false"}},
+		{"exempt: {keep_results: true, networks: [192.0.2.1]}\ntrusted_authserv_ids: ['*.test']", []string{"has a wildcard, and matches nobody"}},
+		{"exempt: {keep_results: true, networks: [192.0.2.1]}\nauthserv_id: mx.test\ntrusted_authserv_ids: [a.test, MX.test, A.test]", []string{"trusted_authserv_ids[1]: has no effect: MX.test is authserv_id, our own", "trusted_authserv_ids[2]: has no effect: A.test is there before"}}}},
+	"local_domains":            {cases: []idleCase{{"local_domains: [a.test, A.TEST]", []string{"local_domains[1]: has no effect"}}, {"local_domains: ['*.a.test']", []string{"is not a domain name"}}, {"local_domains: [192.0.2.1]", []string{"is not a domain name"}}}},
+	"exempt.networks":          {cases: []idleCase{{"exempt: {networks: [0.0.0.0/0]}", []string{"exempt.networks[0]: 0.0.0.0/0 is every client: nobody's mail is checked"}}, {"exempt: {networks: [10.0.0.0/8, 10.1.0.0/16]}", []string{"exempt.networks[1]: has no effect: 10.1.0.0/16 is in a network before it"}}}},
 	"submission.authenticated": {none: "either word"},
-	"submission.networks": {cases: []idleCase{{"exempt: {networks: [10.0.0.0/8]}\nsubmission: {networks: [10.1.0.0/16]}", []string{"2: submission.networks[0]: has no effect: 10.1.0.0/16 is in exempt.networks, which comes first"}},
+	"submission.networks": {cases: []idleCase{{"submission: {networks: ['::/0']}", []string{"submission.networks[0]: ::/0 is every client"}},
+		{"exempt: {networks: [10.0.0.0/8]}\nsubmission: {networks: [10.1.0.0/16]}", []string{"2: submission.networks[0]: has no effect: 10.1.0.0/16 is in exempt.networks, which comes first"}},
 		{"exempt: {networks: [10.0.0.0/16]}\nsubmission: {networks: [10.0.0.0/8]}", nil}}},
-	"submission.daemons":     {cases: []idleCase{{"submission: {daemons: [A, A]}", []string{"submission.daemons[1]"}}}},
+	"submission.daemons": {cases: []idleCase{{"submission: {daemons: [A, A]}", []string{"submission.daemons[1]"}}, {"submission: {daemons: ['*']}", []string{"has a wildcard, and matches nobody"}},
+		{"submission: {daemons: [\"A\\u200B\"]}", []string{"has the character U+200B, which does not show"}}}},
 	"dns.servers":            {cases: []idleCase{{"dns: {servers: ['127.0.0.1:53', '127.0.0.1:53']}", []string{"dns.servers[1]"}}}},
 	"dns.timeout":            {cases: []idleCase{{"dns: {timeout: 11s}", []string{"dns.timeout: has no effect: verify.timeout, 10s, ends before it"}}}},
 	"verify.timeout":         {none: "it bounds the others"},
@@ -59,6 +66,10 @@ var milterIdle = map[string]struct {
 		{"policy: {rules: [{sender: 'ceo@*.bank.test', fail: reject}]}", []string{"has a wildcard"}},
 		{"policy: {rules: [{sender: '*', fail: reject}]}", []string{"has a wildcard"}},
 		{"policy: {rules: [{sender: '%', fail: reject}]}", []string{"has a wildcard"}},
+		{"policy: {rules: [{sender: 192.0.2.1, fail: reject}]}", []string{"is neither an address nor a domain"}},
+		{"policy: {rules: [{sender: ceo@192.0.2.1, fail: reject}]}", []string{"has no domain name after its @"}},
+		{"policy: {rules: [{sender: \"ceo\\u200B@bank.test\", fail: reject}]}", []string{"has the character U+200B, which does not show"}},
+		{"policy: {rules: [{recipient: \"ceo\\u00A0@bank.test\", fail: reject}]}", []string{"has the character U+00A0"}},
 		{"policy: {rules: [{sender: 'ceo', fail: reject}]}", []string{"is a word without a dot, and matches nobody"}},
 		{"policy: {rules: [{sender: '@bank.test', fail: reject}]}", []string{"is not an address"}},
 		{"policy: {rules: [{sender: '<a@bank.test>', fail: reject}]}", []string{"policy.rules[0].sender"}},
@@ -70,14 +81,16 @@ var milterIdle = map[string]struct {
 	"policy.allowed": {cases: []idleCase{{"policy: {allowed: [mark]}", []string{"policy.allowed: has no effect: preferences.source is empty"}},
 		{"policy: {allowed: [reject-notify, reject, accept, mark, discard, discard-notify, quarantine]}", nil},
 		{"preferences: {source: 'file:/p'}\npolicy: {allowed: [mark, mark]}", []string{"policy.allowed[1]: has no effect: mark is there before"}}}},
-	"policy.floor.pass": {none: "it raises"}, "policy.floor.none": {none: "it raises"}, "policy.floor.nokey": {none: "it raises"},
-	"policy.floor.fail": {none: "it raises"}, "policy.floor.permerror": {none: "it raises"}, "policy.floor.temperror": {none: "it raises"},
+	"policy.floor.pass": mildestFloor("pass"), "policy.floor.none": mildestFloor("none"), "policy.floor.nokey": mildestFloor("nokey"),
+	"policy.floor.fail": mildestFloor("fail"), "policy.floor.permerror": mildestFloor("permerror"), "policy.floor.temperror": mildestFloor("temperror"),
 	"policy.recipients": {none: "either word"}, "policy.mark_conflict": {none: "either word"}, "from.check": {none: "each word"},
 	"from.actions.pass": {cases: fromCases("pass")}, "from.actions.none": {cases: fromCases("none")}, "from.actions.nokey": {cases: fromCases("nokey")},
 	"from.actions.fail": {cases: fromCases("fail")}, "from.actions.permerror": {cases: fromCases("permerror")}, "from.actions.temperror": {cases: fromCases("temperror")},
 	"from.trusted": {cases: []idleCase{
 		{"from: {check: 'off', trusted: [{client: 192.0.2.1}]}", []string{"from.trusted: has no effect: from.check is off"}},
 		{"from: {trusted: [{mail_from: list.test}, {mail_from: List.test}]}", []string{"from.trusted[1]: has no effect: from.trusted[0] is the same"}},
+		{"from: {trusted: [{client: '::/0'}]}", []string{"from.trusted[0].client: ::/0 is every client: nobody's From is checked"}},
+		{"from: {trusted: [{mail_from: \"a\\u200B@list.test\"}]}", []string{"U+200B"}},
 		{"from: {trusted: [{client: 127.0.0.1}]}", []string{"from.trusted[0].client: has no effect"}},
 		{"from: {trusted: [{mail_from: '*@list.test'}]}", []string{"perhaps list.test is meant"}},
 		{"from: {trusted: [{mail_from: list}]}", []string{"is a word without a dot"}},
@@ -120,10 +133,18 @@ var milterIdle = map[string]struct {
 		{"attach: {networks: [192.0.2.0/24, 127.0.0.1], domains: [DOMAIN]}", []string{"attach.networks[0]: has no effect: 192.0.2.0/24 is not in submission.networks"}},
 		{"submission: {networks: [192.0.2.0/25]}\nattach: {networks: [192.0.2.0/24, 192.0.2.1], domains: [DOMAIN]}", []string{"attach.networks[1]: has no effect: 192.0.2.1/32 is in a network before it"}},
 		{"exempt: {networks: [192.0.2.0/24]}\nsubmission: {networks: [192.0.0.0/16]}\nattach: {networks: [192.0.2.1], domains: [DOMAIN]}", []string{"attach.networks[0]: has no effect: 192.0.2.1/32 is in exempt.networks"}}}},
-	"attach.allow_inet":         {none: "it allows what is refused"},
-	"attach.allow_open_secrets": {none: "it allows what is refused"},
-	"exempt.keep_results":       {none: "either word"},
+	"attach.allow_inet": {cases: []idleCase{{"attach: {allow_inet: true}", []string{"attach.allow_inet: has no effect: attach.domains is empty"}},
+		{"listen: ['unix:/a']\nattach: {allow_inet: true, domains: [DOMAIN]}", []string{"attach.allow_inet: has no effect: listen has no inet: socket"}},
+		{"listen: ['inet:1']\nattach: {allow_inet: true, domains: [DOMAIN]}", nil},
+		{"listen: []\nattach: {allow_inet: true, domains: [DOMAIN]}", []string{"listen: has no effect"}}}},
+	"attach.allow_open_secrets": {cases: []idleCase{{"attach: {allow_open_secrets: true}", []string{"attach.allow_open_secrets: has no effect: attach.domains is empty"}}}},
+	"exempt.keep_results":       {cases: []idleCase{{"exempt: {keep_results: true}", []string{"exempt.keep_results: has no effect: exempt.networks is empty"}}}},
 	"attach.on_error":           {cases: []idleCase{{"attach: {on_error: tempfail}", []string{"attach.on_error: has no effect: attach.domains is empty"}}}},
+}
+
+func mildestFloor(result string) idleKey {
+	return idleKey{cases: []idleCase{{fmt.Sprintf("policy: {floor: {%s: accept}}", result),
+		[]string{fmt.Sprintf("policy.floor.%s: has no effect: accept is the mildest action anyway", result)}}}}
 }
 
 func floorCases(result string) []idleCase {
@@ -158,12 +179,14 @@ func replyCases(result string) []idleCase {
 
 // serverIdle is the same for server.yaml.
 var serverIdle = map[string][]idleCase{
-	"allow_open_secrets": nil, // it allows what is refused
+	"allow_open_secrets": {{"allow_open_secrets: true", []string{"allow_open_secrets: has no effect: domains is empty"}}},
 	"host":               nil,
 	"listen": {{"listen: []", []string{"listen: has no effect: it names no socket"}},
 		{"listen: ['tcp:1', 'tcp:1']", []string{"listen[1]: has no effect: the socket is named before"}}},
 	"tls.cert": {{"listen: ['tcp:1']\ntls: {cert: /c, key: /k}", []string{"tls.cert: has no effect: listen has no tls: socket", "tls.key: has no effect: listen has no tls: socket"}},
-		{"listen: ['tls:1']\ntls: {cert: /c, key: /k}", nil}},
+		{"listen: ['tls:1']\ntls: {cert: /c, key: /k}", nil},
+		{"tls: {cert: /c, key: /k}", []string{"tls.cert: listen is not set: only a socket that systemd passes under the name tls uses it"}},
+		{"listen: []\ntls: {cert: /c, key: /k}", []string{"listen: has no effect"}}},
 	"tls.key": nil, // with tls.cert
 	"domains": {{"domains: []", []string{"domains: has no effect: it is empty"}},
 		{"domains: [{name: a.test, secret_file: /s, addresses: any, avt: 1h, grace: 1h, ttl: 3h}]", []string{"domains[0].ttl: has no effect: no key lives longer than avt and grace, 2h0m0s"}}},

@@ -75,6 +75,13 @@ func becomesASCII(r rune) bool {
 	return false
 }
 
+// HasWildcard reports whether a local part, as people write one without quotes, was
+// probably meant as a pattern: with a star, or SQL's leading %. No list knows patterns, so
+// that it would match nobody.
+func HasWildcard(local string) bool {
+	return !strings.HasPrefix(local, `"`) && (strings.Contains(local, "*") || strings.HasPrefix(local, "%"))
+}
+
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {

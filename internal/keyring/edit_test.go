@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/authkey/authkey/internal/diskfile"
@@ -152,6 +153,28 @@ func TestEditKeepsModeAndLink(t *testing.T) {
 }
 
 // Writers at the same time lose nothing, and readers see whole files only.
+// The lock that root leaves behind must not keep the owner of the folder from editing.
+func TestLockBelongsToTheFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives a folder to another user: run it as root")
+	}
+	dir := t.TempDir()
+	list := ListFile{Path: filepath.Join(dir, "list"), Form: testForm}
+	if err := errors.Join(list.Create(), os.Chown(dir, 12345, 23456)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := list.Add(t.Context(), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(list.Path + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 12345 || stat.Gid != 23456 {
+		t.Errorf("the lock is of %d:%d", stat.Uid, stat.Gid)
+	}
+}
+
 func TestWritersAtTheSameTime(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "list"), "bob\n")
 	f := ListFile{Path: path, Form: testForm}

@@ -178,6 +178,9 @@ func (f Form) parse(text string) (local string, err error) {
 	if hasSpecial(text) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
+	if diskfile.HasWildcard(text) {
+		return "", fmt.Errorf("%s has a wildcard, and matches nobody: where every address has keys, write addresses: any in place of a list", quoteShort(text))
+	}
 	mailbox := text
 	if !hasDomain(text) {
 		mailbox = text + "@" + f.Domain
@@ -210,7 +213,7 @@ func (f Form) parse(text string) (local string, err error) {
 
 // spell is the inverse of parse: the mailbox as a line of the list has it.
 func (f Form) spell(local string) string {
-	if local == "" || local[0] == '#' || strings.ContainsAny(local, " \"\\@"+specials) {
+	if local == "" || local[0] == '#' || diskfile.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
 		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
 	}
 	return local + "@" + f.Domain

@@ -259,6 +259,8 @@ func checkRecipient(s string) error {
 	case at <= 0 || at == len(s)-1 || strings.ContainsAny(s, "<>") ||
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
+	case diskfile.HasWildcard(s[:at]) || strings.Contains(s[at:], "*"):
+		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", shown(s))
 	case len(s) > MaxRecipient:
 		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), MaxRecipient)
 	}

@@ -57,6 +57,7 @@ func TestParse(t *testing.T) {
 func TestParseFaults(t *testing.T) {
 	actions := "want one of accept, mark, quarantine, tempfail, discard, discard-notify, reject, reject-notify"
 	noAddress := " is no address; what is for a whole domain belongs in policy.rules"
+	wildcard := " has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules"
 	tests := []struct{ text, want string }{
 		{"a: b", "line 1: not a list of preferences, such as - {recipient: bob@example.com, fail: reject}"},
 		{"- a@x.test", "line 1: not a preference, such as {recipient: bob@example.com, fail: reject}"},
@@ -69,6 +70,10 @@ func TestParseFaults(t *testing.T) {
 		{"- {recipient: a@x.test}\n- {recipient: \"bob\u00A0@x.test\"}\n", `line 2: recipient "bob\u00a0@x.test" has the character U+00A0, which is a blank, but not the usual one`},
 		{"- {recipient: b\u200Bob@x.test}", `line 1: recipient "b\u200bob@x.test" has the character U+200B, which does not show`},
 		{"- {recipient: \u0130van@x.test}", `line 1: recipient "İvan@x.test" has the character U+0130, which becomes ASCII where case and form do not matter`},
+		{"- {recipient: '*@x.test'}", `line 1: recipient "*@x.test"` + wildcard},
+		{"- {recipient: '%@x.test'}", `line 1: recipient "%@x.test"` + wildcard},
+		{"- {recipient: sales*@x.test}", `line 1: recipient "sales*@x.test"` + wildcard},
+		{"- {recipient: bob@*.x.test}", `line 1: recipient "bob@*.x.test"` + wildcard},
 		{"- {recipient: a@x.test, fail: \"mark\u00A0\"}", `line 1: fail: has the character U+00A0, which is a blank, but not the usual one`},
 		{"- {recipient: \"a\\nb@x.test\"}", `line 1: recipient "a\nb@x.test"` + noAddress},
 		{"- {recipient: " + strings.Repeat("a", 320) + "@x.test}", `line 1: recipient "` + strings.Repeat("a", 80) + `…" is longer than 320 octets`},

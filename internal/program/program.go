@@ -81,6 +81,7 @@ func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, errO
 	root.SetErr(errOut)
 	strictCompletion(root) // cobra's notes the output now
 	cmd, err := root.ExecuteContextC(ctx)
+	watched.finish()
 	if watched.err != nil {
 		fmt.Fprintf(errOut, "%s: the output cannot be written: %v\n", p.Name, watched.err)
 		return IOErr

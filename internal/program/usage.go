@@ -3,7 +3,6 @@ package program
 import (
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/terminal"
 )
 
 // This file says in plain words what is wrong with a command line.
@@ -153,22 +151,4 @@ func strictCompletion(root *cobra.Command) {
 			}
 		}
 	}
-}
-
-// A watchedWriter remembers that writing failed: many commands print line after line,
-// and a full disk must not look like success.
-type watchedWriter struct {
-	w   io.Writer
-	err error
-}
-
-// Columns is how wide its text may be.
-func (w *watchedWriter) Columns() int { return terminal.Columns(w.w) }
-
-func (w *watchedWriter) Write(p []byte) (int, error) {
-	n, err := w.w.Write(p)
-	if err != nil && w.err == nil {
-		w.err = err
-	}
-	return n, err
 }
