@@ -164,8 +164,12 @@ func TestPanicInTheFromCheck(t *testing.T) {
 		return verifier.Result{Status: verifier.None}
 	}
 	in := sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}}
-	if got := r.mustSend(r.connect(), in); got.reply != filterError {
-		t.Errorf("%v %q, want %q", got.action, got.reply, filterError)
+	several := in // each is asked about in a goroutine of its own
+	several.fields = []field{{"From", "ceo@bank.test, alice@a.test"}}
+	for _, in := range []sent{in, several} {
+		if got := r.mustSend(r.connect(), in); got.reply != filterError {
+			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterError)
+		}
 	}
 	// One that the verifier has recovered from.
 	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {

@@ -86,6 +86,8 @@ func TestVouches(t *testing.T) {
 		{"mx.test; dkim=pass header.d=evil.example header.i=x; dkim=pass header.d=sender.example header.z=@evil.example", false},
 		{"mx.test; dkim=pass header.d=evil.example header.i=x; dkim=pass header.d=sender.example (@evil.example)", false},
 		{"mx.test; dkim=pass header.d=sender.example@evil.example", false},
+		{`mx.test; dkim=pass header.d=sender.example header.i="x y@sender.example"`, true},
+		{`mx.test; dkim=pass header.d=sender.example header.i="x=y@sender.example"`, false},
 		{"mx.test; spf=fail smtp.mailfrom=sender.example smtp.helo=x; spf=pass smtp.mailfrom=sender.example", false},
 
 		// Local parts with "=" (VERP, SRS, BATV), and others.

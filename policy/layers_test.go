@@ -206,7 +206,7 @@ func TestMatcher(t *testing.T) {
 	m := NewMatcher([]string{"list@x.test", "Y.test", ".z.test"})
 	for address, want := range map[string]bool{
 		"list@x.test": true, "list+bounce=a@x.test": true, "other@x.test": false, "a@y.test": true, "a@s.y.test": false,
-		"a@z.test": false, "a@s.z.test": true, "a@t.s.z.test": true, "": false, "list": false,
+		"a@z.test": false, "a@s.z.test": true, "a@t.s.z.test": true, "a@.z.test": true, "a@s..z.test": true, "": false, "list": false,
 	} {
 		if m.Match(address) != want {
 			t.Errorf("%s: %v, want %v", address, !want, want)
