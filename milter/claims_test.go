@@ -28,6 +28,7 @@ func TestClaimsAuthKey(t *testing.T) {
 		{"x-authkey=pass", true},
 		{`mx.test; "x-authkey"=pass`, true},
 		{`mx.test; "x-auth\key"=pass`, true},
+		{`mx.test; x-auth\key=pass`, true},
 		{`mx.test; x-"auth"key=pass`, true},
 		{`mx.test; x-auth(c)key=pass`, true},
 

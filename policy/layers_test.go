@@ -100,6 +100,7 @@ func TestAllowedFloorAndUnknown(t *testing.T) {
 		{"all else is, by default", Options{}, Recipient{Preference: all(RejectNotify)}, RejectNotify, ByPreference, ""},
 		{"not allowed asks the next layer", Options{Rules: rule, Allowed: []Action{Accept}}, Recipient{Preference: all(Reject)}, Quarantine, ByDomainRule, "preference-not-allowed"},
 		{"nothing is allowed", Options{Allowed: []Action{}}, Recipient{Preference: all(Accept)}, Mark, ByDefault, "preference-not-allowed"},
+		{"one that there is not", Options{Rules: rule}, Recipient{Preference: all(RejectNotify + 1)}, Quarantine, ByDomainRule, "preference-not-allowed"},
 		{"rules may do what recipients may not", Options{Rules: rule, Allowed: []Action{}}, Recipient{}, Quarantine, ByDomainRule, ""},
 		{"floor raises a preference", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Accept)}, Mark, ByFloor, ""},
 		{"floor leaves what is severer", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Discard)}, Discard, ByPreference, ""},
