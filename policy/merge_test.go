@@ -203,6 +203,12 @@ func TestSummaryNamesWhoDecided(t *testing.T) {
 	if got.Reply.Text != textFail || got.By != ByRecipientRule && got.By != ByDomainRule {
 		t.Errorf("reply %q by %v, want the first refusal's text and the severest one's layer", got.Reply.Text, got.By)
 	}
+	// What is to be noted of a recipient who does not get the message is noted all the same.
+	p = New(Options{Rules: []Rule{{Recipient: "x.test", Wishes: Wishes{Fail: Discard}}}})
+	env = Envelope{Recipients: []Recipient{{Address: "bob@y.test"}, {Address: "eve@x.test", PreferenceFailed: true}}, Abilities: everything}
+	if got := p.Decide(env, result(verifier.Fail)); got.Action != Mark || got.Notes != NotePreferenceFailed {
+		t.Errorf("%v, notes %v, want %v, %v", got.Action, got.Notes, Mark, NotePreferenceFailed)
+	}
 }
 
 func TestTemplates(t *testing.T) {
