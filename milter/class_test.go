@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -98,6 +100,22 @@ func TestExemptResults(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestResultsOfOurUsers are nobody's, whatever exempt clients may keep.
+func TestResultsOfOurUsers(t *testing.T) {
+	e := testEngine()
+	e.Settings.KeepResults, e.Settings.AuthservID = true, "mx.test"
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
+	if !msg.losesResult("mx.test; x-authkey=pass") {
+		t.Error("a submission keeps a result under our id")
+	}
+}
+
+// testEngine is an Engine that has not been prepared.
+func testEngine() *Engine {
+	return &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{})}
 }
 
 // TestDeletionsAreBounded in mail of every class, whatever it is that goes.
@@ -196,6 +214,73 @@ func TestKeptHeader(t *testing.T) {
 	want := []Field{{"Subject", "x"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}}
 	if got := msg.header(); !slices.Equal(got, want) {
 		t.Errorf("kept %q, want %q", got, want)
+	}
+}
+
+// TestKeyOfASubmissionWithoutRecipients: nothing says that it stays at home.
+func TestKeyOfASubmissionWithoutRecipients(t *testing.T) {
+	e := testEngine()
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
+	if msg.losesKeys() {
+		t.Error("the key goes")
+	}
+	msg.addRecipient("bob@rcpt.test", "bob@rcpt.test", "")
+	if !msg.losesKeys() {
+		t.Error("the key of a message that stays at home does not go")
+	}
+}
+
+// TestSenderWithoutLocalPart can have no key, but is of a domain that may require one.
+func TestSenderWithoutLocalPart(t *testing.T) {
+	e := testEngine()
+	e.prepare()
+	for _, sender := range []string{"@a.test", strings.Repeat("a", wire.MaxAddress) + "@a.test"} {
+		msg := newMessage(e, origin{}, "", "", sender, "")
+		if msg.addrErr != nil || !msg.address.IsDomain() || msg.address.Domain() != "a.test" {
+			t.Errorf("%.20q: %v, %v; want the domain alone", sender, msg.address, msg.addrErr)
+		}
+	}
+}
+
+// TestRecipientSentAway (policy.recipients: separate) leaves nothing behind, and what was
+// found out at RCPT is what counts in the end.
+func TestRecipientSentAway(t *testing.T) {
+	prefs := fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}, "carol@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	e := testEngine()
+	e.Preferences = prefs
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+	msg.separate = true
+	for _, rcpt := range []struct {
+		address, args string
+		away          bool
+	}{{"bob@rcpt.test", "", false}, {"accept@rcpt.test", "NOTIFY=NEVER", true}, {"carol@rcpt.test", "", false}} {
+		msg.addRecipient(rcpt.address, rcpt.address, rcpt.args)
+		if away := msg.needsOwnTransaction(t.Context()); away != rcpt.away {
+			t.Errorf("%s: sent away %v, want %v", rcpt.address, away, rcpt.away)
+		}
+	}
+	if args := msg.rcptArg(1); args != "" {
+		t.Errorf("the second recipient has the parameters %q of one sent away", args)
+	}
+	clear(prefs)
+	if out := (judge{guard: func(*message, string) {}}).decide(t.Context(), msg); out.plan.Action != policy.Reject {
+		t.Errorf("%v, want what RCPT found out: %v", out.plan.Action, policy.Reject)
+	}
+}
+
+// TestQuarantineReason is that of the result which decided.
+func TestQuarantineReason(t *testing.T) {
+	out := outcome{results: results{
+		envelope: verifier.Result{Status: verifier.Pass},
+		from:     fromResult{Result: verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonRequired}},
+	}}
+	for by, want := range map[policy.Layer]string{policy.ByDefault: "authkey: pass", policy.ByFrom: "authkey: fail (required)"} {
+		out.plan.By = by
+		if got := out.quarantineReason(); got != want {
+			t.Errorf("by %s: %q, want %q", by, got, want)
+		}
 	}
 }
 
