@@ -35,7 +35,7 @@ func domainVerifier(_ context.Context, q verifier.Query) verifier.Result {
 	case q.Key.Reveal() == "good":
 		return verifier.Result{Status: verifier.Pass, Required: kind == "req"}
 	}
-	return verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey}
+	return verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey, Required: kind == "req"}
 }
 
 func TestFromCheck(t *testing.T) {
