@@ -85,7 +85,38 @@ func TestForgetsAfterADay(t *testing.T) {
 		if l.claim(keyOf(1)) != unsent || l.claim(keyOf(1)) != busy || l.claim(keyOf(2)) != sent {
 			t.Error("claims are not as what is remembered")
 		}
+		l.commit([]digest{keyOf(1)})
+		time.Sleep(rememberFor)
+		if l.claim(keyOf(1)) != unsent {
+			t.Error("what was committed and forgotten is claimed for ever")
+		}
 	})
+}
+
+// TestTimesOfTheFuture: a clock that was wrong keeps nothing for longer than a day.
+func TestTimesOfTheFuture(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		data := appendRecord([]byte(journalMagic), record{keyOf(1), time.Now().Add(365 * 24 * time.Hour)})
+		if err := os.WriteFile(filepath.Join(dir, journalName), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, _ := openLedger(t, dir)
+		if !l.knows(keyOf(1)) {
+			t.Error("forgotten")
+		}
+		time.Sleep(rememberFor)
+		if l.knows(keyOf(1)) {
+			t.Error("remembered for more than a day")
+		}
+	})
+}
+
+// TestDigestTellsPartsApart: whoever chooses one part must not make the digest of others.
+func TestDigestTellsPartsApart(t *testing.T) {
+	if digestOf("a", "bc") == digestOf("ab", "c") || digestOf("a", "") == digestOf("a") {
+		t.Error("different parts have the same digest")
+	}
 }
 
 // TestCrash leaves in the file what a process or a disk could.
