@@ -55,9 +55,17 @@ func TestBreaker(t *testing.T) {
 	if probe, ok := b.allow(now); !probe || !ok {
 		t.Fatal("no further probe")
 	}
-	b.answered()
+	fail(1)
 	b.probed()
+	if !b.resting(now) {
+		t.Error("failed again, and not left alone")
+	}
+	b.answered() // a question that was out before
+	if b.resting(now) {
+		t.Error("it answered, and is left alone")
+	}
 	allowed(true)
+	now = now.Add(maxPause)
 	fail(breakAfter)
 	now = now.Add(firstPause)
 	allowed(true) // it begins anew

@@ -226,6 +226,9 @@ func TestCached(t *testing.T) {
 			t.Errorf("step %d: TTL %v", i, r.TTL)
 		}
 	}
+	if hits := v.Stats().CacheHits; hits != 3 {
+		t.Errorf("%d hits of the cache counted, want 3", hits)
+	}
 	// The cache outlives the Verifier.
 	next := startVerifier(t, o)
 	if r := check(t, next, query(t, "u@a.test", "good1"), Pass, ""); !r.Cached {
