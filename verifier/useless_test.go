@@ -25,6 +25,7 @@ func TestUselessHosts(t *testing.T) {
 	}{
 		{"two lead nowhere", nil, "a.victim.test:7425 b.victim.test:7425 c.victim.test:7425 " + good, PermError, ReasonASNoHost, "a.victim.test:1 b.victim.test:1"},
 		{"one leads nowhere", nil, "a.victim.test:7425 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
+		{"one, on two ports", nil, "a.victim.test:7425 a.victim.test:7426 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
 		{"one, on many ports", nil, "a.victim.test:7425 a.victim.test:7426 a.victim.test:7427 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
 		{"an address behind them", nil, "a.victim.test:7425 b.victim.test:7425 c.victim.test:7425 8.8.8.2:7425", TempError, ReasonASRefused, "a.victim.test:1 b.victim.test:1"},
 		{"DNS fails", map[string][]string{"a.victim.test": {"fails"}, "b.victim.test": {"fails"}},

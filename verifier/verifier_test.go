@@ -41,6 +41,15 @@ func TestVerify(t *testing.T) {
 			s.say("ERROR %d notserved\r\n", req.Seq)
 		}
 	})
+	gullible := startAS(t, nil, func(s *session) {
+		for {
+			req, ok := s.next()
+			if !ok {
+				return
+			}
+			s.answer(req, wire.ValidKey)
+		}
+	})
 	refusing := fmt.Sprintf("AS=127.0.0.1:%d", closedPort(t))
 	served := zone(t,
 		"plain.test. 300 IN TXT "+as.record(""),
@@ -76,6 +85,7 @@ func TestVerify(t *testing.T) {
 		"failover.test. 300 IN TXT \"AS=10.0.0.1:7425; pri=2\"",
 		"failover.test. 300 IN TXT "+notServed.record("; pri=3"),
 		"failover.test. 300 IN TXT "+as.record("; pri=4"),
+		"failover.test. 300 IN TXT "+gullible.record("; pri=5"),
 	)
 	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
 		switch name := strings.ToLower(req.Question[0].Name); {
@@ -154,6 +164,9 @@ func TestVerify(t *testing.T) {
 				t.Errorf("required is %v", r.Required)
 			}
 		})
+	}
+	if asked := gullible.asked.Load(); asked != 0 {
+		t.Errorf("asked %d times after another server had given a verdict", asked)
 	}
 	if r := v.Verify(t.Context(), Query{}); r.Status != None || r.Reason != ReasonBadAddress {
 		t.Errorf("no address: %+v", r)
