@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -97,4 +98,22 @@ func TestDeadHostsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCancelledLookup: who leaves while DNS is asked says nothing about the host.
+func TestCancelledLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := inBubble(t, &book{hosts: map[string][]string{"lame.test": {"fails"}}}, &network{}, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, known := range []bool{false, true} {
+			if _, err := v.pool.dialer.lookup(ctx, "lame.test"); err == nil {
+				t.Error("it has an address")
+			}
+			if _, _, dead := v.records.deadHosts.get("lame.test", time.Now()); dead != known {
+				t.Errorf("remembered as dead: %v, want %v", dead, known)
+			}
+			ctx = t.Context()
+		}
+	})
 }

@@ -377,3 +377,30 @@ func TestRatesOutliveConfigurations(t *testing.T) {
 		t.Errorf("the retry's DSN: %q", why)
 	}
 }
+
+// TestRetriesAndRates: the rates count messages, and what they keep back stays unclaimed.
+func TestRetriesAndRates(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) {
+		o.Rates.PerSender, o.Rates.PerRecipient = Rate{1, time.Hour}, Rate{1, time.Hour}
+	})
+	for _, rcpts := range [][]string{{"bob@rcpt.example"}, {"bob@rcpt.example", "carol@rcpt.example"}} {
+		if err := n.Deliver(t.Context(), original(), failures(rcpts...), nil); err != nil {
+			t.Errorf("a DSN about %v: %v", rcpts, err)
+		}
+	}
+	if got := len(m.taken()); got != 2 {
+		t.Errorf("%d mails, want a DSN and one about who refused later", got)
+	}
+	if err := n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := n.Deliver(t.Context(), with("X", "y"), nil, notices("dave@rcpt.example")); err != nil {
+			t.Errorf("a notice over the rate: %v", err)
+		}
+	}
+	if got := n.ledger.Stats().Suppressed[RecipientRate]; got != 2 {
+		t.Errorf("%d notices kept back, want 2", got)
+	}
+}
