@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -267,6 +268,104 @@ func TestRecipientSentAway(t *testing.T) {
 	clear(prefs)
 	if out := (judge{guard: func(*message, string) {}}).decide(t.Context(), msg); out.plan.Action != policy.Reject {
 		t.Errorf("%v, want what RCPT found out: %v", out.plan.Action, policy.Reject)
+	}
+}
+
+// TestOriginal is what DSNs and notices are told of a message.
+func TestOriginal(t *testing.T) {
+	e := testEngine()
+	e.Notifier, e.Settings.NotifyTrust = &fakeNotifier{}, []Voucher{{ID: "mx.test", Method: "spf"}}
+	e.prepare()
+	fresh := func(fields ...field) *message {
+		msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+		for _, f := range fields {
+			msg.takeField([]byte(f.name), []byte(f.value))
+		}
+		return msg
+	}
+	out := outcome{results: results{envelope: verifier.Result{Status: verifier.NoKey}}}
+	if o := fresh().original(&out); o.SenderAuthenticated || o.Truncated || o.Checked != "alice@a.test" || o.Result != out.envelope {
+		t.Errorf("%+v", o)
+	}
+	if o := fresh(field{"Authentication-Results", "mx.test; spf=pass smtp.mailfrom=a.test"}).original(&out); !o.SenderAuthenticated {
+		t.Error("nobody vouches for the sender")
+	}
+	great := fresh(field{"X", strings.Repeat("x", maxKeptHeader-20)}, field{"Y", strings.Repeat("y", 20)}, field{"Z", "z"})
+	if o := great.original(&out); !o.Truncated || len(o.Header) != 2 || len(great.kept) > maxKeptHeader {
+		t.Errorf("of a great header %d octets, %d fields; truncated %v", len(great.kept), len(o.Header), o.Truncated)
+	}
+	boss, err := wire.ParseAddress(`"the boss"@b.test`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.plan.By = policy.ByFrom
+	out.from = fromResult{verifier.Result{Status: verifier.Fail}, boss}
+	if o := fresh().original(&out); o.Checked != "the boss@b.test" || o.Result != out.from.Result {
+		t.Errorf("where the From field decided: %+v", o)
+	}
+}
+
+// TestConnect: who the client is, as the MTA says.
+func TestConnect(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	for _, tt := range []struct {
+		host, family, addr string
+		client             string // "": none
+		local              bool
+	}{
+		{"x.test", "tcp4", "192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "::ffff:192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "2001:db8::1", "2001:db8::1", false},
+		{"x.test", "tcp6", "fe80::1%eth0", "fe80::1", false},
+		{"x.test", "tcp4", "0.0.0.0", "", false},
+		{"x.test", "tcp6", "::", "", false},
+		{"x.test", "tcp4", "nonsense", "", false},
+		{"localhost", "unix", "/run/x", "", true},
+		{"localhost", "unknown", "", "", true},
+		{"unknown", "unknown", "", "", false},
+	} {
+		s := &session{srv: r.srv}
+		if _, err := s.Connect(tt.host, tt.family, 0, tt.addr, nil); err != nil {
+			t.Fatal(err)
+		}
+		client := ""
+		if s.origin.client.IsValid() {
+			client = s.origin.client.String()
+		}
+		if client != tt.client || s.origin.local != tt.local {
+			t.Errorf("%+v: client %q, local %v", tt, client, s.origin.local)
+		}
+	}
+}
+
+// TestAnotherClientOnTheConnection (SMFIC_QUIT_NC): a message begun for the last one is
+// not this one's.
+func TestAnotherClientOnTheConnection(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	s := &session{srv: r.srv, origin: origin{login: "alice", local: true}}
+	s.begin(newMessage(r.srv.acquire(), s.origin, "", "", "alice@a.test", ""))
+	if err := s.NewConnection(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.msg != nil || s.origin != (origin{}) || r.srv.inFlight.Load() != 0 {
+		t.Errorf("left: %+v, %+v, %d messages", s.msg, s.origin, r.srv.inFlight.Load())
+	}
+}
+
+// brokenModifier is of an MTA that is gone.
+type brokenModifier struct{ gomilter.Modifier }
+
+func (brokenModifier) Get(gomilter.MacroName) string { return "" }
+func (brokenModifier) Quarantine(string) error       { return errors.New("connection reset") }
+func (brokenModifier) Progress() error               { return nil }
+
+// TestHalfOfTheChanges: breaking off is what makes the MTA drop those that it has.
+func TestHalfOfTheChanges(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{NoKey: policy.Quarantine}})
+	s := &session{srv: r.srv, conn: new(conn), abilities: policy.Abilities{Quarantine: true}}
+	s.begin(newMessage(r.srv.acquire(), origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", ""))
+	if resp, err := s.EndOfMessage(brokenModifier{}); err == nil || resp != nil {
+		t.Errorf("answered %v, %v; want nothing but an error", resp, err)
 	}
 }
 
