@@ -28,6 +28,7 @@ func TestClaimsAuthKey(t *testing.T) {
 		{"x-authkey=pass", true},
 		{`mx.test; "x-authkey"=pass`, true},
 		{`mx.test; "x-auth\key"=pass`, true},
+		{`mx.test; x-auth\key=pass`, true},
 		{`mx.test; x-"auth"key=pass`, true},
 		{`mx.test; x-auth(c)key=pass`, true},
 
@@ -58,6 +59,7 @@ func TestClaimsAuthKey(t *testing.T) {
 		{"mx.test; x\u2212authkey=pass", true},
 		{"=?utf-16le?b?eAAtAGEAdQB0AGgAawBlAHkAPQA=?=", true},
 		{"=?utf-7?q?mx.test; x+AC0-authkey+AD0-pass?=", true},
+		{"=?utf-8?q?mx.test; x-authke=79?= =pass", true},
 		{"mx.test; x-authkey=?utf-8?q??=pass", true},
 		{"mx.test; x-authkey=?=", true},
 
@@ -67,6 +69,8 @@ func TestClaimsAuthKey(t *testing.T) {
 		{`mx.test; spf=pass smtp.mailfrom="x;x-authkey=pass"@evil.test`, true},
 		{"mx.test; spf=pass smtp.mailfrom=x-authkey=pass@evil.test", true},
 		{"mx.test; my-x-authkey=pass", true},
+		{"mx.test; dkim=pass header.d=x-authkey.test; x-authkey=pass", true},
+		{`mx.test; dkim=pass reason="("; x-authkey(c)=pass; a=")"`, true},
 
 		// It breaks off.
 		{"mx.test; dkim=pass (unfinished; x-authkey=pass", true},
@@ -85,6 +89,7 @@ func TestClaimsAuthKey(t *testing.T) {
 		{"mx.test; x-auth-key=pass", false},
 		{"mx.test; dkim=pass (unfinished", false},
 		{"other.test; spf=pass (=?utf-8?q?f=C3=BCr_Sie?=) smtp.mailfrom=b.test", false},
+		{"other.test; spf=pass (=?UTF-8?Q?f=C3=BCr_Sie?=) smtp.mailfrom=b.test", false},
 		{"mx.test; x-authkey=none-of-it"[:18], false},
 		{"mx.test; spf=pass smtp.mailfrom=x-authkey%3Dpass@b.test", false},
 	}

@@ -2,16 +2,19 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -100,6 +103,22 @@ func TestExemptResults(t *testing.T) {
 	}
 }
 
+// TestResultsOfOurUsers are nobody's, whatever exempt clients may keep.
+func TestResultsOfOurUsers(t *testing.T) {
+	e := testEngine()
+	e.Settings.KeepResults, e.Settings.AuthservID = true, "mx.test"
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
+	if !msg.losesResult("mx.test; x-authkey=pass") {
+		t.Error("a submission keeps a result under our id")
+	}
+}
+
+// testEngine is an Engine that has not been prepared.
+func testEngine() *Engine {
+	return &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{})}
+}
+
 // TestDeletionsAreBounded in mail of every class, whatever it is that goes.
 func TestDeletionsAreBounded(t *testing.T) {
 	settings := defaultSettings()
@@ -164,8 +183,12 @@ func TestPanicInTheFromCheck(t *testing.T) {
 		return verifier.Result{Status: verifier.None}
 	}
 	in := sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}}
-	if got := r.mustSend(r.connect(), in); got.reply != filterError {
-		t.Errorf("%v %q, want %q", got.action, got.reply, filterError)
+	several := in // each is asked about in a goroutine of its own
+	several.fields = []field{{"From", "ceo@bank.test, alice@a.test"}}
+	for _, in := range []sent{in, several} {
+		if got := r.mustSend(r.connect(), in); got.reply != filterError {
+			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterError)
+		}
 	}
 	// One that the verifier has recovered from.
 	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
@@ -192,6 +215,171 @@ func TestKeptHeader(t *testing.T) {
 	want := []Field{{"Subject", "x"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}}
 	if got := msg.header(); !slices.Equal(got, want) {
 		t.Errorf("kept %q, want %q", got, want)
+	}
+}
+
+// TestKeyOfASubmissionWithoutRecipients: nothing says that it stays at home.
+func TestKeyOfASubmissionWithoutRecipients(t *testing.T) {
+	e := testEngine()
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
+	if msg.losesKeys() {
+		t.Error("the key goes")
+	}
+	msg.addRecipient("bob@rcpt.test", "bob@rcpt.test", "")
+	if !msg.losesKeys() {
+		t.Error("the key of a message that stays at home does not go")
+	}
+}
+
+// TestSenderWithoutLocalPart can have no key, but is of a domain that may require one.
+func TestSenderWithoutLocalPart(t *testing.T) {
+	e := testEngine()
+	e.prepare()
+	for _, sender := range []string{"@a.test", strings.Repeat("a", wire.MaxAddress) + "@a.test"} {
+		msg := newMessage(e, origin{}, "", "", sender, "")
+		if msg.addrErr != nil || !msg.address.IsDomain() || msg.address.Domain() != "a.test" {
+			t.Errorf("%.20q: %v, %v; want the domain alone", sender, msg.address, msg.addrErr)
+		}
+	}
+}
+
+// TestRecipientSentAway (policy.recipients: separate) leaves nothing behind, and what was
+// found out at RCPT is what counts in the end.
+func TestRecipientSentAway(t *testing.T) {
+	prefs := fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}, "carol@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	e := testEngine()
+	e.Preferences = prefs
+	e.prepare()
+	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+	msg.separate = true
+	for _, rcpt := range []struct {
+		address, args string
+		away          bool
+	}{{"bob@rcpt.test", "", false}, {"accept@rcpt.test", "NOTIFY=NEVER", true}, {"carol@rcpt.test", "", false}} {
+		msg.addRecipient(rcpt.address, rcpt.address, rcpt.args)
+		if away := msg.needsOwnTransaction(t.Context()); away != rcpt.away {
+			t.Errorf("%s: sent away %v, want %v", rcpt.address, away, rcpt.away)
+		}
+	}
+	if args := msg.rcptArg(1); args != "" {
+		t.Errorf("the second recipient has the parameters %q of one sent away", args)
+	}
+	clear(prefs)
+	if out := (judge{guard: func(*message, string) {}}).decide(t.Context(), msg); out.plan.Action != policy.Reject {
+		t.Errorf("%v, want what RCPT found out: %v", out.plan.Action, policy.Reject)
+	}
+}
+
+// TestOriginal is what DSNs and notices are told of a message.
+func TestOriginal(t *testing.T) {
+	e := testEngine()
+	e.Notifier, e.Settings.NotifyTrust = &fakeNotifier{}, []Voucher{{ID: "mx.test", Method: "spf"}}
+	e.prepare()
+	fresh := func(fields ...field) *message {
+		msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
+		for _, f := range fields {
+			msg.takeField([]byte(f.name), []byte(f.value))
+		}
+		return msg
+	}
+	out := outcome{results: results{envelope: verifier.Result{Status: verifier.NoKey}}}
+	if o := fresh().original(&out); o.SenderAuthenticated || o.Truncated || o.Checked != "alice@a.test" || o.Result != out.envelope {
+		t.Errorf("%+v", o)
+	}
+	if o := fresh(field{"Authentication-Results", "mx.test; spf=pass smtp.mailfrom=a.test"}).original(&out); !o.SenderAuthenticated {
+		t.Error("nobody vouches for the sender")
+	}
+	great := fresh(field{"X", strings.Repeat("x", maxKeptHeader-20)}, field{"Y", strings.Repeat("y", 20)}, field{"Z", "z"})
+	if o := great.original(&out); !o.Truncated || len(o.Header) != 2 || len(great.kept) > maxKeptHeader {
+		t.Errorf("of a great header %d octets, %d fields; truncated %v", len(great.kept), len(o.Header), o.Truncated)
+	}
+	boss, err := wire.ParseAddress(`"the boss"@b.test`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.plan.By = policy.ByFrom
+	out.from = fromResult{verifier.Result{Status: verifier.Fail}, boss}
+	if o := fresh().original(&out); o.Checked != "the boss@b.test" || o.Result != out.from.Result {
+		t.Errorf("where the From field decided: %+v", o)
+	}
+}
+
+// TestConnect: who the client is, as the MTA says.
+func TestConnect(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	for _, tt := range []struct {
+		host, family, addr string
+		client             string // "": none
+		local              bool
+	}{
+		{"x.test", "tcp4", "192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "::ffff:192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "2001:db8::1", "2001:db8::1", false},
+		{"x.test", "tcp6", "fe80::1%eth0", "fe80::1", false},
+		{"x.test", "tcp4", "0.0.0.0", "", false},
+		{"x.test", "tcp6", "::", "", false},
+		{"x.test", "tcp4", "nonsense", "", false},
+		{"localhost", "unix", "/run/x", "", true},
+		{"localhost", "unknown", "", "", true},
+		{"unknown", "unknown", "", "", false},
+	} {
+		s := &session{srv: r.srv}
+		if _, err := s.Connect(tt.host, tt.family, 0, tt.addr, nil); err != nil {
+			t.Fatal(err)
+		}
+		client := ""
+		if s.origin.client.IsValid() {
+			client = s.origin.client.String()
+		}
+		if client != tt.client || s.origin.local != tt.local {
+			t.Errorf("%+v: client %q, local %v", tt, client, s.origin.local)
+		}
+	}
+}
+
+// TestAnotherClientOnTheConnection (SMFIC_QUIT_NC): a message begun for the last one is
+// not this one's.
+func TestAnotherClientOnTheConnection(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	s := &session{srv: r.srv, origin: origin{login: "alice", local: true}}
+	s.begin(newMessage(r.srv.acquire(), s.origin, "", "", "alice@a.test", ""))
+	if err := s.NewConnection(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.msg != nil || s.origin != (origin{}) || r.srv.inFlight.Load() != 0 {
+		t.Errorf("left: %+v, %+v, %d messages", s.msg, s.origin, r.srv.inFlight.Load())
+	}
+}
+
+// brokenModifier is of an MTA that is gone.
+type brokenModifier struct{ gomilter.Modifier }
+
+func (brokenModifier) Get(gomilter.MacroName) string { return "" }
+func (brokenModifier) Quarantine(string) error       { return errors.New("connection reset") }
+func (brokenModifier) Progress() error               { return nil }
+
+// TestHalfOfTheChanges: breaking off is what makes the MTA drop those that it has.
+func TestHalfOfTheChanges(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{NoKey: policy.Quarantine}})
+	s := &session{srv: r.srv, conn: new(conn), abilities: policy.Abilities{Quarantine: true}}
+	s.begin(newMessage(r.srv.acquire(), origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", ""))
+	if resp, err := s.EndOfMessage(brokenModifier{}); err == nil || resp != nil {
+		t.Errorf("answered %v, %v; want nothing but an error", resp, err)
+	}
+}
+
+// TestQuarantineReason is that of the result which decided.
+func TestQuarantineReason(t *testing.T) {
+	out := outcome{results: results{
+		envelope: verifier.Result{Status: verifier.Pass},
+		from:     fromResult{Result: verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonRequired}},
+	}}
+	for by, want := range map[policy.Layer]string{policy.ByDefault: "authkey: pass", policy.ByFrom: "authkey: fail (required)"} {
+		out.plan.By = by
+		if got := out.quarantineReason(); got != want {
+			t.Errorf("by %s: %q, want %q", by, got, want)
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func domainVerifier(_ context.Context, q verifier.Query) verifier.Result {
 	case q.Key.Reveal() == "good":
 		return verifier.Result{Status: verifier.Pass, Required: kind == "req"}
 	}
-	return verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey}
+	return verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey, Required: kind == "req"}
 }
 
 func TestFromCheck(t *testing.T) {
@@ -71,6 +71,10 @@ func TestFromCheck(t *testing.T) {
 			want: "pass header.from=alice@as.test"},
 		{name: "shown, nothing else there", sender: "alice@as.test", key: "good", from: []string{"boss%req.test"},
 			want: `fail reason="required" header.from=boss@req.test`},
+		{name: "shown, nothing else there, of a domain that does not", sender: "alice@as.test", key: "good", from: []string{"boss%none.test"},
+			want: `permerror reason="bad-from"`},
+		{name: "shown, the sender itself, whose result counts by itself", sender: "alice@req.test", key: "wrong", from: []string{"alice@req.test <x@none.test>"},
+			want: `none reason="no-as" header.from=x@none.test`},
 		{name: "a domain alone", sender: "alice@as.test", key: "good", from: []string{"<@req.test>"},
 			want: `fail reason="key-is-envelope-senders" header.from=@req.test`},
 		{name: "another domain's AS is never shown the key", sender: "alice@as.test", key: "good", from: []string{"x@as.evil.test"},
@@ -169,6 +173,11 @@ func TestFromCheck(t *testing.T) {
 					}
 				}
 			})
+		}
+		for _, reason := range []verifier.Reason{verifier.ReasonKeyIsEnvelopes, verifier.ReasonKeyIsAmbiguous} {
+			if want := "from_result=nokey from_reason=" + string(reason); !strings.Contains(r.log.String(), want) {
+				t.Errorf("no log line has %q", want)
+			}
 		}
 	}
 }

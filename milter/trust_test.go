@@ -86,6 +86,13 @@ func TestVouches(t *testing.T) {
 		{"mx.test; dkim=pass header.d=evil.example header.i=x; dkim=pass header.d=sender.example header.z=@evil.example", false},
 		{"mx.test; dkim=pass header.d=evil.example header.i=x; dkim=pass header.d=sender.example (@evil.example)", false},
 		{"mx.test; dkim=pass header.d=sender.example@evil.example", false},
+		{`mx.test; dkim=pass header.d=sender.example header.i="x y@sender.example"`, true},
+		{`mx.test; dkim=pass header.d=sender.example header.i="x=y@sender.example"`, false},
+		{"mx.test; dkim=pass header.d=sender.example header.i=@sub.sender.example", true},
+		{"mx.test; dkim=pass header.d=sender.example header.i=@evilsender.example", false},
+		{"mx.test; dkim=pass header.d=sender.example header.1=a header.2=a header.3=a header.4=a header.5=a header.6=a header.7=a", true},
+		{"mx.test; dkim=pass header.d=sender.example header.1=a header.2=a header.3=a header.4=a header.5=a header.6=a header.7=a header.8=a", false},
+		{"mx.test; spf=pass smtp.mailfrom=a@b@sender.example", true},
 		{"mx.test; spf=fail smtp.mailfrom=sender.example smtp.helo=x; spf=pass smtp.mailfrom=sender.example", false},
 
 		// Local parts with "=" (VERP, SRS, BATV), and others.

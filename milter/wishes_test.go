@@ -137,6 +137,17 @@ func TestNoDSNNoSilence(t *testing.T) {
 	}) || len(r.told.failures) != 0 {
 		t.Errorf("NOTIFY=NEVER: %v, %d DSNs", mods, len(r.told.failures))
 	}
+	// Nor is there anybody who could tell the sender.
+	e := testEngine()
+	e.Preferences = fakePreferences{"reject@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	e.prepare()
+	msg := newMessage(e, origin{}, "", "", "alice@a.test", "")
+	msg.addRecipient("accept@rcpt.test", "accept@rcpt.test", "")
+	msg.addRecipient("reject@rcpt.test", "reject@rcpt.test", "")
+	out := judge{abilities: policy.Abilities{DeleteRecipient: true}, guard: func(*message, string) {}}.decide(t.Context(), msg)
+	if !out.delivers() || !out.plan.Mark || out.plan.Notes&policy.NoteNoDSN == 0 {
+		t.Errorf("without a notifier: %+v, %+v", out.own, out.plan)
+	}
 }
 
 // TestSeparateTransactions: who differs from the first recipient hears 452.

@@ -11,6 +11,7 @@ func TestDeclinesDSN(t *testing.T) {
 		"NOTIFY=DELAY,SUCCESS":          true,
 		"NOTIFY=FAILURE":                false,
 		"NOTIFY=SUCCESS,failure":        false,
+		"NOTIFY=FAILURES,NOFAILURE":     true,
 		"NOTIFY=":                       false, // says nothing
 		"NOTIFY":                        false,
 		"ORCPT=rfc822;a@b NOTIFY=NEVER": true,

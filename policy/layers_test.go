@@ -100,6 +100,7 @@ func TestAllowedFloorAndUnknown(t *testing.T) {
 		{"all else is, by default", Options{}, Recipient{Preference: all(RejectNotify)}, RejectNotify, ByPreference, ""},
 		{"not allowed asks the next layer", Options{Rules: rule, Allowed: []Action{Accept}}, Recipient{Preference: all(Reject)}, Quarantine, ByDomainRule, "preference-not-allowed"},
 		{"nothing is allowed", Options{Allowed: []Action{}}, Recipient{Preference: all(Accept)}, Mark, ByDefault, "preference-not-allowed"},
+		{"one that there is not", Options{Rules: rule}, Recipient{Preference: all(RejectNotify + 1)}, Quarantine, ByDomainRule, "preference-not-allowed"},
 		{"rules may do what recipients may not", Options{Rules: rule, Allowed: []Action{}}, Recipient{}, Quarantine, ByDomainRule, ""},
 		{"floor raises a preference", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Accept)}, Mark, ByFloor, ""},
 		{"floor leaves what is severer", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Discard)}, Discard, ByPreference, ""},
@@ -206,7 +207,7 @@ func TestMatcher(t *testing.T) {
 	m := NewMatcher([]string{"list@x.test", "Y.test", ".z.test"})
 	for address, want := range map[string]bool{
 		"list@x.test": true, "list+bounce=a@x.test": true, "other@x.test": false, "a@y.test": true, "a@s.y.test": false,
-		"a@z.test": false, "a@s.z.test": true, "a@t.s.z.test": true, "": false, "list": false,
+		"a@z.test": false, "a@s.z.test": true, "a@t.s.z.test": true, "a@.z.test": true, "a@s..z.test": true, "": false, "list": false,
 	} {
 		if m.Match(address) != want {
 			t.Errorf("%s: %v, want %v", address, !want, want)

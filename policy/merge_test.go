@@ -130,6 +130,10 @@ func TestMergeRules(t *testing.T) {
 		{name: "4: readdressed ones need no header", opts: folders, can: everything, rcpts: []string{"accept@x.test", "mark@x.test", "mark.b@y.test"},
 			want: []string{"message mark", "accept@x.test accept", "mark@x.test mark replace mark+spam@x.test",
 				"mark.b@y.test mark replace mark.b+spam@y.test", "add mark+spam@x.test", "add mark.b+spam@y.test"}},
+		{name: "4: mark_conflict: accept, one readdressed and one that cannot be", opts: Options{UnmarkMixed: true, Readdress: "{local}+spam@{domain}"}, can: everything,
+			rcpts: []string{"accept@x.test", "mark@x.test", "mark"},
+			want: []string{"message mark", "note no-readdress,not-marked", "accept@x.test accept", "mark@x.test mark replace mark+spam@x.test",
+				"mark accept", "add mark+spam@x.test"}},
 		{name: "4: nobody minds the header", opts: folders, can: everything, rcpts: []string{"mark@x.test"},
 			want: []string{"message mark", "mark", "mark@x.test mark replace mark+spam@x.test", "add mark+spam@x.test"}},
 		{name: "4: readdressing that the MTA does not let us", opts: folders, can: Abilities{true, true, false}, rcpts: []string{"accept@x.test", "mark@x.test"},
@@ -198,6 +202,12 @@ func TestSummaryNamesWhoDecided(t *testing.T) {
 	got := p.Decide(env, result(verifier.NoKey))
 	if got.Reply.Text != textFail || got.By != ByRecipientRule && got.By != ByDomainRule {
 		t.Errorf("reply %q by %v, want the first refusal's text and the severest one's layer", got.Reply.Text, got.By)
+	}
+	// What is to be noted of a recipient who does not get the message is noted all the same.
+	p = New(Options{Rules: []Rule{{Recipient: "x.test", Wishes: Wishes{Fail: Discard}}}})
+	env = Envelope{Recipients: []Recipient{{Address: "bob@y.test"}, {Address: "eve@x.test", PreferenceFailed: true}}, Abilities: everything}
+	if got := p.Decide(env, result(verifier.Fail)); got.Action != Mark || got.Notes != NotePreferenceFailed {
+		t.Errorf("%v, notes %v, want %v, %v", got.Action, got.Notes, Mark, NotePreferenceFailed)
 	}
 }
 

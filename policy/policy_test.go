@@ -78,14 +78,19 @@ func TestEveryResultAndAction(t *testing.T) {
 }
 
 func TestReplies(t *testing.T) {
-	required := verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonRequired}
+	failed := func(why verifier.Reason) verifier.Result {
+		return verifier.Result{Status: verifier.Fail, Reason: why}
+	}
 	tests := []struct {
 		action Action
 		result verifier.Result
 		want   string
 	}{
 		{Reject, result(verifier.Fail), "550 5.7.1 Sender address not authenticated: AuthKey invalid"},
-		{Reject, required, "550 5.7.1 Sender address not authenticated: AuthKey missing"},
+		{Reject, failed(verifier.ReasonInvalidKey), "550 5.7.1 Sender address not authenticated: AuthKey invalid"},
+		{Reject, failed(verifier.ReasonRequired), "550 5.7.1 Sender address not authenticated: AuthKey missing"},
+		{Reject, failed(verifier.ReasonKeyIsEnvelopes), "550 5.7.1 Sender address not authenticated: AuthKey missing"},
+		{Reject, failed(verifier.ReasonKeyIsAmbiguous), "550 5.7.1 Sender address not authenticated: AuthKey missing"},
 		{RejectNotify, result(verifier.NoKey), "550 5.7.1 Sender address not authenticated: AuthKey missing"},
 		{Reject, result(verifier.None), "550 5.7.1 Sender address not authenticated: no usable Authentication Server"},
 		{Reject, result(verifier.PermError), "550 5.7.1 Sender address not authenticated: no usable Authentication Server"},
@@ -95,7 +100,8 @@ func TestReplies(t *testing.T) {
 		{TempFail, result(verifier.TempError), "451 4.7.1 AuthKey cannot be verified now, try again later"},
 	}
 	own := Texts{Fail: "own fail", NoKey: "own nokey", None: "own none", PermError: "own permerror", TempError: "own temperror"}
-	wantOwn := []string{"550 5.7.1 own fail", "550 5.7.1 own nokey", "550 5.7.1 own nokey", "550 5.7.1 own none",
+	wantOwn := []string{"550 5.7.1 own fail", "550 5.7.1 own fail", "550 5.7.1 own nokey", "550 5.7.1 own nokey",
+		"550 5.7.1 own nokey", "550 5.7.1 own nokey", "550 5.7.1 own none",
 		"550 5.7.1 own permerror", "550 5.7.1 own none", "550 5.7.1 Message refused by policy",
 		"451 4.7.1 own temperror", "451 4.7.1 own temperror"}
 	for i, tt := range tests {

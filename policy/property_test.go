@@ -303,6 +303,9 @@ func (in *inspection) decision(i int) {
 	if in.plan.Recipients != nil && !reflect.DeepEqual(in.plan.Recipients[i], r) {
 		in.bad("%s: explained as %+v", r.Address, r)
 	}
+	if in.plan.Action == TempFail && r.Target != "" {
+		in.bad("%s: deferred, and sent to %s", r.Address, r.Target)
+	}
 	if trace := in.explained.Traces[i]; !decidedBy(trace.Steps, r) {
 		in.bad("%s: %v by %v rule %d is not what the trace %+v says", r.Address, r.Wish, r.By, r.Rule, trace.Steps)
 	}

@@ -17,6 +17,7 @@ func TestSafeAddress(t *testing.T) {
 		"a\r\nb\x00\x7f@c.test":                "a%0D%0Ab%00%7F@c.test",
 		"100%@a.test":                          "100%25@a.test",
 		"no at=all":                            "no%20at%3Dall",
+		"[x]:y":                                "%5Bx%5D%3Ay",
 		"[x]:y@a.test":                         "%5Bx%5D%3Ay@a.test",
 		"a@b.test=reject,c":                    "a@b.test%3Dreject%2Cc",
 	} {

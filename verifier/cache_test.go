@@ -29,6 +29,12 @@ func TestDigest(t *testing.T) {
 			t.Errorf("another %s, the same digest", what)
 		}
 	}
+	// A pool may hand out a new one; the one that was used holds no key any more.
+	h := c.hashers.Get().(*hasher)
+	if strings.Contains(string(h.buf[:cap(h.buf)]), "key") {
+		t.Error("the key stays in memory")
+	}
+	c.hashers.Put(h)
 	// Hashers are shared, one at a time.
 	var wg sync.WaitGroup
 	for range 8 {
@@ -61,6 +67,13 @@ func TestCacheTTL(t *testing.T) {
 		}
 		c.found(a, one, time.Minute)
 		state(time.Minute, 0)
+		for i := range one {
+			other := one
+			other[i] ^= 1
+			if _, ok := c.pass(a, other); ok {
+				t.Errorf("octet %d of the digest does not count", i)
+			}
+		}
 		time.Sleep(59 * time.Second)
 		state(time.Second, 0)
 		time.Sleep(time.Second)

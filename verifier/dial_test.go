@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -338,4 +340,25 @@ func TestDialBudgetIsShared(t *testing.T) {
 		release()
 		wg.Wait()
 	})
+}
+
+// TestNetworksOfTheDialBudget: one bucket for what one owner usually has, and none for the
+// administrator's own.
+func TestNetworksOfTheDialBudget(t *testing.T) {
+	b := newBudget(netip.MustParsePrefix("10.0.0.0/8"))
+	bucket := func(addr string) *rate.Limiter { return b.network(netip.MustParseAddr(addr)) }
+	for _, tt := range []struct {
+		one, other string
+		same       bool
+	}{
+		{"8.8.8.1", "8.8.8.255", true}, {"8.8.8.1", "8.8.9.1", false},
+		{"2600:1:2::1", "2600:1:2:ffff::1", true}, {"2600:1:2::1", "2600:1:3::1", false},
+	} {
+		if got := bucket(tt.one) == bucket(tt.other); got != tt.same {
+			t.Errorf("%s and %s share a bucket: %v", tt.one, tt.other, got)
+		}
+	}
+	if bucket("10.1.2.3") != nil || bucket("8.8.8.1") == nil {
+		t.Error("the administrator's own network has a bucket, or a stranger's none")
+	}
 }

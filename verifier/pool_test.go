@@ -55,9 +55,17 @@ func TestBreaker(t *testing.T) {
 	if probe, ok := b.allow(now); !probe || !ok {
 		t.Fatal("no further probe")
 	}
-	b.answered()
+	fail(1)
 	b.probed()
+	if !b.resting(now) {
+		t.Error("failed again, and not left alone")
+	}
+	b.answered() // a question that was out before
+	if b.resting(now) {
+		t.Error("it answered, and is left alone")
+	}
 	allowed(true)
+	now = now.Add(maxPause)
 	fail(breakAfter)
 	now = now.Add(firstPause)
 	allowed(true) // it begins anew
@@ -534,4 +542,84 @@ func TestCancelledWhileDialling(t *testing.T) {
 			t.Errorf("%d dials", len(n.dialed))
 		}
 	})
+}
+
+// firstConn runs first on the first connection, and rest on all others.
+func firstConn(first, rest func(net.Conn)) map[string]func(net.Conn) {
+	var conns atomic.Int32
+	return map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+		if conns.Add(1) == 1 {
+			first(c)
+			return
+		}
+		rest(c)
+	}}
+}
+
+// answerNext answers one question and reports whether there was one.
+func answerNext(r *bufio.Reader, c net.Conn) bool {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return false
+	}
+	req, err := wire.ParseRequest(strings.TrimSuffix(line, "\r\n"))
+	if err != nil {
+		return false
+	}
+	_, err = c.Write(wire.Reply{Seq: req.Seq, Address: req.Address, Verdict: wire.ValidKey}.Append(nil))
+	return err == nil
+}
+
+// TestRetryAfterAnAnswer: who closes a fresh connection after one of two answers is asked
+// again about the other.
+func TestRetryAfterAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: firstConn(func(c net.Conn) {
+			r := bufio.NewReader(c)
+			answerNext(r, c)
+			r.ReadString('\n')
+		}, pipeAS)}
+		v := inBubble(t, oneAS(), n, Options{})
+		var wg sync.WaitGroup
+		for _, who := range []string{"u@a.test", "v@a.test"} {
+			q := query(t, who, "good")
+			wg.Go(func() { check(t, v, q, Pass, "") })
+		}
+		wg.Wait()
+		if got := v.Stats().Retries; got != 1 || len(n.dialed) != 2 {
+			t.Errorf("%d retries, %d dials", got, len(n.dialed))
+		}
+	})
+}
+
+// TestRetryHasTheTimeThatIsLeft of the time in which a server has to answer.
+func TestRetryHasTheTimeThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const wait = 3 * time.Second
+		n := &network{script: firstConn(func(c net.Conn) {
+			r := bufio.NewReader(c)
+			answerNext(r, c)
+			r.ReadString('\n')
+			time.Sleep(wait)
+		}, mute)}
+		v := inBubble(t, oneAS(), n, Options{})
+		check(t, v, query(t, "u@a.test", "good"), Pass, "")
+		r := check(t, v, query(t, "v@a.test", "good"), TempError, ReasonASTimeout)
+		if r.ASTime != DefaultReplyTimeout || len(n.dialed) != 2 {
+			t.Errorf("took %v over %d dials, want %v", r.ASTime, len(n.dialed), DefaultReplyTimeout)
+		}
+	})
+}
+
+// TestHalfOfTheTimeIsEnoughToBlame a server that says nothing; less is not.
+func TestHalfOfTheTimeIsEnoughToBlame(t *testing.T) {
+	for timeout, blamed := range map[time.Duration]uint64{DefaultReplyTimeout/2 - 1: 0, DefaultReplyTimeout/2 + 1: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			v := inBubble(t, oneAS(), &network{script: map[string]func(net.Conn){"8.8.8.8": mute}}, Options{Timeout: timeout})
+			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
+			if got := v.Stats().Timeouts; got != blamed {
+				t.Errorf("after %v it is blamed %d times, want %d", timeout, got, blamed)
+			}
+		})
+	}
 }

@@ -191,3 +191,23 @@ func TestClosedDuringLookup(t *testing.T) {
 		}
 	})
 }
+
+// TestPrefetchOfKnown: DNS is asked ahead about whom it may be needed for, and nobody else.
+func TestPrefetchOfKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &book{texts: func(string) (dnsAnswer, error) { return dnsAnswer{ttl: time.Minute}, nil }}
+		v := inBubble(t, b, &network{}, Options{})
+		known, other := address(t, "u@a.test"), address(t, "v@a.test")
+		v.cache.found(known, v.cache.digest(known, wire.JoinKeys("key")), time.Hour)
+		for _, step := range []struct {
+			address wire.Address
+			asked   int
+		}{{known, 0}, {wire.Address{}, 0}, {other, 1}, {other, 1}} {
+			v.Prefetch(step.address)
+			synctest.Wait()
+			if b.asked["a.test"] != step.asked {
+				t.Errorf("%v: DNS was asked %d times, want %d", step.address, b.asked["a.test"], step.asked)
+			}
+		}
+	})
+}

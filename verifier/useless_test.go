@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -25,6 +26,7 @@ func TestUselessHosts(t *testing.T) {
 	}{
 		{"two lead nowhere", nil, "a.victim.test:7425 b.victim.test:7425 c.victim.test:7425 " + good, PermError, ReasonASNoHost, "a.victim.test:1 b.victim.test:1"},
 		{"one leads nowhere", nil, "a.victim.test:7425 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
+		{"one, on two ports", nil, "a.victim.test:7425 a.victim.test:7426 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
 		{"one, on many ports", nil, "a.victim.test:7425 a.victim.test:7426 a.victim.test:7427 " + good, TempError, ReasonASRefused, "a.victim.test:1 good.test:2"},
 		{"an address behind them", nil, "a.victim.test:7425 b.victim.test:7425 c.victim.test:7425 8.8.8.2:7425", TempError, ReasonASRefused, "a.victim.test:1 b.victim.test:1"},
 		{"DNS fails", map[string][]string{"a.victim.test": {"fails"}, "b.victim.test": {"fails"}},
@@ -96,4 +98,22 @@ func TestDeadHostsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCancelledLookup: who leaves while DNS is asked says nothing about the host.
+func TestCancelledLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := inBubble(t, &book{hosts: map[string][]string{"lame.test": {"fails"}}}, &network{}, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, known := range []bool{false, true} {
+			if _, err := v.pool.dialer.lookup(ctx, "lame.test"); err == nil {
+				t.Error("it has an address")
+			}
+			if _, _, dead := v.records.deadHosts.get("lame.test", time.Now()); dead != known {
+				t.Errorf("remembered as dead: %v, want %v", dead, known)
+			}
+			ctx = t.Context()
+		}
+	})
 }

@@ -41,6 +41,15 @@ func TestVerify(t *testing.T) {
 			s.say("ERROR %d notserved\r\n", req.Seq)
 		}
 	})
+	gullible := startAS(t, nil, func(s *session) {
+		for {
+			req, ok := s.next()
+			if !ok {
+				return
+			}
+			s.answer(req, wire.ValidKey)
+		}
+	})
 	refusing := fmt.Sprintf("AS=127.0.0.1:%d", closedPort(t))
 	served := zone(t,
 		"plain.test. 300 IN TXT "+as.record(""),
@@ -76,6 +85,7 @@ func TestVerify(t *testing.T) {
 		"failover.test. 300 IN TXT \"AS=10.0.0.1:7425; pri=2\"",
 		"failover.test. 300 IN TXT "+notServed.record("; pri=3"),
 		"failover.test. 300 IN TXT "+as.record("; pri=4"),
+		"failover.test. 300 IN TXT "+gullible.record("; pri=5"),
 	)
 	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
 		switch name := strings.ToLower(req.Question[0].Name); {
@@ -155,6 +165,9 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
+	if asked := gullible.asked.Load(); asked != 0 {
+		t.Errorf("asked %d times after another server had given a verdict", asked)
+	}
 	if r := v.Verify(t.Context(), Query{}); r.Status != None || r.Reason != ReasonBadAddress {
 		t.Errorf("no address: %+v", r)
 	}
@@ -225,6 +238,9 @@ func TestCached(t *testing.T) {
 		if r.Status == Pass && (r.TTL <= 0 || r.TTL > DefaultTTL) {
 			t.Errorf("step %d: TTL %v", i, r.TTL)
 		}
+	}
+	if hits := v.Stats().CacheHits; hits != 3 {
+		t.Errorf("%d hits of the cache counted, want 3", hits)
 	}
 	// The cache outlives the Verifier.
 	next := startVerifier(t, o)

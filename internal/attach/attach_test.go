@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -249,6 +252,30 @@ func TestEmptyMap(t *testing.T) {
 		if warned := strings.Contains(strings.Join(a.Warnings(), "\n"), path); warned != want.warned {
 			t.Errorf("%q: warnings %q", text, a.Warnings())
 		}
+	}
+	// Another file is no later state of the one in force.
+	write(t, path, "")
+	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "others"), "# nobody yet\n")
+	if _, err := New(o, full); err != nil {
+		t.Errorf("another map: %v", err)
+	}
+}
+
+// Everything that a configuration says of attaching arrives.
+func TestConfigured(t *testing.T) {
+	networks := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	c := config.Attach{Authorize: "map:/logins", Networks: networks, OnError: "tempfail", AllowOpenSecrets: true,
+		Domains: []config.AttachDomain{{Domain: "a.test", Source: "secret:/secret", Addresses: "file:/list", AVT: time.Hour,
+			CaseSensitive: true, Subaddress: "+", To: config.RecipientDomains{"b.test"}}}}
+	want := Options{Authorize: "map:/logins", Networks: networks, TempFail: true, Brand: "x",
+		Domains: []Domain{{Config: keyring.Config{Form: keyring.Form{Domain: "a.test", CaseSensitive: true, Subaddress: "+"},
+			SecretFile: "/secret", OpenSecret: true, Addresses: "file:/list", AVT: time.Hour}, To: []string{"b.test"}}}}
+	if got := Configured(c, "x"); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v\nwant\n%+v", got, want)
+	}
+	c.OnError = "send"
+	if Configured(c, "x").TempFail {
+		t.Error("on_error: send defers")
 	}
 }
 

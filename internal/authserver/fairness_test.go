@@ -251,3 +251,38 @@ func TestBadLinesCostTokens(t *testing.T) {
 		}
 	}
 }
+
+// TestNetworksCountTheirConnections: what has ended counts no more.
+func TestNetworksCountTheirConnections(t *testing.T) {
+	all := newClients(Rate{})
+	addr := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip)} }
+	first, second := all.enter(addr("192.0.2.1")), all.enter(addr("192.0.2.2"))
+	all.enter(addr("192.0.2.2"))
+	if held, want := second.held(), (order{3, 2, 2, 2}); held != want {
+		t.Errorf("held %v, want %v", held, want)
+	}
+	all.leave(first, now)
+	if held, want := second.held(), (order{2, 2, 2, 2}); held != want {
+		t.Errorf("after one has left: held %v, want %v", held, want)
+	}
+}
+
+// TestOnePlaceAtATime: a connection that gives way is gone at once, so that the next
+// newcomer does not get the same place.
+func TestOnePlaceAtATime(t *testing.T) {
+	s := New(Options{Limits: testLimits(), Now: clock})
+	newcomer := s.clients.enter(&net.TCPAddr{IP: net.ParseIP("198.51.100.1")})
+	for range 2 {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		s.conns[&conn{s: s, net: ours, client: s.clients.enter(&net.TCPAddr{IP: net.ParseIP("192.0.2.1")})}] = struct{}{}
+	}
+	for left := 1; left >= 0; left-- {
+		if !s.makePlace(newcomer) || len(s.conns) != left {
+			t.Errorf("%d connections are left, want %d", len(s.conns), left)
+		}
+	}
+	if s.makePlace(newcomer) {
+		t.Error("a place where there is nobody")
+	}
+}

@@ -363,3 +363,21 @@ func TestClientsAreBounded(t *testing.T) {
 		t.Errorf("%d clients, %d idle, want %d", len(table.all), table.idle, before)
 	}
 }
+
+// TestHurryGivesNoMoreTime than the client has.
+func TestHurryGivesNoMoreTime(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	c := &conn{net: ours}
+	by := time.Now().Add(time.Hour)
+	c.readUntil(by)
+	c.hurry(by.Add(time.Hour))
+	if !c.readBy.Equal(by) {
+		t.Errorf("a longer time for the next line gives %v more to this one", c.readBy.Sub(by))
+	}
+	c.hurry(by.Add(-time.Minute))
+	if !c.readBy.Equal(by.Add(-time.Minute)) {
+		t.Errorf("a shorter time leaves %v", c.readBy.Sub(by))
+	}
+}

@@ -250,6 +250,23 @@ func TestMissing(t *testing.T) {
 	r.refresh(t, true, "later", false)
 }
 
+// One that was away is read again, be it the same.
+func TestBackAgain(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "folder")
+	must(t, os.Mkdir(folder, 0o700))
+	path := filepath.Join(folder, "file")
+	inPlace(t, path, "same")
+	aged(t, path, time.Hour)
+	r := &reader{watched: Watched{Path: path}}
+	r.watched.clock = r.clock
+	r.refresh(t, true, "same", false)
+	must(t, os.Rename(folder, folder+"~"))
+	r.refresh(t, false, "same", true)
+	must(t, os.Rename(folder+"~", folder))
+	r.refresh(t, true, "same", false)
+	r.refresh(t, false, "same", false)
+}
+
 // On demand it is read as it is, and what was read in a bad moment is read again.
 func TestReadOnDemand(t *testing.T) {
 	r := newReader(t, "old")
@@ -286,8 +303,58 @@ func TestOpenAndRead(t *testing.T) {
 	defer file.Close()
 	must(t, Unchanged(file, info))
 	inPlace(t, path, "123456")
-	if err := Unchanged(file, info); err == nil || !strings.Contains(err.Error(), path+": changed while it was read") {
-		t.Errorf("%v", err)
+	for range 2 {
+		if err := Unchanged(file, info); err == nil || !strings.Contains(err.Error(), path+": changed while it was read") {
+			t.Errorf("%v", err)
+		}
+		must(t, os.Chtimes(path, info.ModTime(), info.ModTime())) // its size tells, too
+	}
+}
+
+// Only what was changed just now may be half written.
+func TestExcuse(t *testing.T) {
+	fault := errors.New("a fault")
+	path := filepath.Join(t.TempDir(), "file")
+	inPlace(t, path, "x")
+	for age, want := range map[time.Duration]bool{0: true, 2 * justNow: false, -time.Hour: false} {
+		aged(t, path, age)
+		info, err := os.Stat(path)
+		must(t, err)
+		if err := Excuse(fault, info); !errors.Is(err, fault) || errors.Is(err, ErrBeingWritten) != want {
+			t.Errorf("%v old: %v", age, err)
+		}
+	}
+}
+
+// In a folder of another user's, root follows no link.
+func TestPlaceFollowsNoLink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives files to another user: run it as root")
+	}
+	folder, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	inPlace(t, victim, "root's")
+	must(t, os.Chown(folder, 12345, 12346))
+	path := filepath.Join(folder, "file")
+	err := Place(path, 0o666, func(made string) error { return os.Symlink(victim, made) })
+	if !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link that was made: %v", err)
+	}
+	must(t, os.Symlink(victim, path))
+	must(t, Adopt(path))
+	info, err := os.Stat(victim)
+	must(t, err)
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file that it leads to is user %d's, mode %v", owner.Uid, info.Mode())
+	}
+	if err := Place(path, 0o600, nil); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over a link: %v", err)
+	}
+	must(t, os.Remove(path))
+	must(t, Place(path, 0o640, func(made string) error { return os.WriteFile(made, []byte("new"), 0o600) }))
+	info, err = os.Lstat(path)
+	must(t, err)
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 12345 || owner.Gid != 12346 || info.Mode() != 0o640 {
+		t.Errorf("made with owner %d:%d, mode %v", owner.Uid, owner.Gid, info.Mode())
 	}
 }
 

@@ -80,6 +80,8 @@ func TestRead(t *testing.T) {
 		{"a local user", "root", ""},
 		{"a local user at a host", "root@localhost", "root@localhost"},
 		{"a literal", "x@[192.0.2.1]", "x@[]"},
+		{"a parenthesis in a comment", `alice@ok.test (Adams \) \( "Al")`, "alice@ok.test"},
+		{"a link", "<MailTo:alice@ok.test>", "alice@ok.test"},
 		{"another address in a quoted name", `"ceo@bank.test" <alice@ok.test>`, "alice@ok.test | ceo@bank.test"},
 		{"quoted local part", `"alice adams"@ok.test`, `"alice%20adams"@ok.test`},
 		{"an international domain", "Jürg <jürg@müller.test>", "j%C3%BCrg@xn--mller-kva.test"},
@@ -106,6 +108,7 @@ func TestRead(t *testing.T) {
 		{"a backslash in the domain", `boss@bank\.test`, "boss@bank.test"},
 		{"pieces of a quoted local part", `"bo"."ss"@bank.test`, "bo.ss@bank.test"},
 		{"behind a route", "<@relay.test,@x.test:boss@bank.test>", "boss@bank.test | @relay.test @x.test"},
+		{"a dot before the domain", "x <x@evil.test>, boss@.bank.test", "x@evil.test unreadable | boss@bank.test"},
 		{"two @", "boss@bank.test@evil.test", "bank.test@evil.test | boss@bank.test"},
 		{"blanks in the domain", "boss@ba nk.test", "boss@ba | boss@bank.test"},
 		{"a backslash before @", `boss\@bank.test`, "boss@bank.test"},
@@ -263,6 +266,28 @@ func TestEveryday(t *testing.T) {
 		}
 		if got := outline(read(v.field)); got != want {
 			t.Errorf("%q: %s, want %s", v.field, got, want)
+		}
+	}
+}
+
+func TestIsDaemon(t *testing.T) {
+	for local, want := range map[string]bool{
+		"mailer-daemon": true, "MAILER-DAEMON": true, "postmaster": true, "PostMaster": true, "postmasters": false, "": false,
+	} {
+		if got := (Mailbox{Local: local}).IsDaemon(); got != want {
+			t.Errorf("%q: %v", local, got)
+		}
+	}
+}
+
+// TestDecodeWords: blanks between two encoded words go, and no other ones.
+func TestDecodeWords(t *testing.T) {
+	for in, want := range map[string]string{
+		"=?utf-8?q?a?= \t=?utf-8?Q?b?=": "ab", "=?utf-8?q?a?==?utf-8?q?b?=": "ab", "=?utf-8?q?a?= x =?utf-8?q?b?=": "a x b",
+		" =?utf-8?q?a?= ": " a ", "x =?utf-8?q?a?=": "x a", "=?utf-8?q?a_b?=": "a b", "a =?= b": "a =?= b",
+	} {
+		if got := decodeWords(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 }

@@ -167,6 +167,8 @@ func TestForms(t *testing.T) {
 		{"no sub-addresses", "bob\nbob+x\n", noSub, "bob@example.com", "bob+x@example.com", false},
 		{"no sub-addresses, listed", "bob+x\n", noSub, "bob+x@example.com", "bob+x@example.com", true},
 		{"two characters", "bob\n", twoSubs, "bob-a+b@example.com", "bob+b-a@example.com", true},
+		{"a separator at the beginning, and another", "+bob\n", nil, "+bob@example.com", "+bob+x@example.com", true},
+		{"BATV of the first drafts, of a user with =", "any", nil, "b.o=b@example.com", "prvs=b.o=b/0123@example.com", true},
 		{"BATV before the sub-address", "bob\nprvs\n", equals, "bob@example.com", "prvs=0123ab=bob@example.com", true},
 		{"not the sub-address before BATV", "bob\nprvs\n", equals, "prvs@example.com", "prvs=0123ab=bob@example.com", false},
 		{"a letter that is i in lower case", "any", nil, "ivan@example.com", "\u0130van@example.com", false},
@@ -394,6 +396,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"grace", func(c *Config) { c.Grace = -1 }},
 		{"grace", func(c *Config) { c.AVT, c.Grace = time.Minute, DefaultGrace }},
 		{"grace", func(c *Config) { c.Grace = math.MaxInt64; c.AVT = time.Second }},
+		{"grace", func(c *Config) { c.AVT, c.Grace = time.Second, MaxEpochs*time.Second }},
 		{"ttl", func(c *Config) { c.TTL = -1 }},
 		{`addresses "" is`, func(c *Config) { c.Addresses = "" }},
 		{`addresses "file:" is`, func(c *Config) { c.Addresses = "file:" }},
@@ -543,9 +546,13 @@ func TestWatch(t *testing.T) {
 		pass()
 		write(t, d.path, "bob\ncarol\ndave\n")
 		pass()
+		if err := os.Remove(d.path); err != nil { // the same failure, but a new one
+			t.Error(err)
+		}
+		pass()
 		cancel()
 		<-done
-		if want := []string{"2", "error", "error", "3"}; !slices.Equal(got, want) {
+		if want := []string{"2", "error", "error", "3", "error"}; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})

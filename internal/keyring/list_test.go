@@ -57,6 +57,7 @@ func TestParseLine(t *testing.T) {
 		{line: "bob gen=1 gen=2", wantErr: "neither one gen=N nor"},
 		{line: "Bob Smith <bob@example.com>", wantErr: "neither one gen=N nor"},
 		{line: "bob gen=", wantErr: "is not 0 to 4294967295"},
+		{line: "bob gen=0x1", wantErr: "is not 0 to 4294967295"},
 		{line: "bob gen=-1", wantErr: "is not 0 to 4294967295"},
 		{line: "bob gen=4294967296", wantErr: "is not 0 to 4294967295"},
 		{line: "bo\x00b", wantErr: "control character"},
@@ -142,6 +143,26 @@ func TestLoadTable(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A list of short addresses has more of them than its size lets expect.
+func TestShortAddresses(t *testing.T) {
+	var list strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&list, "%d gen=%d\n", i, i)
+	}
+	table, _, err := loadTable(write(t, filepath.Join(t.TempDir(), "list"), list.String()), testForm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		if gen, known := table.generation(fmt.Sprint(i)); !known || int(gen) != i {
+			t.Errorf("%d: generation %d, known %v", i, gen, known)
+		}
+	}
+	if len(table.slots)*2 < table.count*3 {
+		t.Errorf("%d slots for %d addresses", len(table.slots), table.count)
 	}
 }
 

@@ -38,6 +38,7 @@ func TestParseRing(t *testing.T) {
 		{name: "long id", content: strings.Repeat("a", 33) + " " + good, wantErr: "id is not", wantLine: 1},
 		{name: "31 octets", content: "a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==", wantErr: "32 octets", wantLine: 1},
 		{name: "33 octets", content: "a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g", wantErr: "32 octets", wantLine: 1},
+		{name: "bits after the secret", content: "a " + good[:42] + "9=", wantErr: "32 octets", wantLine: 1},
 		{name: "not base64", content: "a " + strings.Repeat("!", 44), wantErr: "32 octets", wantLine: 1},
 		{name: "very long", content: "a " + strings.Repeat("A", 400), wantErr: "32 octets", wantLine: 1},
 		{name: "zeros", content: "a " + strings.Repeat("A", 43) + "=", wantErr: "all zeros", wantLine: 1},

@@ -85,7 +85,38 @@ func TestForgetsAfterADay(t *testing.T) {
 		if l.claim(keyOf(1)) != unsent || l.claim(keyOf(1)) != busy || l.claim(keyOf(2)) != sent {
 			t.Error("claims are not as what is remembered")
 		}
+		l.commit([]digest{keyOf(1)})
+		time.Sleep(rememberFor)
+		if l.claim(keyOf(1)) != unsent {
+			t.Error("what was committed and forgotten is claimed for ever")
+		}
 	})
+}
+
+// TestTimesOfTheFuture: a clock that was wrong keeps nothing for longer than a day.
+func TestTimesOfTheFuture(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		data := appendRecord([]byte(journalMagic), record{keyOf(1), time.Now().Add(365 * 24 * time.Hour)})
+		if err := os.WriteFile(filepath.Join(dir, journalName), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, _ := openLedger(t, dir)
+		if !l.knows(keyOf(1)) {
+			t.Error("forgotten")
+		}
+		time.Sleep(rememberFor)
+		if l.knows(keyOf(1)) {
+			t.Error("remembered for more than a day")
+		}
+	})
+}
+
+// TestDigestTellsPartsApart: whoever chooses one part must not make the digest of others.
+func TestDigestTellsPartsApart(t *testing.T) {
+	if digestOf("a", "bc") == digestOf("ab", "c") || digestOf("a", "") == digestOf("a") {
+		t.Error("different parts have the same digest")
+	}
 }
 
 // TestCrash leaves in the file what a process or a disk could.
@@ -344,5 +375,32 @@ func TestRatesOutliveConfigurations(t *testing.T) {
 	// The message that used up the rate still gets its answer on a retry.
 	if why := n.AllowDSN(original()); why != Allowed {
 		t.Errorf("the retry's DSN: %q", why)
+	}
+}
+
+// TestRetriesAndRates: the rates count messages, and what they keep back stays unclaimed.
+func TestRetriesAndRates(t *testing.T) {
+	m := startMTA(t)
+	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) {
+		o.Rates.PerSender, o.Rates.PerRecipient = Rate{1, time.Hour}, Rate{1, time.Hour}
+	})
+	for _, rcpts := range [][]string{{"bob@rcpt.example"}, {"bob@rcpt.example", "carol@rcpt.example"}} {
+		if err := n.Deliver(t.Context(), original(), failures(rcpts...), nil); err != nil {
+			t.Errorf("a DSN about %v: %v", rcpts, err)
+		}
+	}
+	if got := len(m.taken()); got != 2 {
+		t.Errorf("%d mails, want a DSN and one about who refused later", got)
+	}
+	if err := n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := n.Deliver(t.Context(), with("X", "y"), nil, notices("dave@rcpt.example")); err != nil {
+			t.Errorf("a notice over the rate: %v", err)
+		}
+	}
+	if got := n.ledger.Stats().Suppressed[RecipientRate]; got != 2 {
+		t.Errorf("%d notices kept back, want 2", got)
 	}
 }

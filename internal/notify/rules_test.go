@@ -146,7 +146,7 @@ func TestParams(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"ENVID=QQ314159": "QQ314159", "SIZE=1 envid=a+20b+3Dc": "a b=c", "ENVID=+0D+0AX:1": "", "ENVID=+4": "", "ENVID=+ZZ": "",
+		"ENVID=QQ314159": "QQ314159", "ENVID=a+3D": "a=", "SIZE=1 envid=a+20b+3Dc": "a b=c", "ENVID=+0D+0AX:1": "", "ENVID=+4": "", "ENVID=+ZZ": "",
 		"ENVID=é": "", "": "", "ENVID=" + strings.Repeat("a", maxParam+1): "",
 	} {
 		if got := envelopeID(args); got != want {
