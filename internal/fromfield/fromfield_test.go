@@ -286,7 +286,7 @@ func TestDecodeWords(t *testing.T) {
 		"=?utf-8?q?a?= \t=?utf-8?Q?b?=": "ab", "=?utf-8?q?a?==?utf-8?q?b?=": "ab", "=?utf-8?q?a?= x =?utf-8?q?b?=": "a x b",
 		" =?utf-8?q?a?= ": " a ", "x =?utf-8?q?a?=": "x a", "=?utf-8?q?a_b?=": "a b", "a =?= b": "a =?= b",
 	} {
-		if got := decodeWords(in); got != want {
+		if got := DecodeWords(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}

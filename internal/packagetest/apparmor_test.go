@@ -346,14 +346,16 @@ func (u *firstUse) confinement() {
 			u.t.Log(err)
 		}
 	}()
-	// Not by systemctl reload: the check that it runs first is root's, and not confined.
+	// Not by systemctl reload, nor by the hook: the check that it runs first is root's, and
+	// not confined.
 	u.run("systemctl stop authkey-milter authkey-server")
 	u.start("authkey-milter", "authkey-server")
 	u.run("kill -HUP $(systemctl show --property=MainPID --value authkey-milter authkey-server)")
 	u.sendOne(u.key, "traced")
 	u.send(senderJob{Messages: 1, Workers: 1, Key: strings.Repeat("x", 40), Prefix: "noticed", Once: true}, nil)
 	since := u.value("date '+%F %T'")
-	u.run("authkey-server address add carol@a.example && echo '# changed' >> /etc/authkey/preferences && " + strings.Replace(deployHook, "RENEWED", "RENEWED_DOMAINS=as.a.example RENEWED", 1))
+	u.run("authkey-server address add carol@a.example && echo '# changed' >> /etc/authkey/preferences && mkdir -p /root/nothing && ln -sf /bin/true /root/nothing/systemctl && " +
+		strings.Replace(deployHook, "RENEWED", "PATH=/root/nothing:$PATH RENEWED_DOMAINS=as.a.example RENEWED", 1) + " && kill -HUP $(systemctl show --property=MainPID --value authkey-server)")
 	u.await("journalctl --unit=authkey-server --since='" + since + "' --output=cat | grep 'addresses=2' && journalctl --unit=authkey-milter --since='" + since + "' --output=cat | grep 'addresses=2'")
 	u.run("systemctl stop authkey-milter authkey-server")
 	must(u.t, strace.Stop())

@@ -58,7 +58,7 @@ func (m *machine) checkServerRemoval() {
 // when it comes.
 func TestBeforePostfix(t *testing.T) {
 	m := boot(t, debian12)
-	m.run("dpkg --purge postfix && rm -rf /var/spool/postfix && if getent group postfix; then groupdel postfix; fi")
+	m.run("dpkg --purge postfix && rm -rf /var/spool/postfix && if getent passwd postfix; then userdel postfix; fi && if getent group postfix; then groupdel postfix; fi")
 	m.install(deb(packages.release, "authkey-milter"))
 	m.run("systemctl is-active authkey-milter.socket authkey-milter.service")
 	const socket = "/var/spool/postfix/authkey/milter.sock"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/authkey/authkey/internal/doctor"
 )
@@ -30,7 +31,7 @@ func (o Options) unit(context.Context) []doctor.Finding {
 	if u.Outdated {
 		found = append(found, fault(CheckUnit, u.Name+" was changed, and systemd has not read it", "it runs as the file said before", "systemctl daemon-reload\n"+restartUnit))
 	}
-	if !slices.Contains(starting, u.Enabled) && u.TriggeredBy == "" {
+	if !slices.Contains(starting, u.Enabled) && !strings.Contains(u.TriggeredBy, ".socket") { // a timer may only try again what failed
 		found = append(found, fault(CheckUnit, fmt.Sprintf("%s is active, and %s", u.Name, u.Enabled), "it does not start with the machine", "systemctl enable "+service))
 	}
 	if len(found) == 0 {

@@ -38,6 +38,7 @@ func TestServiceChecks(t *testing.T) {
 		{"failed", func(o *Options) { o.Unit.Active, o.InForce = "failed", "" }, "fault: authkey-server.service is failed", "n/a: ", "authkey-server check\nsystemctl enable --now"},
 		{"starting again and again", func(o *Options) { o.Unit.Active, o.InForce = "activating", "" }, "fault: authkey-server.service is started again", "n/a: ", "authkey-server check\njournalctl"},
 		{"not with the machine", func(o *Options) { o.Unit.Enabled = "disabled" }, "fault: authkey-server.service is active, and disabled", "ok: ", "systemctl enable authkey-server"},
+		{"not with the machine, but tried again", func(o *Options) { o.Unit.Enabled, o.Unit.TriggeredBy = "disabled", "authkey-server-retry.timer" }, "fault: authkey-server.service is active, and disabled", "ok: ", "systemctl enable authkey-server"},
 		{"with the machine by its socket", func(o *Options) { o.Unit.Enabled, o.Unit.TriggeredBy = "disabled", "authkey-server.socket" }, "ok: ", "ok: ", ""},
 		{"a changed unit", func(o *Options) { o.Unit.Outdated = true }, "fault: authkey-server.service was changed, and systemd has not read it", "ok: ", "systemctl daemon-reload\nsystemctl restart authkey-server"},
 		{"saved and not reloaded", func(o *Options) { o.Saved = "b" }, "ok: ", "fault: " + file + " was changed, and the server runs with what it said before", "authkey-server check\nsystemctl reload authkey-server"},
