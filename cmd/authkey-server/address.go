@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +14,7 @@ import (
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -116,7 +116,7 @@ func newAddressImport() *cobra.Command {
 		}
 		name, in := "standard input", cmd.InOrStdin()
 		if len(args) == 1 && args[0] != "-" {
-			file, err := os.Open(args[0])
+			file, err := terminal.Open(cmd.Context(), args[0])
 			if err != nil {
 				return program.Exit(program.Usage, err)
 			}
