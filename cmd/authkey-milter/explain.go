@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,9 @@ func newExplain() *cobra.Command {
 			return err
 		}
 		sample := milter.Sample{Recipients: trimAngles(*rcpts)}
+		if slices.Contains(sample.Recipients, "") {
+			return program.Exit(program.Usage, errors.New("--rcpt is empty: whose message is it?"))
+		}
 		if *client != "" {
 			if sample.Client, err = netip.ParseAddr(*client); err != nil {
 				return program.Exit(program.Usage, fmt.Errorf("--client %q is no IP address", *client))
