@@ -104,6 +104,13 @@ func buildable(c config.Config) (warnings []string, err error) {
 		})
 		warnings = append(warnings, keys.Warnings()...)
 	}
+	if dir := c.Notify.StateDir; dir != "" { // a folder in use cannot be opened
+		if info, err := os.Stat(dir); err != nil {
+			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %v: what was sent is forgotten when the milter ends", err))
+		} else if !info.IsDir() {
+			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %s is no folder: what was sent is forgotten when the milter ends", dir))
+		}
+	}
 	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	if ledgerErr != nil {
 		return warnings, ledgerErr

@@ -8,11 +8,15 @@ import (
 	"strings"
 
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
+
+// maxCAFile is the greatest size of verify.ca_file in octets. A system's roots take 250 KB.
+const maxCAFile = 16 << 20
 
 // settings makes a session's settings of a configuration.
 func settings(c config.Config) (milter.Settings, error) {
@@ -184,7 +188,7 @@ func verifierOptions(c config.Config) (verifier.Options, error) {
 		opts.AllowPorts = append(opts.AllowPorts, uint16(port))
 	}
 	if path := c.Verify.CAFile; path != "" {
-		pem, err := os.ReadFile(path)
+		pem, _, err := diskfile.Read(path, maxCAFile)
 		if err != nil {
 			return opts, fmt.Errorf("verify.ca_file: %w", err)
 		}

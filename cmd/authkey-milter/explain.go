@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,12 +52,15 @@ func newExplain() *cobra.Command {
 			return err
 		}
 		sample := milter.Sample{Recipients: trimAngles(*rcpts)}
+		if slices.Contains(sample.Recipients, "") {
+			return program.Exit(program.Usage, errors.New("--rcpt is empty: whose message is it?"))
+		}
 		if *client != "" {
 			if sample.Client, err = netip.ParseAddr(*client); err != nil {
 				return program.Exit(program.Usage, fmt.Errorf("--client %q is no IP address", *client))
 			}
 		}
-		if sample.Header, err = readHeader(terminal.Interruptible(cmd.Context(), cmd.InOrStdin()), args[0]); err != nil {
+		if sample.Header, err = readHeader(cmd.Context(), cmd.InOrStdin(), args[0]); err != nil {
 			return program.Exit(program.Usage, err)
 		}
 		source := ""
@@ -152,17 +156,17 @@ func senderOf(cmd *cobra.Command, from string, header []milter.Field) (sender, s
 const byteOrderMark = "\ufeff"
 
 // readHeader reads a header as an MTA does: up to the first line that is none.
-func readHeader(stdin io.Reader, path string) ([]milter.Field, error) {
-	in := stdin
+func readHeader(ctx context.Context, stdin io.Reader, path string) ([]milter.Field, error) {
+	in := terminal.Interruptible(ctx, stdin)
 	if path != "-" {
-		f, err := os.Open(path)
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("%s is a folder, and a message is wanted", path)
+		}
+		f, err := terminal.Open(ctx, path)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.IsDir() {
-			return nil, fmt.Errorf("%s is a folder, and a message is wanted", path)
-		}
 		in = f
 	}
 	var fields []milter.Field

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,7 +85,7 @@ func readLogs(cmd *cobra.Command, r *report.Report, journal bool, files []string
 }
 
 func readLog(ctx context.Context, r *report.Report, name string) error {
-	f, err := os.Open(name)
+	f, err := terminal.Open(ctx, name)
 	if err != nil {
 		return err
 	}

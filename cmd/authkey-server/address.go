@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +14,7 @@ import (
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -29,7 +29,8 @@ func newAddress() *cobra.Command {
 			"step, and a running server takes the new one up by itself within seconds.\n\n" +
 			"Exit code 0: done; 1: an address is not in the list, or of no domain; 2: a text is\n" +
 			"no address; 75: the list cannot be written now; 78: the configuration or the list\n" +
-			"is bad, or there is none. Nothing has been changed unless it is 0.",
+			"is bad, or there is none. Nothing has been changed\n" +
+			"unless it is 0, or 74: done, but what there is to print could not be written.",
 		Args: cobra.NoArgs,
 		RunE: program.WhichCommand,
 	}
@@ -116,7 +117,7 @@ func newAddressImport() *cobra.Command {
 		}
 		name, in := "standard input", cmd.InOrStdin()
 		if len(args) == 1 && args[0] != "-" {
-			file, err := os.Open(args[0])
+			file, err := terminal.Open(cmd.Context(), args[0])
 			if err != nil {
 				return program.Exit(program.Usage, err)
 			}

@@ -56,7 +56,7 @@ func (c *certificate) load() error {
 			infos[i] = info
 		}
 	}
-	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
+	pair, err := loadPair(c.files.Cert, c.files.Key)
 	for i := range c.watched {
 		c.watched[i].Read(infos[i])
 	}
@@ -65,6 +65,23 @@ func (c *certificate) load() error {
 	}
 	c.pair.Store(&pair)
 	return nil
+}
+
+// maxPEM is the greatest size of a certificate or key file in octets.
+const maxPEM = 1 << 20
+
+// loadPair is tls.LoadX509KeyPair for files that may be anything, such as without end.
+func loadPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, _, err := diskfile.Read(certFile, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, _, err := diskfile.Read(keyFile, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(key)
+	return tls.X509KeyPair(cert, key)
 }
 
 // refresh reads the pair again if one of its files has changed and is whole as far as can

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -187,5 +188,19 @@ func TestCertificateWarnings(t *testing.T) {
 	s.waitLogs(2, `msg="certificate is read"`)
 	if got := check(); got != "" {
 		t.Errorf("of a good one check says %q", got)
+	}
+}
+
+// A file without an end must not take all memory, nor one that nobody writes to hold up
+// the program.
+func TestPairIsOfFiles(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/zero", fifo} {
+		if _, err := loadPair(path, path); err == nil || !strings.Contains(err.Error(), path+": not a regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

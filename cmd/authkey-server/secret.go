@@ -87,7 +87,8 @@ func newSecretRotate() *cobra.Command {
 			"Exit code 0: the step was made; 1: a server does not accept the new secret's keys, or\n" +
 			"the file has several secrets that were put there by hand; 75: it is too early, a server\n" +
 			"or DNS cannot be asked, or the file cannot be written; 78: the configuration or the\n" +
-			"secret file cannot be used. Nothing has been changed unless it is 0.",
+			"secret file cannot be used. Nothing has been changed unless it is 0,\n" +
+			"or 74: the step was made, but what comes next could not be printed; see secret status.",
 		Args: cobra.ExactArgs(1),
 	}
 	unchecked := cmd.Flags().Bool("unchecked", false, "make the second step without asking the servers of the record")

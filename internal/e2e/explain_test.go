@@ -57,6 +57,7 @@ exempt: {networks: ["192.0.2.0/24"]}
 		{"null sender", []string{valid, "--from", "<>", "--rcpt", "bob@rcpt.test"}, 0, []string{"result      skipped (null-sender)", "From field  pass"}},
 		{"exempt", []string{wrong, "--client", "192.0.2.7", "--rcpt", "bob@rcpt.test"}, 0, []string{"a relay of ours, not checked"}},
 		{"no recipient", []string{wrong}, 2, []string{"--rcpt is needed"}},
+		{"an empty recipient", []string{wrong, "--rcpt", "<>"}, 2, []string{"--rcpt is empty"}},
 		{"no file", []string{"/nonexistent.eml", "--rcpt", "bob@rcpt.test"}, 2, []string{"/nonexistent.eml"}},
 		{"bad client", []string{wrong, "--client", "here", "--rcpt", "bob@rcpt.test"}, 2, []string{`--client "here" is no IP address`}},
 		{"a folder", []string{filepath.Dir(wrong), "--rcpt", "bob@rcpt.test"}, 2, []string{"is a folder, and a message is wanted"}},

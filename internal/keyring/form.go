@@ -178,8 +178,12 @@ func (f Form) parse(text string) (local string, err error) {
 	if hasSpecial(text) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
+	const all = "where every address has keys, write addresses: any in place of a list"
 	if diskfile.HasWildcard(text) {
-		return "", fmt.Errorf("%s has a wildcard, and matches nobody: where every address has keys, write addresses: any in place of a list", quoteShort(text))
+		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", quoteShort(text), all)
+	}
+	if bare := strings.TrimPrefix(text, "@"); strings.EqualFold(bare, f.Domain) {
+		return "", fmt.Errorf("%s is the domain, and has no local part: %s", quoteShort(text), all)
 	}
 	mailbox := text
 	if !hasDomain(text) {

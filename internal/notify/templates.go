@@ -127,6 +127,9 @@ func readTemplate(files fs.FS, file, path, kind string) (*template.Template, err
 	if err != nil {
 		return nil, fmt.Errorf("templates: %w", err)
 	}
+	if !info.Mode().IsRegular() { // a FIFO or a device might never end
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	if info.Size() > maxTemplate {
 		return nil, fmt.Errorf("%s: longer than %d octets", path, maxTemplate)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -121,6 +122,13 @@ func TestTemplateFaults(t *testing.T) {
 				t.Errorf("error %v, want one with %s", err, want)
 			}
 		})
+	}
+	fifo := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(fifo, "dsn.en.txt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadTemplates(fifo); err == nil || !strings.Contains(err.Error(), "dsn.en.txt: not a regular file") {
+		t.Errorf("a FIFO: %v", err)
 	}
 	dir := folder(t, map[string]string{"dsn.en.txt": "a", "notice.xx.txt": "b", "letter.en.txt": "c", "notice.txt": "d"})
 	_, err := loadTemplates(dir)

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	} else {
 		in = terminal.Interruptible(cmd.Context(), in)
 	}
-	key, err := ReadKey(in, file)
+	key, err := ReadKey(cmd.Context(), in, file)
 	switch {
 	case err == nil && key.IsZero() && file != "":
 		return key, Exit(Usage, fmt.Errorf("%s has no key in it", file))
@@ -51,9 +52,9 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 // ReadKey reads one key, a line end after it allowed, from in or from the file
 // that is named. Nothing at all is the zero Key. The error ends the program with
 // Usage.
-func ReadKey(in io.Reader, file string) (wire.Key, error) {
+func ReadKey(ctx context.Context, in io.Reader, file string) (wire.Key, error) {
 	if file != "" {
-		f, err := os.Open(file)
+		f, err := terminal.Open(ctx, file)
 		if err != nil {
 			return wire.Key{}, Exit(Usage, err)
 		}

@@ -128,7 +128,7 @@ func (r *Report) Read(ctx context.Context, in io.Reader) error {
 		if errors.Is(err, bufio.ErrBufferFull) {
 			r.lines++
 			r.tooLong++
-			err = skipLine(lines)
+			err = skipLine(ctx, lines)
 		} else if len(line) > 0 {
 			r.lines++
 			r.addLine(bytes.TrimRight(line, "\r\n"))
@@ -142,9 +142,12 @@ func (r *Report) Read(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// skipLine reads to the end of a line.
-func skipLine(lines *bufio.Reader) error {
+// skipLine reads to the end of a line, or until ctx ends: a packed file of zeros is one.
+func skipLine(ctx context.Context, lines *bufio.Reader) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if _, err := lines.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}

@@ -423,3 +423,29 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// zeros are a line that goes on; the one who wants no more of it is heard.
+type zeros struct {
+	cancel context.CancelFunc
+	reads  int
+}
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.reads++; z.reads == 3 {
+		z.cancel()
+	}
+	if z.reads == 1000 {
+		return 0, io.EOF
+	}
+	clear(p)
+	return len(p), nil
+}
+
+func TestEndlessLine(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	in := &zeros{cancel: cancel}
+	if err := New(time.Time{}).Read(ctx, in); !errors.Is(err, context.Canceled) || in.reads >= 1000 {
+		t.Errorf("%v after %d reads", err, in.reads)
+	}
+}

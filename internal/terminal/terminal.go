@@ -80,12 +80,46 @@ func ReadSecret(ctx context.Context, f *os.File) ([]byte, error) {
 // has begun goes on.
 func Interruptible(ctx context.Context, r io.Reader) io.Reader { return &interruptible{ctx, r} }
 
+// Open opens a file for reading, as Interruptible does it where the file is none that has
+// an end: to open a FIFO waits for somebody who writes, and a device may be endless. An
+// open that has begun goes on.
+func Open(ctx context.Context, path string) (io.ReadCloser, error) {
+	type outcome struct {
+		file *os.File
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		file, err := os.Open(path)
+		done <- outcome{file, err}
+	}()
+	var o outcome
+	select {
+	case o = <-done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if o.err != nil {
+		return nil, o.err
+	}
+	if info, err := o.file.Stat(); err == nil && (info.Mode().IsRegular() || info.IsDir()) {
+		return o.file, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{Interruptible(ctx, o.file), o.file}, nil
+}
+
 type interruptible struct {
 	ctx context.Context
 	r   io.Reader
 }
 
 func (i *interruptible) Read(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil { // however fast r is
+		return 0, err
+	}
 	type outcome struct {
 		n   int
 		err error
