@@ -47,12 +47,19 @@ func TestParseAnswer(t *testing.T) {
 	for i := range maxChain + 2 {
 		long = append(long, fmt.Sprintf("%s 300 IN CNAME n%d.test.", []string{"a.test.", fmt.Sprintf("n%d.test.", i-1)}[min(i, 1)], i))
 	}
+	longest := append(slices.Clone(long[:maxChain]), fmt.Sprintf(`n%d.test. 300 IN TXT "one"`, maxChain-1))
+	var chain []string
+	for i := range maxChain {
+		chain = append(chain, fmt.Sprintf("n%d.test.", i))
+	}
 	tests := []struct {
 		name   string
 		packet []byte
 		want   dnsAnswer
 		err    error
 	}{
+		{"the longest chain", response(t, answer(longest...)), dnsAnswer{texts: []string{"one"}, ttl: 300 * time.Second, chain: chain}, nil},
+		{"one more", response(t, answer(append(slices.Clone(long[:maxChain+1]), fmt.Sprintf(`n%d.test. 300 IN TXT "one"`, maxChain))...)), dnsAnswer{}, errChain},
 		{"two records", response(t, answer(`a.test. 300 IN TXT "one"`, `a.test. 200 IN TXT "t" "wo"`)),
 			dnsAnswer{texts: []string{"one", "two"}, ttl: 200 * time.Second}, nil},
 		{"octets and quotes", response(t, answer(`a.test. 300 IN TXT "\195\169\"\\;\010 x"`)),

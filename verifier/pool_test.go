@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -576,10 +577,15 @@ func TestRetryAfterAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{script: firstConn(func(c net.Conn) {
 			r := bufio.NewReader(c)
+			time.Sleep(time.Millisecond) // until both have asked
 			answerNext(r, c)
 			r.ReadString('\n')
 		}, pipeAS)}
 		v := inBubble(t, oneAS(), n, Options{})
+		v.pool.dialer.connect = func(ctx context.Context, peer netip.AddrPort) (net.Conn, error) {
+			time.Sleep(time.Millisecond) // so that both wait for it
+			return n.connect(ctx, peer)
+		}
 		var wg sync.WaitGroup
 		for _, who := range []string{"u@a.test", "v@a.test"} {
 			q := query(t, who, "good")
@@ -590,6 +596,97 @@ func TestRetryAfterAnAnswer(t *testing.T) {
 			t.Errorf("%d retries, %d dials", got, len(n.dialed))
 		}
 	})
+}
+
+// TestRetryIsOne: a server that ends each connection after one answer is not asked for ever.
+func TestRetryIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+			r := bufio.NewReader(c)
+			time.Sleep(time.Millisecond) // until all have asked
+			answerNext(r, c)
+		}}}
+		v := inBubble(t, oneAS(), n, Options{})
+		results := make(chan Result)
+		for _, who := range []string{"u@a.test", "v@a.test", "w@a.test"} {
+			q := query(t, who, "good")
+			go func() { results <- v.Verify(t.Context(), q) }()
+		}
+		reasons := make(map[Reason]int)
+		for range 3 {
+			reasons[(<-results).Reason]++
+		}
+		if reasons[""] != 2 || reasons[ReasonASRefused] != 1 {
+			t.Errorf("%v, want two answers and one that gave up", reasons)
+		}
+	})
+}
+
+// TestRetryUsesNoOldConnection: a server that has restarted has ended all of them.
+func TestRetryUsesNoOldConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conns atomic.Int32
+		all := make(chan struct{}) // closed when all have asked
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
+			old := conns.Add(1) <= maxConns
+			r := bufio.NewReader(c)
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil || old && strings.Contains(line, "late") {
+					return
+				}
+				req, err := wire.ParseRequest(strings.TrimSuffix(line, "\r\n"))
+				if err != nil {
+					return
+				}
+				if req.Address != "first@a.test" {
+					<-all
+				}
+				if _, err := c.Write(wire.Reply{Seq: req.Seq, Address: req.Address, Verdict: wire.ValidKey}.Append(nil)); err != nil {
+					return
+				}
+			}
+		}}}
+		v := inBubble(t, oneAS(), n, Options{})
+		check(t, v, query(t, "first@a.test", "good"), Pass, "")
+		var wg sync.WaitGroup
+		for i := range 2 * spreadAt {
+			q := query(t, fmt.Sprintf("u%d@a.test", i), "good")
+			wg.Go(func() { check(t, v, q, Pass, "") })
+		}
+		synctest.Wait()
+		close(all)
+		wg.Wait()
+		if len(n.dialed) != maxConns {
+			t.Fatalf("%d connections, want %d", len(n.dialed), maxConns)
+		}
+		time.Sleep(time.Second)
+		check(t, v, query(t, "late@a.test", "good"), Pass, "")
+		if len(n.dialed) != maxConns+1 {
+			t.Errorf("%d connections in all, want a new one", len(n.dialed))
+		}
+	})
+}
+
+// TestWhatALostConnectionCountsFor: a server that ends a connection between two questions
+// has not failed.
+func TestWhatALostConnectionCountsFor(t *testing.T) {
+	for _, tt := range []struct {
+		why           error
+		asked, spoken bool
+		failures      int
+	}{
+		{errEnded, false, false, 0}, {errEnded, true, false, 1}, {errEnded, true, true, 0}, {errEnded, false, true, 0},
+		{failuref(ReasonASViolation, "test"), false, false, 1}, {failuref(ReasonASViolation, "test"), true, true, 1},
+		{failuref(ReasonASTLS, "test"), true, true, 1}, {failuref(ReasonASTLS, "test"), false, false, 0},
+	} {
+		lost, kept := new(conn), new(conn)
+		target := &target{pool: &pool{stats: new(counters)}, conns: []*conn{kept, lost}}
+		target.lost(lost, tt.why, tt.asked, tt.spoken)
+		if target.breaker.failures != tt.failures || len(target.conns) != 1 || target.conns[0] != kept {
+			t.Errorf("%v, asked %v, spoken %v: %d failures, %d connections", tt.why, tt.asked, tt.spoken, target.breaker.failures, len(target.conns))
+		}
+	}
 }
 
 // TestRetryHasTheTimeThatIsLeft of the time in which a server has to answer.

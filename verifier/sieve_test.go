@@ -62,6 +62,21 @@ func TestSieveDeadline(t *testing.T) {
 	}
 }
 
+// TestSieveReplacedIsStillAskedFor: a new value takes nothing from what is asked for.
+func TestSieveReplacedIsStillAskedFor(t *testing.T) {
+	now := time.Now()
+	s := newSieve[int](2)
+	for _, key := range []string{"a", "b"} {
+		s.put(key, 1, now, now.Add(time.Hour))
+	}
+	s.get("a", now)
+	s.put("a", 2, now, now.Add(time.Hour))
+	s.put("c", 3, now, now.Add(time.Hour))
+	if s.find("a") == nil || s.find("b") != nil {
+		t.Error("not the one that nobody asked for went")
+	}
+}
+
 func TestSieveReplaceRemoveExpire(t *testing.T) {
 	now := time.Now()
 	s := newSieve[int](3)

@@ -81,6 +81,7 @@ func TestRead(t *testing.T) {
 		{"a local user at a host", "root@localhost", "root@localhost"},
 		{"a literal", "x@[192.0.2.1]", "x@[]"},
 		{"a parenthesis in a comment", `alice@ok.test (Adams \) \( "Al")`, "alice@ok.test"},
+		{"a parenthesis in a comment before the @", `alice(\)@bank.test)@ok.test`, "alice@ok.test | @bank.test"},
 		{"a link", "<MailTo:alice@ok.test>", "alice@ok.test"},
 		{"another address in a quoted name", `"ceo@bank.test" <alice@ok.test>`, "alice@ok.test | ceo@bank.test"},
 		{"quoted local part", `"alice adams"@ok.test`, `"alice%20adams"@ok.test`},
