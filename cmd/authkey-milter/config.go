@@ -56,7 +56,19 @@ func readableByService(ctx context.Context, loaded *config.Loaded) error {
 	if service.User == "" || service.User == "root" {
 		return nil
 	}
-	return program.Readable(service.User, namedFiles(loaded, service.Passed)...)
+	reader, err := doctor.NewReader(service.User)
+	if err != nil {
+		return fmt.Errorf("as whom the service runs: %w", err)
+	}
+	var refused error
+	for _, path := range namedFiles(loaded, service.Passed) {
+		// A file that is not there is somebody else's fault.
+		if obstacle, err := reader.Read(path); err == nil && obstacle != nil {
+			refused = errors.Join(refused, fmt.Errorf("%s: %s, as whom the service runs, %s; to mend it: %s",
+				path, service.User, obstacle.What, strings.ReplaceAll(obstacle.Mend, "\n", " && ")))
+		}
+	}
+	return refused
 }
 
 // namedFiles are the files that serve reads, but for those in folders of which systemd
