@@ -81,7 +81,6 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	flags.IntVar(&p.kills, "kills", stormKills, "kills, at least")
 	flags.IntVar(&p.repeats, "repeats", repeatsPerKill, "notices of one message that a kill of the milter may repeat")
 	flags.Uint64Var(&p.seed, "seed", 0, "what the storm is made of; 0: chosen")
-	flags.BoolVar(&p.sureLines, "sure-lines", false, "refused, discarded and told messages have their log line whatever is killed")
 	flags.StringVar(&p.record, "record", "", "write what was observed to this file, as JSON")
 	flags.BoolVar(&p.keep, "keep", false, "print what the milter logged")
 	only := flags.String("only", "", "only these disturbances, commas between them")

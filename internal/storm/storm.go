@@ -18,14 +18,13 @@ import (
 // A plan says how much of a storm there is to be.
 type plan struct {
 	programs
-	seed      uint64
-	kills     int    // at least so many; the deck is dealt to its end
-	repeats   int    // see books.Repeats
-	sureLines bool   // see books.SureLines
-	record    string // file for the books; "" for none
-	keep      bool   // what the milter logged is printed
-	deck      []card
-	say       func(format string, args ...any)
+	seed    uint64
+	kills   int    // at least so many; the deck is dealt to its end
+	repeats int    // see books.Repeats
+	record  string // file for the books; "" for none
+	keep    bool   // what the milter logged is printed
+	deck    []card
+	say     func(format string, args ...any)
 }
 
 // A card is a disturbance and how often it is in the deck.
@@ -109,7 +108,7 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 	if err != nil {
 		return r, fmt.Errorf("%w\n%s", err, s.w.milter.said(max(0, s.w.milter.size()-4096)))
 	}
-	b := &books{Letters: s.load.letters, Disturbances: s.disturbances, LaterCopies: p.sendmail != "", Repeats: p.repeats, SureLines: p.sureLines}
+	b := &books{Letters: s.load.letters, Disturbances: s.disturbances, LaterCopies: p.sendmail != "", Repeats: p.repeats, SureLines: true}
 	found, err := w.observe(b, usedKeys(b.Letters, w.keys))
 	if err != nil {
 		return r, err
