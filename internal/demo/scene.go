@@ -63,11 +63,8 @@ func newScene(ctx context.Context, w *e2e.World, binary string) (*scene, error) 
 	if err != nil {
 		return nil, err
 	}
-	gone, stop, err := w.ServeAS()
+	gone, err := w.RefusingPort()
 	if err != nil {
-		return nil, err
-	}
-	if err := stop(); err != nil {
 		return nil, err
 	}
 	for domain, record := range map[string]string{

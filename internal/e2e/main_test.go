@@ -110,9 +110,8 @@ func newWorld(t *testing.T) *World {
 	}
 	port, _, err := w.ServeAS(withAS, requiring)
 	must(t, err)
-	gone, stop, err := w.ServeAS()
+	gone, err := w.RefusingPort()
 	must(t, err)
-	must(t, stop())
 	must(t, w.Publish(withAS, "v=spf1 -all", ASRecord(port)))
 	must(t, w.Publish(requiring, ASRecord(port, "req=yes")))
 	must(t, w.Publish(downAS, ASRecord(gone)))

@@ -71,9 +71,8 @@ func recipeWorld(t *testing.T) *World {
 	}
 	port, _, err := w.ServeAS("example.com", "bank.example", "partner.example", "shop.example", "lists.partner.example")
 	must(t, err)
-	gone, stop, err := w.ServeAS()
+	gone, err := w.RefusingPort()
 	must(t, err)
-	must(t, stop())
 	for domain, record := range map[string]string{
 		"example.com": ASRecord(port, "req=yes"), "bank.example": ASRecord(port, "req=yes"), "partner.example": ASRecord(port),
 		"shop.example": ASRecord(port), "lists.partner.example": ASRecord(port), "down.example": ASRecord(gone),
@@ -92,7 +91,8 @@ func checkExample(t *testing.T, number int, example string) {
 		conf, prefs = "preferences: {source: \"file:/etc/authkey/preferences.yaml\"}\n", example
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "preferences.yaml"), []byte(prefs), 0o644))
-	path := writeConfig(t, strings.ReplaceAll(conf, "/etc/authkey/", dir+"/"))
+	here := strings.NewReplacer("/etc/authkey/", dir+"/", "/var/lib/authkey", dir) // what packages make
+	path := writeConfig(t, here.Replace(conf))
 	if out, code := runMilter(t, "", "check", "--config", path); code != 0 || !strings.HasPrefix(out, path+" is right: ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("example %d: check: exit %d\n%s\n%s", number+1, code, out, example)
 	}

@@ -110,7 +110,7 @@ func TestLocalPartKeepsItsCase(t *testing.T) {
 			c := dialSMTP(t, srv)
 			msg := mail{from: "SRS0=Ab=cD=far.test=x@Pass.test"}
 			sendMail(t, c, &msg)
-			if got := authRes(delivered(t, srv, &msg)); !strings.HasSuffix(got, "smtp.mailfrom=SRS0=Ab=cD=far.test=x@pass.test") {
+			if got := authRes(delivered(t, srv, &msg)); !strings.HasSuffix(got, "smtp.mailfrom=SRS0%3DAb%3DcD%3Dfar.test%3Dx@pass.test") {
 				t.Errorf("verified: %s", got)
 			}
 		})

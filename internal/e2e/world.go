@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/authkey/authkey/internal/authserver"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/testdaemon"
@@ -186,6 +188,24 @@ func (w *World) ServeAS(names ...string) (port int, stop func() error, err error
 	})
 	w.onClose(stop)
 	return ln.Addr().(*net.TCPAddr).Port, stop, nil
+}
+
+// RefusingPort returns a port on 127.0.0.1 that refuses connections until the World is
+// closed: it is taken, so that nobody else can listen there meanwhile, and not listened on.
+func (w *World) RefusingPort() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	w.onClose(func() error { return unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, err
+	}
+	addr, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	return addr.(*unix.SockaddrInet4).Port, nil
 }
 
 // Publish puts TXT records at the domain itself.
