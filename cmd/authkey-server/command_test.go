@@ -28,8 +28,8 @@ func TestCommands(t *testing.T) {
 		{"argument where none belongs", "check x", "", 2, "", "check takes no argument"},
 
 		{"check", c + "check", "", 0, "^{dir}/server.yaml is right: 1 key set\n$", ""},
-		{"check of the default file, which is missing", "check", "", 78, "", "^/etc/authkey/server.yaml: does not exist\n$"},
-		{"check without file", "--config {dir}/none.yaml check", "", 78, "", "^{dir}/none.yaml: does not exist\n$"},
+		{"check of the default file, which is missing", "check", "", 78, "", "^/etc/authkey/server.yaml: does not exist; want one that `authkey-server init DOMAIN` makes\n$"},
+		{"check without file", "--config {dir}/none.yaml check", "", 78, "", "^{dir}/none.yaml: does not exist; want one that `authkey-server init DOMAIN` makes\n$"},
 		{"check of faults", "--config {dir}/bad.yaml check", "", 78, "", "^{dir}/bad.yaml:1: listen\\[0\\]: .*\n{dir}/bad.yaml:2: domains\\[0\\].addresses: is not set; want .*\n$"},
 		{"check of files", "--config {dir}/files.yaml check", "", 78, "", "" +
 			"^{dir}/files.yaml:2: domains\\[0\\].secret_file: .*open {dir}/none: no such file or directory\n" +

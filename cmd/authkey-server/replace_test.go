@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a pseudo terminal: what is typed into its keyboard and its screen's side for
+// openTerminal is a pseudo terminal: what is typed into its keyboard and its screen's side for
 // a program.
-func terminal(t *testing.T) (keyboard, screen *os.File) {
+func openTerminal(t *testing.T) (keyboard, screen *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -46,7 +46,7 @@ func TestReplaceAsks(t *testing.T) {
 	}{{"n", false}, {"", false}, {"yes please", false}, {"y", true}, {"YES", true}} {
 		writeFile(t, p.list, before, 0o640)
 		writeFile(t, input, "bob\n", 0o644)
-		keyboard, screen := terminal(t)
+		keyboard, screen := openTerminal(t)
 		cmd := programCommand(nil, os.Args[0], "--config", p.config, "address", "import", "--replace", input)
 		var out strings.Builder
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, &out, &out
