@@ -121,6 +121,7 @@ func TestCommands(t *testing.T) {
 		{"serve without sockets", "--config {dir}/nosocket.yaml serve", "", 78, "", "nosocket.yaml:1: listen: names no socket; want one at least\n$"},
 		{"serve on a foreign address", "--config {dir}/foreign.yaml serve", "", 75, "", "authkey-server: listen: .*192.0.2.1"},
 
+		{"init of a file", "init example.net --config {dir}/new.yaml --dir {dir}/new", "", 2, "", "takes no --config"},
 		{"init of nonsense", "init a..b --dir {dir}/new", "", 2, "", "not a valid host name"},
 		{"init at a bad host", "init example.net --host a..b --dir {dir}/new", "", 2, "", "not a valid host name"},
 		{"init beside a bad file", "init example.net --dir {dir}/bad", "", 78, "", "bad/server.yaml:1: lisen: is not a key"},

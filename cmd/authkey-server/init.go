@@ -58,6 +58,9 @@ func newInit() *cobra.Command {
 	host := cmd.Flags().String("host", "", "`name` or address of this server for the records")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("config") {
+			return program.Exit(program.Usage, errors.New("init makes server.yaml in the folder --dir, and takes no --config"))
+		}
 		domain, err := wire.ParseDomain(args[0])
 		if err != nil {
 			return program.Exit(program.Usage, fmt.Errorf("%q: %w", args[0], err))
