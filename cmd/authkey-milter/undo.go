@@ -100,8 +100,9 @@ func leavePostfix(cmd *cobra.Command, opts mtaconf.Options) (left bool, err erro
 		return err == nil, err
 	}
 	w := cmd.ErrOrStderr()
-	fmt.Fprintf(w, "WARNING: Postfix still asks authkey-milter. While the milter is not there Postfix defers, or lets\n"+
-		"mail by unchecked, as its default action says. These lines are not setup's, so they are yours to edit:\n")
+	fmt.Fprintf(w, "WARNING: Postfix still asks authkey-milter. While the milter is not\n"+
+		"there Postfix defers mail, or lets it by unchecked, as its default action says. These\n"+
+		"lines were not written by setup, so they are yours to edit:\n")
 	for _, line := range lines {
 		fmt.Fprintln(w, "    "+line)
 	}
@@ -127,8 +128,9 @@ func leaveSendmail(cmd *cobra.Command, opts mtaconf.Options) (left bool) {
 	case !sendmail.Asks():
 		return true
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: Sendmail still asks authkey-milter, says %s. While the milter is not there Sendmail\n"+
-		"defers mail (F=T) or lets it by unchecked. Take the line INPUT_MAIL_FILTER(`authkey', …), or the include\n"+
-		"of authkey.m4, out of sendmail.mc, and then:\n    %s\n", sendmail.File, strings.ReplaceAll(mtaconf.SendmailCommands, "\n", "\n    "))
+	fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: Sendmail still asks authkey-milter, says %s. While\n"+
+		"the milter is not there Sendmail defers mail (F=T) or lets it by unchecked. Take the\n"+
+		"line INPUT_MAIL_FILTER(`authkey', …), or the include of authkey.m4, out of sendmail.mc,\n"+
+		"and then:\n    %s\n", sendmail.File, strings.ReplaceAll(mtaconf.SendmailCommands, "\n", "\n    "))
 	return false
 }

@@ -28,8 +28,8 @@ func TestCommands(t *testing.T) {
 		{"argument where none belongs", "check x", "", 2, "", "check takes no argument"},
 
 		{"check", c + "check", "", 0, "^{dir}/server.yaml is right: 1 key set\n$", ""},
-		{"check of the default file, which is missing", "check", "", 78, "", "^/etc/authkey/server.yaml: does not exist\n$"},
-		{"check without file", "--config {dir}/none.yaml check", "", 78, "", "^{dir}/none.yaml: does not exist\n$"},
+		{"check of the default file, which is missing", "check", "", 78, "", "^/etc/authkey/server.yaml: does not exist; want one that `authkey-server init DOMAIN` makes\n$"},
+		{"check without file", "--config {dir}/none.yaml check", "", 78, "", "^{dir}/none.yaml: does not exist; want one that `authkey-server init DOMAIN` makes\n$"},
 		{"check of faults", "--config {dir}/bad.yaml check", "", 78, "", "^{dir}/bad.yaml:1: listen\\[0\\]: .*\n{dir}/bad.yaml:2: domains\\[0\\].addresses: is not set; want .*\n$"},
 		{"check of files", "--config {dir}/files.yaml check", "", 78, "", "" +
 			"^{dir}/files.yaml:2: domains\\[0\\].secret_file: .*open {dir}/none: no such file or directory\n" +
@@ -121,6 +121,7 @@ func TestCommands(t *testing.T) {
 		{"serve without sockets", "--config {dir}/nosocket.yaml serve", "", 78, "", "nosocket.yaml:1: listen: names no socket; want one at least\n$"},
 		{"serve on a foreign address", "--config {dir}/foreign.yaml serve", "", 75, "", "authkey-server: listen: .*192.0.2.1"},
 
+		{"init of a file", "init example.net --config {dir}/new.yaml --dir {dir}/new", "", 2, "", "takes no --config"},
 		{"init of nonsense", "init a..b --dir {dir}/new", "", 2, "", "not a valid host name"},
 		{"init at a bad host", "init example.net --host a..b --dir {dir}/new", "", 2, "", "not a valid host name"},
 		{"init beside a bad file", "init example.net --dir {dir}/bad", "", 78, "", "bad/server.yaml:1: lisen: is not a key"},

@@ -19,6 +19,7 @@ import (
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -57,6 +58,9 @@ func newInit() *cobra.Command {
 	host := cmd.Flags().String("host", "", "`name` or address of this server for the records")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("config") {
+			return program.Exit(program.Usage, errors.New("init makes server.yaml in the folder --dir, and takes no --config"))
+		}
 		domain, err := wire.ParseDomain(args[0])
 		if err != nil {
 			return program.Exit(program.Usage, fmt.Errorf("%q: %w", args[0], err))
@@ -391,6 +395,10 @@ func makeFolder(path string, mode fs.FileMode) error {
 	return diskfile.Adopt(path)
 }
 
+// stepWidth is how wide the text of a step is, in columns. It fits any terminal, and does
+// not change with it, so that what is kept of the output can be compared.
+const stepWidth = 80
+
 func (s *setup) print(w io.Writer) error {
 	var b strings.Builder
 	for _, f := range s.Files {
@@ -409,7 +417,8 @@ func (s *setup) print(w io.Writer) error {
 	part("Sendmail, sendmail.mc there", s.Sendmail)
 	b.WriteString("\nNext:\n\n")
 	for i, step := range s.Steps {
-		fmt.Fprintf(&b, "%d. %s%s\n", i+1, step.Text, map[bool]string{true: ":", false: "."}[len(step.Commands) > 0])
+		text := fmt.Sprintf("%d. %s%s", i+1, step.Text, map[bool]string{true: ":", false: "."}[len(step.Commands) > 0])
+		fmt.Fprintln(&b, strings.Join(terminal.Wrap(text, stepWidth, stepWidth-3), "\n   "))
 		for _, command := range step.Commands {
 			fmt.Fprintf(&b, "       %s\n", command)
 		}

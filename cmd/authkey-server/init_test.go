@@ -57,6 +57,12 @@ func TestInit(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	_, steps, _ := strings.Cut(text, "\nNext:\n")
+	for line := range strings.Lines(steps) {
+		if !strings.HasPrefix(line, "       ") && len(line) > 81 { // commands stay on one line
+			t.Errorf("a line of %d columns: %s", len(line)-1, line)
+		}
+	}
 	for path, mode := range map[string]os.FileMode{"credentials": 0o700, "credentials/example.com.secret": 0o600} {
 		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: mode %v, %v", path, info.Mode(), err)

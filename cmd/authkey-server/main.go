@@ -4,6 +4,10 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
@@ -31,5 +35,14 @@ func commands() []*cobra.Command {
 
 // loadConfig reads server.yaml; see program.LoadConfig.
 func loadConfig(cmd *cobra.Command, mustExist bool) (*config.LoadedServer, error) {
-	return program.LoadConfig(this(), cmd, mustExist, config.LoadServer)
+	return program.LoadConfig(this(), cmd, mustExist, func(path string, environ []string) (*config.LoadedServer, error) {
+		loaded, err := config.LoadServer(path, environ)
+		var faults config.Faults
+		if errors.As(err, &faults) && path != "" {
+			if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
+				faults[0].Want = "one that `" + this().Name + " init DOMAIN` makes"
+			}
+		}
+		return loaded, err
+	})
 }

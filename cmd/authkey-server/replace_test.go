@@ -7,32 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/authkey/authkey/internal/testpty"
 )
-
-// pseudoTerminal is a pseudo terminal: what is typed into its keyboard and its screen's side for
-// a program.
-func pseudoTerminal(t *testing.T) (keyboard, screen *os.File) {
-	t.Helper()
-	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { keyboard.Close() })
-	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { screen.Close() })
-	return keyboard, screen
-}
 
 // At a terminal a y is needed; --yes does without one.
 func TestReplaceAsks(t *testing.T) {
@@ -46,14 +22,21 @@ func TestReplaceAsks(t *testing.T) {
 	}{{"n", false}, {"", false}, {"yes please", false}, {"y", true}, {"YES", true}} {
 		writeFile(t, p.list, before, 0o640)
 		writeFile(t, input, "bob\n", 0o644)
-		keyboard, screen := pseudoTerminal(t)
+		keyboard, screen, err := testpty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			keyboard.Close()
+			screen.Close()
+		})
 		cmd := programCommand(nil, os.Args[0], "--config", p.config, "address", "import", "--replace", input)
 		var out strings.Builder
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, &out, &out
 		if _, err := keyboard.WriteString(tt.typed + "\n"); err != nil {
 			t.Fatal(err)
 		}
-		err := cmd.Run()
+		err = cmd.Run()
 		if (err == nil) != tt.replaced || !strings.Contains(out.String(), "- alice@example.com gen=3\nReplace? [y/N] ") {
 			t.Errorf("%q: %v\n%s", tt.typed, err, out.String())
 		}

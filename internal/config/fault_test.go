@@ -228,6 +228,8 @@ func TestFaults(t *testing.T) {
 		// YAML.
 		{"mode: [test", []string{"1: is not YAML: did not find expected ',' or ']'"}},
 		{"mode: test\n\tdns: {}", []string{"2: a tab indents here; want blanks"}},
+		{"mode: test\nsubmission:\n\tnetworks: []", []string{"3: a tab indents here; want blanks"}},
+		{"mode: test\nsubmission:\n  \tnetworks: []", []string{"3: a tab indents here; want blanks"}},
 		{"mode: \xff", []string{"1: is not YAML: it has characters that are not UTF-8"}},
 		{"# caf\u00e9\nlocal_domains: [b\xfc.test]", []string{"2: is not YAML: it has characters that are not UTF-8"}},
 		{"# @\nmode: test\nauthserv_id: @x", []string{"3: is not YAML: a value begins with @; want it in quotes"}},

@@ -11,6 +11,8 @@ import (
 // This file says in plain words, and with the line, what the YAML library finds wrong.
 
 var (
+	// tabIndent is a line with a tab before its first word.
+	tabIndent = regexp.MustCompile(`^ *\t\s*[^\s#]`)
 	// badStart is a value that begins with a character that YAML keeps for itself.
 	badStart = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%])")
 	// alias is a value that begins with *, which YAML takes for a name given elsewhere.
@@ -24,6 +26,9 @@ func plainYAML(data []byte, line int, problem string) (int, string, string) {
 	case strings.Contains(problem, "tab character"):
 		return line, "a tab indents here", "blanks"
 	case strings.Contains(problem, "cannot start any token"):
+		if at, _ := lineOf(data, tabIndent); at > 0 {
+			return at, "a tab indents here", "blanks"
+		}
 		if at, found := lineOf(data, badStart); at > 0 {
 			return at, fmt.Sprintf("is not YAML: a value begins with %s", found), "it in quotes"
 		}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/authkey/authkey/internal/terminal"
 )
 
 // This file is what all doctors of this module share, that of the milter in this
@@ -48,28 +48,21 @@ func AnyFault(findings []Finding) bool {
 	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
 }
 
-// Columns that text is wrapped at: those of the terminal, within these bounds, or
-// defaultColumns where it is written to something else.
-const (
-	defaultColumns = 100
-	minColumns     = 60
-	maxColumns     = 160
-)
+// maxColumns is how wide text is at most, on a terminal that is wider.
+const maxColumns = 160
 
-// WriteText writes findings for people, wrapped at the width of the terminal that w
-// is, or at 100 columns. A command that is too long goes on in the next line behind a
+// WriteText writes findings for people, wrapped at as many columns as w says that it has
+// (terminal.Columned), at most 160; else at terminal.DefaultWidth. A command that is too long goes on in the next line behind a
 // backslash, so that it can be pasted into a shell as it stands.
 func WriteText(w io.Writer, findings []Finding) error {
 	return writeText(w, findings, columns(w))
 }
 
 func columns(w io.Writer) int {
-	if f, ok := w.(interface{ Fd() uintptr }); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-			return min(max(int(size.Col), minColumns), maxColumns)
-		}
+	if c, ok := w.(terminal.Columned); ok {
+		return min(c.Columns(), maxColumns)
 	}
-	return defaultColumns
+	return terminal.DefaultWidth
 }
 
 func writeText(w io.Writer, findings []Finding, width int) error {

@@ -72,17 +72,25 @@ func (o Options) dns(ctx context.Context) []Finding {
 	return found
 }
 
-// notify says to notify.smtp what it would hear before a notice and before a DSN,
-// and no more.
-func (o Options) notify(ctx context.Context) []Finding {
-	address := o.Config.Notify.SMTP
-	var recipients []string
+// notified are addresses to which there may be a DSN and a notice.
+func (o Options) notified() (recipients []string) {
 	if o.Config.Notify.DSN != "never" {
 		recipients = append(recipients, "postmaster@"+probeDomain) // a DSN goes to a stranger
 	}
 	if len(o.Config.LocalDomains) > 0 {
-		recipients = append(recipients, "postmaster@"+o.Config.LocalDomains[0]) // a notice stays here
+		// A notice stays here.
+		if local := "postmaster@" + o.Config.LocalDomains[0]; !slices.Contains(recipients, local) {
+			recipients = append(recipients, local)
+		}
 	}
+	return recipients
+}
+
+// notify says to notify.smtp what it would hear before a notice and before a DSN,
+// and no more.
+func (o Options) notify(ctx context.Context) []Finding {
+	address := o.Config.Notify.SMTP
+	recipients := o.notified()
 	if len(recipients) == 0 {
 		return []Finding{inapplicable(CheckNotify, "notify.dsn is never, and local_domains is empty: to whom %s is to relay cannot be told", address)}
 	}

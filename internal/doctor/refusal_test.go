@@ -2,7 +2,10 @@ package doctor
 
 import (
 	"net/textproto"
+	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/internal/config"
 )
 
 // TestRefusalCause: what MTAs say, and what is wrong.
@@ -41,6 +44,27 @@ func TestRefusalCause(t *testing.T) {
 	for _, text := range []string{"", "5.1", "5.1.1111 x", "5.x.1 x", "4.1.1 x", "5..1 x"} {
 		if got := enhancedStatus(&textproto.Error{Code: 550, Msg: text}); got != "" {
 			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+// Nobody is asked about twice, whatever the domain of the house is.
+func TestNotified(t *testing.T) {
+	for _, tt := range []struct {
+		dsn   string
+		local []string
+		want  string
+	}{
+		{"", nil, "postmaster@example.com"},
+		{"", []string{"b.test", "c.test"}, "postmaster@example.com postmaster@b.test"},
+		{"", []string{"example.com"}, "postmaster@example.com"},
+		{"never", []string{"example.com"}, "postmaster@example.com"},
+		{"never", nil, ""},
+	} {
+		var c config.Config
+		c.Notify.DSN, c.LocalDomains = tt.dsn, tt.local
+		if got := strings.Join(Options{Config: c}.notified(), " "); got != tt.want {
+			t.Errorf("%+v: %q", tt, got)
 		}
 	}
 }

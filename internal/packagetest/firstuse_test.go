@@ -204,12 +204,16 @@ func (u *firstUse) oneMachine() {
 	}
 	server := lines("apt install ./authkey-server_")
 	u.enter(server)
+	u.enter(lines("cp -p /etc/authkey/milter.yaml"))
 	u.append("/etc/authkey/milter.yaml", strings.Join(lines("submission: {networks: []}"), "\n"))
 	u.enter(lines("systemctl reload authkey-milter")[:3])
 	u.await(lines("systemctl reload authkey-milter")[3])
-	u.write("/etc/authkey/milter.yaml", enforcing)
-	u.run("systemctl reload authkey-milter")
-	u.enter(lines("kill ")[:1])
+	u.enter(lines("mv ")[:3])
+	// What was before is in force again.
+	u.await("authkey-milter doctor --json | grep -q '\"check\":\"config\",\"status\":\"ok\",\"what\":\"the milter has '")
+	if text := readFile(u.t, filepath.Join(u.root, "etc/authkey/milter.yaml")); text != enforcing {
+		u.t.Errorf("the configuration is now %s", text)
+	}
 }
 
 func (u *firstUse) undo() {

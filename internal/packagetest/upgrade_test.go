@@ -43,6 +43,7 @@ func (m *machine) checkServerRemoval() {
 	for path, want := range map[string]bool{
 		"/usr/sbin/authkey-server": false, "/etc/authkey/server.yaml": true,
 		"/etc/authkey/credentials/a.example.secret": true, "/etc/authkey/addresses/a.example": true,
+		"/etc/authkey/server.yaml.lock": false, "/etc/authkey/addresses/a.example.lock": false,
 		"/etc/systemd/system/multi-user.target.wants/authkey-server.service": false,
 	} {
 		if m.exists(path) != want {

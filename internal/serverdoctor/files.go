@@ -103,7 +103,11 @@ func (o Options) addresses(d Domain, opened *keyring.Domain) doctor.Finding {
 	case opened.Len() == 0:
 		return fault(CheckAddresses, fmt.Sprintf("%s: %s has no address", d.Name, d.List), "every key of the domain is invalid", o.CommandLine("address", "add", "you@"+d.Name))
 	}
-	return ok(CheckAddresses, "%s: %s has %d addresses", d.Name, d.List, opened.Len())
+	noun := "addresses"
+	if opened.Len() == 1 {
+		noun = "address"
+	}
+	return ok(CheckAddresses, "%s: %s has %d %s", d.Name, d.List, opened.Len(), noun)
 }
 
 // certificate looks at the files of the certificate, and at the one that is shown.
