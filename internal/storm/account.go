@@ -282,13 +282,18 @@ func (a *audit) told(h *history, w *want, how verdict) {
 			}
 		}
 	}
-	repeated := 0
+	repeated, dsns := 0, 0 // one DSN is about all recipients who refused
 	for _, what := range slices.Sorted(maps.Keys(count)) {
 		if !slices.Contains(wanted, what) {
 			a.fault(h, "%s, which the policy does not want", what)
 		}
-		repeated += max(0, count[what]-1)
+		if strings.HasPrefix(what, "a DSN ") {
+			dsns = max(dsns, count[what]-1)
+		} else {
+			repeated += max(0, count[what]-1)
+		}
 	}
+	repeated += dsns
 	a.figures.RepeatedNotices += repeated
 	from, to := h.span()
 	if len(a.within(ledgerFull, from, to)) > 0 {
