@@ -53,6 +53,9 @@ func TestCheckIdle(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
+	if _, err := os.Stat(this().DefaultConfig); err == nil {
+		return // this machine has one, and check reads it
+	}
 	if code := this().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
 		t.Errorf("the default file is missing: exit %d, %s", code, out.String())
 	}
