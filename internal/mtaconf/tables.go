@@ -161,7 +161,7 @@ type probe struct {
 func (p *Postfix) rewritten(ctx context.Context, s Service, t Traffic) []Loss {
 	name, own := p.cleanupOf(s)
 	probes := []probe{
-		{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "the milter never sees the key: mail of those who have one looks like mail without"},
+		{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, neverSeen},
 		{"milter_header_checks", "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
 			[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"},
 	}
@@ -177,6 +177,22 @@ func (p *Postfix) rewritten(ctx context.Context, s Service, t Traffic) []Loss {
 	}
 	return all
 }
+
+// dropped: fields that message_drop_headers names are gone before a milter sees them.
+func (p *Postfix) dropped(s Service) []Loss {
+	const parameter, field = "message_drop_headers", "X-Auth-Key"
+	name, own := p.cleanupOf(s)
+	cleanup := Service{Name: name, own: own}
+	names := splitList(p.value(own, parameter))
+	rest := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return strings.EqualFold(n, field) })
+	if len(rest) == len(names) {
+		return nil
+	}
+	return []Loss{{Changes, false, fmt.Sprintf("%s drops %s (%s)", name, field, parameter), neverSeen,
+		p.reload(p.set(cleanup, parameter, strings.Join(rest, ", ")))}}
+}
+
+const neverSeen = "the milter never sees the key: mail of those who have one looks like mail without"
 
 // keyField is a field with a key that is none.
 const keyField = "X-Auth-Key: authkey-doctor-asks-what-becomes-of-this"
