@@ -237,6 +237,14 @@ func TestPlantedFaults(t *testing.T) {
 		{"results are taken off after", func(p *patient) {
 			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^Authentication-Results:.*x-authkey/ IGNORE\n"))
 		}, CheckChanges, "does IGNORE on Authentication-Results (milter_header_checks)", "take out the line", false},
+		{"results are taken off on the way into mailboxes", func(p *patient) {
+			p.postconf("-M", "lmtp/unix=lmtp unix - - n - - lmtp")
+			p.postconf("-e", "lmtp_header_checks = regexp:"+p.file("checks", "/^X-Auth-Key:/ IGNORE\n/^Authentication-Results:/ IGNORE\n"))
+		}, CheckChanges, "lmtp/unix does IGNORE on Authentication-Results (lmtp_header_checks)", "take out the line", false},
+		{"the key is taken off on the way into mailboxes", func(p *patient) {
+			p.postconf("-M", "lmtp/unix=lmtp unix - - n - - lmtp")
+			p.postconf("-e", "lmtp_header_checks = regexp:{{/^X-Auth-Key:/ IGNORE}}")
+		}, "", "", "", false},
 		{"marks are acted on", func(p *patient) {
 			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^X-Spam-Flag: YES/ HOLD\n/^X-/ WARN\n"))
 		}, "", "", "", false},

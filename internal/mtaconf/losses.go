@@ -75,6 +75,7 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 		}
 	}
 	add(p.stripped(ctx)...)
+	add(p.undelivered(ctx, t)...)
 	add(p.qmqp()...)
 	add(p.behindProxy(t)...)
 	add(p.optedOut()...)

@@ -160,14 +160,8 @@ type probe struct {
 // latter.
 func (p *Postfix) rewritten(ctx context.Context, s Service, t Traffic) []Loss {
 	name, own := p.cleanupOf(s)
-	probes := []probe{
-		{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, neverSeen},
-		{"milter_header_checks", "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
-			[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"},
-	}
-	if t.MarkHeader != "" {
-		probes = append(probes, probe{"milter_header_checks", t.MarkHeader + ": " + t.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
-	}
+	probes := append([]probe{{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, neverSeen}},
+		written("milter_header_checks", t)...)
 	var all []Loss
 	for _, probe := range probes {
 		if probe.parameter == "header_checks" && strings.Contains(s.OtherOverrides, "no_header_body_checks") {
@@ -193,6 +187,34 @@ func (p *Postfix) dropped(s Service) []Loss {
 }
 
 const neverSeen = "the milter never sees the key: mail of those who have one looks like mail without"
+
+// written are the fields that the milter writes, for a table that sees them.
+func written(parameter string, t Traffic) []probe {
+	probes := []probe{{parameter, "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
+		[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"}}
+	if t.MarkHeader != "" {
+		probes = append(probes, probe{parameter, t.MarkHeader + ": " + t.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
+	}
+	return probes
+}
+
+// undelivered: lmtp_header_checks take off what the milter has written, on the way into
+// mailboxes.
+func (p *Postfix) undelivered(ctx context.Context, t Traffic) []Loss {
+	if !slices.ContainsFunc(p.Services, func(s Service) bool { return s.Border() && s.Asks() }) {
+		return nil
+	}
+	var all []Loss
+	for _, o := range p.others {
+		if o.program != "lmtp" {
+			continue
+		}
+		for _, probe := range written("lmtp_header_checks", t) {
+			all = append(all, p.probed(ctx, Service{Name: o.name, own: o.own}, probe)...)
+		}
+	}
+	return all
+}
 
 // keyField is a field with a key that is none.
 const keyField = "X-Auth-Key: authkey-doctor-asks-what-becomes-of-this"
