@@ -69,6 +69,8 @@ func TestFromCheck(t *testing.T) {
 			want: "pass header.from=alice@as.test"},
 		{name: "shown, cannot be looked up", sender: "alice@as.test", key: "good", from: []string{"boss@down.test <alice@as.test>"},
 			want: "pass header.from=alice@as.test"},
+		{name: "shown, the sender in another spelling: its AS knows", sender: "alice@req.test", key: "good", from: []string{"Alice@req.test <alice@req.test>"},
+			want: "pass header.from=alice@req.test"},
 		{name: "shown, nothing else there", sender: "alice@as.test", key: "good", from: []string{"boss%req.test"},
 			want: `fail reason="required" header.from=boss@req.test`},
 		{name: "shown, nothing else there, of a domain that does not", sender: "alice@as.test", key: "good", from: []string{"boss%none.test"},

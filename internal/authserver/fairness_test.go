@@ -239,7 +239,8 @@ func TestNetworksAreForgotten(t *testing.T) {
 // Lines that cannot be understood are questions too: each costs a token.
 func TestBadLinesCostTokens(t *testing.T) {
 	d := testDomain(t, "example.com", "bob")
-	for _, bad := range []string{"VERIFY 5 x\n", "VERIFY 5 bob%zz@example.com x\n", "VERIFY 5 bob@elsewhere.test x\n", "EHLO x\n"} {
+	for bad, counted := range map[string]Stats{"VERIFY 5 x\n": {Syntax: 7}, "VERIFY 5 bob%zz@example.com x\n": {Syntax: 7},
+		"VERIFY 5 bob@elsewhere.test x\n": {NotServed: 7}, "EHLO x\n": {Syntax: 7}} {
 		limits := testLimits()
 		limits.PerClient = Rate{Questions: 10, Per: 1000 * 3600 * 1e9}
 		s := New(Options{Domains: []*keyring.Domain{d}, Limits: limits, Now: clock})
@@ -248,6 +249,9 @@ func TestBadLinesCostTokens(t *testing.T) {
 		out := c.output.String()
 		if answered, busy := strings.Count(out, "INVALIDKEY"), strings.Count(out, "ERROR 5 busy"); answered != 3 || busy != 4 {
 			t.Errorf("%q: %d answered, %d busy: %s", bad, answered, busy, out)
+		}
+		if got := s.Stats(); got.Syntax != counted.Syntax || got.NotServed != counted.NotServed {
+			t.Errorf("%q is counted as %+v, want %+v", bad, got, counted)
 		}
 	}
 }

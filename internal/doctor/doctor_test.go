@@ -227,9 +227,24 @@ func TestPlantedFaults(t *testing.T) {
 			p.stock("cleanup_service_name=inbound")
 			p.postconf("-M", "inbound/unix=inbound unix n - n - 0 cleanup -o { header_checks = regexp:{{/^X-Auth-Key:/ REJECT}} }")
 		}, CheckChanges, "inbound/unix does REJECT on X-Auth-Key (header_checks)", "-PX inbound/unix/header_checks", true},
+		{"the key is dropped before", func(p *patient) {
+			p.postconf("-e", "message_drop_headers = bcc, x-auth-KEY, return-path")
+		}, CheckChanges, "cleanup/unix drops X-Auth-Key (message_drop_headers)", "'message_drop_headers = bcc, return-path'", true},
+		{"the key is dropped by another cleanup", func(p *patient) {
+			p.stock("cleanup_service_name=inbound")
+			p.postconf("-M", "inbound/unix=inbound unix n - n - 0 cleanup -o message_drop_headers=X-Auth-Key,bcc")
+		}, CheckChanges, "inbound/unix drops X-Auth-Key (message_drop_headers)", "inbound/unix/message_drop_headers=bcc", true},
 		{"results are taken off after", func(p *patient) {
 			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^Authentication-Results:.*x-authkey/ IGNORE\n"))
 		}, CheckChanges, "does IGNORE on Authentication-Results (milter_header_checks)", "take out the line", false},
+		{"results are taken off on the way into mailboxes", func(p *patient) {
+			p.postconf("-M", "lmtp/unix=lmtp unix - - n - - lmtp")
+			p.postconf("-e", "lmtp_header_checks = regexp:"+p.file("checks", "/^X-Auth-Key:/ IGNORE\n/^Authentication-Results:/ IGNORE\n"))
+		}, CheckChanges, "lmtp/unix does IGNORE on Authentication-Results (lmtp_header_checks)", "take out the line", false},
+		{"the key is taken off on the way into mailboxes", func(p *patient) {
+			p.postconf("-M", "lmtp/unix=lmtp unix - - n - - lmtp")
+			p.postconf("-e", "lmtp_header_checks = regexp:{{/^X-Auth-Key:/ IGNORE}}")
+		}, "", "", "", false},
 		{"marks are acted on", func(p *patient) {
 			p.postconf("-e", "milter_header_checks = regexp:"+p.file("checks", "/^X-Spam-Flag: YES/ HOLD\n/^X-/ WARN\n"))
 		}, "", "", "", false},

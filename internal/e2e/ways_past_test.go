@@ -60,12 +60,14 @@ func TestWaysPast(t *testing.T) {
 		{testmta.Listener{Name: "unchecked", Options: []string{"cleanup_service_name=early", "receive_override_options=no_header_body_checks"}}, false, pass, ""},
 		{testmta.Listener{Name: "silenced", Options: []string{"cleanup_service_name=late"}}, false, lost, "changes"},
 		{testmta.Listener{Name: "loud", Options: []string{"cleanup_service_name=late", "receive_override_options=no_header_body_checks"}}, false, lost, "changes"},
+		{testmta.Listener{Name: "dropped", Options: []string{"cleanup_service_name=dropping"}}, false, "x-authkey=none", "changes"},
 		{testmta.Listener{Name: "keywords", Options: []string{"smtpd_discard_ehlo_keywords=pipelining,dsn,size,8bitmime"}}, false, pass, ""},
 		{testmta.Listener{Name: "rewritten", Options: []string{"local_header_rewrite_clients=static:all"}}, false, pass, ""},
 		{testmta.Listener{Name: "hurried", Options: []string{"milter_command_timeout=1s", "milter_connect_timeout=1s"}}, false, pass, ""},
 	}
 	options := testmta.PostfixOptions{Milters: []string{milter.Socket}, Master: []string{
 		"early unix n - n - 0 cleanup -o header_checks=regexp:" + checks,
+		"dropping unix n - n - 0 cleanup -o message_drop_headers=bcc,x-auth-key",
 		"late unix n - n - 0 cleanup -o milter_header_checks=regexp:" + results,
 	}}
 	port := strconv.Itoa(filter)

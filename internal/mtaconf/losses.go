@@ -63,6 +63,7 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 			add(p.twice(ctx, s)...)
 			add(p.impatient(s, t)...)
 			add(p.rewritten(ctx, s, t)...)
+			add(p.dropped(s)...)
 			add(p.macroless(s, t)...)
 			add(p.softened(s)...)
 		}
@@ -74,6 +75,7 @@ func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
 		}
 	}
 	add(p.stripped(ctx)...)
+	add(p.undelivered(ctx, t)...)
 	add(p.qmqp()...)
 	add(p.behindProxy(t)...)
 	add(p.optedOut()...)

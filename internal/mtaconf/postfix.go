@@ -85,7 +85,7 @@ var parameters = []string{"config_directory", "queue_directory", "mail_owner", "
 	"milter_macro_daemon_name", "receive_override_options",
 	// What takes milters, or their changes, away: losses.go.
 	"smtpd_milter_maps", "smtpd_proxy_filter", "milter_macro_defaults", "milter_protocol", "milter_mail_macros",
-	"milter_content_timeout", "cleanup_service_name", "header_checks", "milter_header_checks", "smtp_header_checks",
+	"milter_content_timeout", "cleanup_service_name", "header_checks", "message_drop_headers", "milter_header_checks", "smtp_header_checks", "lmtp_header_checks",
 	"smtpd_authorized_xclient_hosts", "qmqpd_authorized_clients", "inet_interfaces", "smtpd_upstream_proxy_protocol",
 	"postscreen_upstream_proxy_protocol", "multi_instance_directories", "soft_bounce"}
 

@@ -160,20 +160,58 @@ type probe struct {
 // latter.
 func (p *Postfix) rewritten(ctx context.Context, s Service, t Traffic) []Loss {
 	name, own := p.cleanupOf(s)
-	probes := []probe{
-		{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "the milter never sees the key: mail of those who have one looks like mail without"},
-		{"milter_header_checks", "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
-			[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"},
-	}
-	if t.MarkHeader != "" {
-		probes = append(probes, probe{"milter_header_checks", t.MarkHeader + ": " + t.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
-	}
+	probes := append([]probe{{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, neverSeen}},
+		written("milter_header_checks", t)...)
 	var all []Loss
 	for _, probe := range probes {
 		if probe.parameter == "header_checks" && strings.Contains(s.OtherOverrides, "no_header_body_checks") {
 			continue
 		}
 		all = append(all, p.probed(ctx, Service{Name: name, own: own}, probe)...)
+	}
+	return all
+}
+
+// dropped: fields that message_drop_headers names are gone before a milter sees them.
+func (p *Postfix) dropped(s Service) []Loss {
+	const parameter, field = "message_drop_headers", "X-Auth-Key"
+	name, own := p.cleanupOf(s)
+	cleanup := Service{Name: name, own: own}
+	names := splitList(p.value(own, parameter))
+	rest := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return strings.EqualFold(n, field) })
+	if len(rest) == len(names) {
+		return nil
+	}
+	return []Loss{{Changes, false, fmt.Sprintf("%s drops %s (%s)", name, field, parameter), neverSeen,
+		p.reload(p.set(cleanup, parameter, strings.Join(rest, ", ")))}}
+}
+
+const neverSeen = "the milter never sees the key: mail of those who have one looks like mail without"
+
+// written are the fields that the milter writes, for a table that sees them.
+func written(parameter string, t Traffic) []probe {
+	probes := []probe{{parameter, "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
+		[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"}}
+	if t.MarkHeader != "" {
+		probes = append(probes, probe{parameter, t.MarkHeader + ": " + t.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
+	}
+	return probes
+}
+
+// undelivered: lmtp_header_checks take off what the milter has written, on the way into
+// mailboxes.
+func (p *Postfix) undelivered(ctx context.Context, t Traffic) []Loss {
+	if !slices.ContainsFunc(p.Services, func(s Service) bool { return s.Border() && s.Asks() }) {
+		return nil
+	}
+	var all []Loss
+	for _, o := range p.others {
+		if o.program != "lmtp" {
+			continue
+		}
+		for _, probe := range written("lmtp_header_checks", t) {
+			all = append(all, p.probed(ctx, Service{Name: o.name, own: o.own}, probe)...)
+		}
 	}
 	return all
 }

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 )
@@ -146,6 +148,61 @@ func TestKilledInTheMiddle(t *testing.T) {
 			t.Error(err)
 		}
 		<-served
+	}
+}
+
+// syncFailures counts the complaints of a ledger, and lets it complain again at once.
+type syncFailures struct {
+	ledger *Ledger
+	n      int
+}
+
+func (s *syncFailures) Write(p []byte) (int, error) { // by complain, which holds the lock
+	s.ledger.complained = time.Time{}
+	s.n++
+	return len(p), nil
+}
+
+// TestSynchronised: what was handed over is brought to the disk after every 32 of a
+// message, and before it is answered. The null device takes what is written, and says
+// that it cannot be synchronised.
+func TestSynchronised(t *testing.T) {
+	m := startMTA(t)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen syncFailures
+	l, err := OpenLedger(t.TempDir(), slog.New(slog.NewTextHandler(&seen, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen.ledger = l
+	if err := l.journal.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.journal.file = null
+	n := newNotifier(t, m.addr, l)
+	sent := 0
+	for _, tt := range []struct{ notices, want int }{{1, 1}, {syncEvery - 1, 1}, {syncEvery, 1}, {syncEvery + 1, 2}, {3 * syncEvery, 3}} {
+		var rcpts []string
+		for range tt.notices {
+			sent++
+			rcpts = append(rcpts, fmt.Sprintf("r%d@rcpt.example", sent))
+		}
+		seen.n = 0
+		if err := n.Deliver(t.Context(), original(), nil, notices(rcpts...)); err != nil {
+			t.Fatal(err)
+		}
+		if seen.n != tt.want {
+			t.Errorf("%d notices: synchronised %d times, want %d", tt.notices, seen.n, tt.want)
+		}
+	}
+	if got := len(m.taken()); got != sent {
+		t.Errorf("%d of %d notices sent", got, sent)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,12 +194,27 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := OpenLedger(foreign, log); err == nil {
 		t.Error("a foreign file is taken and would be overwritten")
 	}
-	linked := t.TempDir()
-	if err := os.Symlink(filepath.Join(foreign, journalName), filepath.Join(linked, journalName)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenLedger(linked, log); err == nil {
-		t.Error("a symbolic link is followed")
+}
+
+// TestLedgerFollowsNoLink: whoever can write to the folder cannot have us make or change a
+// file elsewhere.
+func TestLedgerFollowsNoLink(t *testing.T) {
+	log, _ := newLog()
+	for _, name := range []string{journalName, journalName + ".lock", journalName + ".new"} {
+		dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenLedger(dir, log)
+		if err == nil { // the file for a rewrite is not needed yet
+			err = errors.Join(l.journal.rewrite(nil), l.Close())
+		}
+		if !errors.Is(err, syscall.ELOOP) {
+			t.Errorf("%s is a link: %v", name, err)
+		}
+		if _, err := os.Lstat(victim); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: where the link leads there is a file now: %v", name, err)
+		}
 	}
 }
 
