@@ -98,6 +98,7 @@ func TestDoctor(t *testing.T) {
 		{"stuck", func(_ *testing.T, p *patient) {
 			p.start()
 			p.proc.signal(syscall.SIGSTOP)
+			awaitStopped(t, p.proc.Process.Pid)
 		}, []string{"fault listening: tcp:127.0.0.1:{port}: what answers there is no Authentication Server: .*timeout", "fault outside: .*no Authentication Server"}},
 		{"another program", func(t *testing.T, p *patient) {
 			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p.port))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -107,6 +109,7 @@ func TestSecretRotate(t *testing.T) {
 	// One that cannot be asked may have it or not.
 	set[2].take(t, first.secret)
 	set[2].signal(syscall.SIGSTOP)
+	awaitStopped(t, set[2].Process.Pid)
 	rotate(75, set[2].addr+" cannot be asked: as-timeout")
 	set[2].signal(syscall.SIGCONT)
 	rotate(0, `(?s)step 2 of 3, made 20.*: secret \w{8} makes the keys; those of \w{8} are valid until 20.*systemctl restart authkey-milter.*rotate example.com --config \S+    # not before 20`)
@@ -220,5 +223,27 @@ func TestSecretRotateKilled(t *testing.T) {
 	}
 	if key := p.key(t, "bob@example.com"); !isKey(key) {
 		t.Errorf("key %q", key)
+	}
+}
+
+// awaitStopped waits until no thread of a process runs any more, some time after SIGSTOP.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := testdaemon.Poll(ctx, func() (bool, error) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(threads) == 0 {
+			return false, err
+		}
+		for _, thread := range threads {
+			// pid (name) state …
+			if _, state, _ := strings.Cut(readFile(t, thread), ") "); !strings.HasPrefix(state, "T") {
+				return false, nil
+			}
+		}
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
