@@ -68,7 +68,7 @@ func FuzzAuthRes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, mailbox string) {
 		address, err := wire.ParseAddress(mailbox)
 		if err != nil {
-			t.Skip()
+			return // it is in no field
 		}
 		got := formatAuthRes("mx.test", authResult{Result: verifier.Result{Status: verifier.None}, property: "smtp.mailfrom", address: address})
 		value, ok := strings.CutPrefix(got, "mx.test;\n\tx-authkey=none")

@@ -14,21 +14,14 @@ import (
 // blanks stand between encoded words of a field, folded or not.
 const blanks = " \t\r\n"
 
-// DecodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
-// where that RFC allows none. Blanks between two of them go. Of a charset that is not
-// known the octets stay as they are.
-func DecodeWords(s string) string {
-	var (
-		b       strings.Builder
-		pending = 0 // what is not copied yet begins here
-		last    = -1
-		final   = strings.LastIndex(s, "?=") // no encoded word ends behind it
-	)
+// eachWord calls do for every encoded word of s, in order: where it begins and ends, its
+// charset, and its encoding, "?" and text.
+func eachWord(s string, do func(start, end int, charset, text string)) {
+	final := strings.LastIndex(s, "?=") // no encoded word ends behind it
 	for i := 0; ; {
 		n := strings.Index(s[i:], "=?")
 		if n < 0 || i+n > final {
-			b.WriteString(s[pending:])
-			return b.String()
+			return
 		}
 		i += n
 		charset, text, end := cutEncoded(s, i)
@@ -36,46 +29,48 @@ func DecodeWords(s string) string {
 			i += len("=?")
 			continue
 		}
-		if pending != last || strings.Trim(s[pending:i], blanks) != "" {
-			b.WriteString(s[pending:i])
+		do(i, end, charset, text)
+		i = end
+	}
+}
+
+// DecodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
+// where that RFC allows none. Blanks between two of them go. Of a charset that is not
+// known the octets stay as they are.
+func DecodeWords(s string) string {
+	var b strings.Builder
+	last := -1 // the end of the word before
+	copied := 0
+	eachWord(s, func(start, end int, charset, text string) {
+		if copied != last || strings.Trim(s[copied:start], blanks) != "" {
+			b.WriteString(s[copied:start])
 		}
 		b.WriteString(decodeWord(charset, text[0], text[2:]))
-		i, pending, last = end, end, end
-	}
+		copied, last = end, end
+	})
+	b.WriteString(s[copied:])
+	return b.String()
 }
 
 // JoinWords makes one encoded word of those that follow each other and have the same
 // charset and encoding: some programs do so before they decode, as others cut words
 // in the middle of a character.
 func JoinWords(s string) string {
-	var (
-		b       strings.Builder
-		pending = 0 // what is not copied yet begins here
-		last    = -1
-		before  string // charset and encoding of the word that ends at last
-		final   = strings.LastIndex(s, "?=")
-	)
-	for i := 0; ; {
-		n := strings.Index(s[i:], "=?")
-		if n < 0 || i+n > final {
-			b.WriteString(s[pending:])
-			return b.String()
-		}
-		i += n
-		charset, _, end := cutEncoded(s, i)
-		if end < 0 {
-			i += len("=?")
-			continue
-		}
-		start := i + len("=?") + len(charset) + len("?q?")
-		if kind := s[i:start]; last >= 0 && strings.EqualFold(kind, before) && strings.Trim(s[last:i], blanks) == "" {
-			b.WriteString(s[pending : last-len("?=")])
-			pending = start
+	var b strings.Builder
+	last, before := -1, "" // the end of the word before, its charset and encoding
+	copied := 0
+	eachWord(s, func(start, end int, charset, _ string) {
+		text := start + len("=?") + len(charset) + len("?q?")
+		if kind := s[start:text]; last >= 0 && strings.EqualFold(kind, before) && strings.Trim(s[last:start], blanks) == "" {
+			b.WriteString(s[copied : last-len("?=")])
+			copied = text
 		} else {
 			before = kind
 		}
-		i, last = end, end
-	}
+		last = end
+	})
+	b.WriteString(s[copied:])
+	return b.String()
 }
 
 // decodeWord decodes the text of one encoded word. Where a charset takes the "@" away
