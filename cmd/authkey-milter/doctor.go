@@ -45,11 +45,7 @@ func newDoctor() *cobra.Command {
 		}
 		findMTA(cmd.Context(), &opts, *postfixDir, *sendmailCF)
 		findings := doctor.Examine(cmd.Context(), opts)
-		write := doctor.WriteText
-		if *asJSON {
-			write = doctor.WriteJSON
-		}
-		if err := write(cmd.OutOrStdout(), findings); err != nil {
+		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
 			return err
 		}
 		if doctor.AnyFault(findings) {

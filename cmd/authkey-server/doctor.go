@@ -58,11 +58,7 @@ func newDoctor() *cobra.Command {
 		v := verifier.New(verifier.Options{Resolvers: nameServers})
 		defer v.Close()
 		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, nameServers))
-		write := doctor.WriteText
-		if *asJSON {
-			write = doctor.WriteJSON
-		}
-		if err := write(cmd.OutOrStdout(), findings); err != nil {
+		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
 			return err
 		}
 		if doctor.AnyFault(findings) {

@@ -51,9 +51,18 @@ func AnyFault(findings []Finding) bool {
 // maxColumns is how wide text is at most, on a terminal that is wider.
 const maxColumns = 160
 
+// Write writes findings, for programs or for people.
+func Write(w io.Writer, findings []Finding, asJSON bool) error {
+	if asJSON {
+		return WriteJSON(w, findings)
+	}
+	return WriteText(w, findings)
+}
+
 // WriteText writes findings for people, wrapped at as many columns as w says that it has
-// (terminal.Columned), at most 160; else at terminal.DefaultWidth. A command that is too long goes on in the next line behind a
-// backslash, so that it can be pasted into a shell as it stands.
+// (terminal.Columned), at most 160; else at terminal.DefaultWidth. A command that is too
+// long goes on in the next line behind a backslash, so that it can be pasted into a shell
+// as it stands.
 func WriteText(w io.Writer, findings []Finding) error {
 	return writeText(w, findings, columns(w))
 }

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/terminal"
+	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testpty"
 )
 
@@ -52,8 +52,8 @@ func TestAskKey(t *testing.T) {
 			go func() {
 				defer close(typed)
 				<-prompted
-				for !echoOff(fd) {
-					time.Sleep(time.Millisecond)
+				if err := testdaemon.Poll(t.Context(), func() (bool, error) { return echoOff(fd), nil }); err != nil {
+					t.Errorf("the terminal still shows what is typed: %v", err)
 				}
 				if tt.typed == "" {
 					cancel()
