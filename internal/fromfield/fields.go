@@ -117,6 +117,12 @@ func (r *reader) field(value string) {
 	for _, a := range found.addrs {
 		r.name(a)
 	}
+	for _, a := range found.shown {
+		if m, ok := newMailbox(a); ok && !m.Address.IsZero() {
+			r.whole = true
+			r.show(m.Address)
+		}
+	}
 	if !found.clean && !r.excess {
 		r.look(value)
 	}

@@ -5,6 +5,9 @@ import "strings"
 // parsed is what a field names.
 type parsed struct {
 	addrs []string // addr-specs without comments and blanks
+	// shown are those that may also be a part of a display name: without a dot in the
+	// domain, and before an address in angle brackets.
+	shown []string
 	// clean: there is one address, of ordinary characters, and nothing else in the
 	// field from which any program could read another one.
 	clean bool
@@ -46,6 +49,8 @@ func parse(s string) (p parsed) {
 		for _, a := range l.bare {
 			if _, domain, _ := cutLast(a, '@'); strings.IndexByte(domain, '.') >= 0 {
 				p.addrs = append(p.addrs, a)
+			} else {
+				p.shown = append(p.shown, a)
 			}
 		}
 	case len(l.bare) > 0:
