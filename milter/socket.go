@@ -11,10 +11,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // staleProbe bounds the look whether somebody listens on a socket that is there.
 const staleProbe = time.Second
+
+// maxListenQueue bounds the connections that wait to be accepted; the kernel cuts it down
+// to net.core.somaxconn.
+const maxListenQueue = 1 << 15
 
 // Listen opens a socket for MTAs: network "unix" with a path, or "tcp", "tcp4" or
 // "tcp6" with host and port. A unix socket gets mode and group (a name or a
@@ -31,16 +37,38 @@ func Listen(network, address string, mode fs.FileMode, group string) (net.Listen
 	if err := removeStale(address); err != nil {
 		return nil, err
 	}
-	// Between its creation and its mode nobody else may connect.
-	mask := syscall.Umask(0o177)
-	ln, err := net.Listen("unix", address)
-	syscall.Umask(mask)
+	return listenUnix(address, mode, group)
+}
+
+// listenUnix gives the socket its owner and mode before it listens: from its first
+// connection on, those who may connect can, and nobody else.
+func listenUnix(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, fmt.Errorf("listen on %s: %w", path, os.NewSyscallError("socket", err))
 	}
-	if err := own(address, mode, group); err != nil {
-		_ = ln.Close()
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close() // the listener has a descriptor of its own
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, os.NewSyscallError("bind", err))
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(path)
+		}
+	}()
+	if err := own(path, mode, group); err != nil {
 		return nil, err
+	}
+	if err := unix.Listen(fd, maxListenQueue); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, os.NewSyscallError("listen", err))
+	}
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if ln, ok := ln.(*net.UnixListener); ok {
+		ln.SetUnlinkOnClose(true)
 	}
 	return ln, nil
 }

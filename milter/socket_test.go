@@ -43,6 +43,45 @@ func TestListenUnix(t *testing.T) {
 	}
 }
 
+// Whoever may connect can from the first connection that anybody has: an MTA is never told
+// "permission denied" by a milter that is being started.
+func TestListenWithItsMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.sock")
+	for range 200 {
+		atFirst := make(chan os.FileMode)
+		go func() {
+			for {
+				c, err := net.Dial("unix", path)
+				if err != nil {
+					continue
+				}
+				info, err := os.Lstat(path)
+				if err != nil {
+					t.Error(err)
+					close(atFirst)
+					return
+				}
+				_ = c.Close()
+				atFirst <- info.Mode().Perm()
+				return
+			}
+		}()
+		ln, err := Listen("unix", path, 0o666, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := <-atFirst; mode != 0o666 {
+			t.Fatalf("somebody was let in when the mode was %04o", mode)
+		}
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(path); err == nil {
+			t.Fatal("the socket is still there after its listener was closed")
+		}
+	}
+}
+
 // A port on loopback is open by both families, or not at all.
 func TestListenLoopback(t *testing.T) {
 	free, err := net.Listen("tcp4", "127.0.0.1:0")
