@@ -3,7 +3,6 @@ package milter
 import (
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	gomilter "github.com/d--j/go-milter"
@@ -80,7 +79,7 @@ func (s *Server) admit(c net.Conn) *conn {
 	limits := s.engine.Limits
 	if len(s.conns) >= limits.Connections {
 		_ = c.Close()
-		if left, ok := s.tooMany.allow(); ok {
+		if left, ok := s.tooMany.Allow(); ok {
 			s.log.Error("too many milter connections, closed one at once", "limit", limits.Connections, "suppressed", left)
 		}
 		return nil
@@ -96,7 +95,7 @@ func (s *Server) admit(c net.Conn) *conn {
 }
 
 func (s *Server) refusedFrame(err error) {
-	if left, ok := s.frames.allow(); ok {
+	if left, ok := s.frames.Allow(); ok {
 		s.log.Error("closed a milter connection", "error", err.Error(), "suppressed", left)
 	}
 }
@@ -106,27 +105,4 @@ func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
-}
-
-// A logLimit lets one line a minute through and counts the others, for events
-// which a stranger can cause at will.
-type logLimit struct {
-	mu         sync.Mutex
-	last       time.Time
-	suppressed int
-}
-
-const logLimitEvery = time.Minute
-
-// allow reports whether to log now, and how many lines were left out before.
-func (l *logLimit) allow() (suppressed int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.last) >= logLimitEvery {
-		suppressed = l.suppressed
-		l.last, l.suppressed = now, 0
-		return suppressed, true
-	}
-	l.suppressed++
-	return 0, false
 }

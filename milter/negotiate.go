@@ -7,6 +7,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -87,7 +88,7 @@ var libraryLog struct {
 	once sync.Once
 	mu   sync.Mutex
 	log  *slog.Logger
-	rate logLimit
+	rate oplog.Limit
 }
 
 // maxLibraryText bounds what the library says of an MTA's input.
@@ -102,7 +103,7 @@ func routeLibraryWarnings(log *slog.Logger) {
 			libraryLog.mu.Lock()
 			log := libraryLog.log
 			libraryLog.mu.Unlock()
-			if left, ok := libraryLog.rate.allow(); ok {
+			if left, ok := libraryLog.rate.Allow(); ok {
 				log.Warn("milter connection", "detail", cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
 			}
 		}

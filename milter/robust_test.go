@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
@@ -317,24 +315,6 @@ func TestSwap(t *testing.T) {
 	if got.action != gomilter.ActionAccept || !strings.HasPrefix(got.fields[0].value, "new.test;") {
 		t.Errorf("the message that began after: %v %q", got.action, got.fields)
 	}
-}
-
-func TestLogLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var l logLimit
-		if n, ok := l.allow(); !ok || n != 0 {
-			t.Errorf("first: %d, %v", n, ok)
-		}
-		for range 5 {
-			if _, ok := l.allow(); ok {
-				t.Error("a second line within the minute")
-			}
-		}
-		time.Sleep(logLimitEvery)
-		if n, ok := l.allow(); !ok || n != 5 {
-			t.Errorf("after a minute: %d suppressed, %v; want 5, true", n, ok)
-		}
-	})
 }
 
 // TestServeAfterShutdown: it was told to stop before it had begun.

@@ -13,6 +13,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -104,8 +105,8 @@ type Server struct {
 	listeners []net.Listener
 	conns     map[*conn]struct{}
 
-	tooMany  logLimit // for "too many connections"
-	frames   logLimit // for "malformed frame"
+	tooMany  oplog.Limit // for "too many connections"
+	frames   oplog.Limit // for "malformed frame"
 	degraded sync.Once
 }
 

@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime"
-	"runtime/debug"
 	"strings"
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -54,13 +53,7 @@ func (s *session) guard(callback string) {
 
 // panicked logs a panic.
 func (s *Server) panicked(p any, callback string) {
-	// Only the runtime's own words are known to hold nothing of the message.
-	what := fmt.Sprintf("%T", p)
-	if err, ok := p.(runtime.Error); ok {
-		what = err.Error()
-	}
-	s.log.Error("panic in a milter callback, the message is deferred", "callback", callback,
-		"panic", cut(what, maxLogValue), "stack", string(debug.Stack()))
+	oplog.Panic(s.log, "panic in a milter callback, the message is deferred", p, "callback", callback)
 }
 
 // NewConnection begins a connection, or with SMFIC_QUIT_NC another SMTP client

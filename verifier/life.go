@@ -2,11 +2,10 @@ package verifier
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime"
-	"runtime/debug"
 	"sync"
+
+	"github.com/authkey/authkey/internal/oplog"
 )
 
 // A life counts what a Verifier has going on, so that Close can let questions
@@ -77,13 +76,7 @@ func (l *life) rescue(err *error) {
 	if p == nil {
 		return
 	}
-	// Only the runtime's own words are known to hold nothing of a question.
-	what := fmt.Sprintf("%T", p)
-	if fault, ok := p.(runtime.Error); ok {
-		what = fault.Error()
-	}
-	l.log.Error("panic in a question, it has no answer", "panic", what, "stack", string(debug.Stack()))
-	*err = failuref(ReasonBroken, "panic: %s", what)
+	*err = failuref(ReasonBroken, "panic: %s", oplog.Panic(l.log, "panic in a question, it has no answer", p))
 }
 
 // spawn runs f as a task in a goroutine of its own, unless it is too late. f rescues

@@ -3,16 +3,14 @@ package authserver
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -87,12 +85,8 @@ func (c *conn) rescue() {
 	if v == nil {
 		return
 	}
-	text := fmt.Sprintf("%T", v)
-	if err, ok := v.(runtime.Error); ok {
-		text = err.Error()
-	}
 	c.s.counts.panics.Add(1)
-	c.s.log.Error("panic while serving a connection", "client", c.net.RemoteAddr().String(), "panic", text, "stack", string(debug.Stack()))
+	oplog.Panic(c.s.log, "panic while serving a connection", v, "client", c.net.RemoteAddr().String())
 }
 
 // answerAll answers line after line. It reports whether it was the server who

@@ -13,9 +13,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/authkey/authkey/internal/oplog"
 )
 
 // What the process that crashes is told.
@@ -158,7 +159,7 @@ type syncFailures struct {
 }
 
 func (s *syncFailures) Write(p []byte) (int, error) { // by complain, which holds the lock
-	s.ledger.complained = time.Time{}
+	s.ledger.complaints = oplog.Limit{}
 	s.n++
 	return len(p), nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/authkey/authkey/internal/oplog"
 )
 
 const (
@@ -22,8 +24,6 @@ const (
 	// journalSlack is how many records too many the file may have before it is
 	// written anew, beside as many as are needed.
 	journalSlack = 4096
-	// complainEvery bounds the log lines about a file that cannot be written.
-	complainEvery = time.Minute
 )
 
 // A Ledger remembers what was sent: for a day, so that nothing is sent twice, and
@@ -47,7 +47,7 @@ type Ledger struct {
 	stats      Stats
 	journal    *journal // nil: memory only
 	unwritten  bool     // the journal lacks records
-	complained time.Time
+	complaints oplog.Limit
 }
 
 // OpenLedger opens the Ledger in a state directory, which must exist, be writable,
@@ -200,7 +200,7 @@ func (l *Ledger) commit(keys []digest) {
 		err = l.journal.add(records...)
 	}
 	l.unwritten = err != nil
-	l.complain(now, err)
+	l.complain(err)
 }
 
 // sync brings what was committed to the disk. Other messages do not wait for that.
@@ -220,14 +220,16 @@ func (l *Ledger) sync() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.complain(time.Now(), err)
+	l.complain(err)
 }
 
 // complain logs a failure to write, now and then. l.mu is held.
-func (l *Ledger) complain(now time.Time, err error) {
-	if err != nil && now.Sub(l.complained) >= complainEvery {
-		l.complained = now
-		l.log.Error("what was sent is remembered in memory only: the ledger cannot be written", "error", err.Error())
+func (l *Ledger) complain(err error) {
+	if err == nil {
+		return
+	}
+	if left, ok := l.complaints.Allow(); ok {
+		l.log.Error("what was sent is remembered in memory only: the ledger cannot be written", "error", err.Error(), "suppressed", left)
 	}
 }
 
