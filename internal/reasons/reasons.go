@@ -1,7 +1,7 @@
-// Package reasons is the one list of the words that the milter's log and
-// Authentication-Results give as reason= and note=, with what each means and what there
-// is to do about it. The manual page authkey-reasons(7) and docs/reasons.md are made of
-// it; its test holds it against the words that the other packages have.
+// Package reasons has the list of all words that the milter's log and Authentication-Results
+// give as reason= and note=, with their meaning and what to do about them. The manual page
+// authkey-reasons(7) and docs/reasons.md are generated from it; its test compares it with
+// the words that the other packages use.
 package reasons
 
 import (
@@ -23,92 +23,92 @@ type Group struct {
 	Entries []Entry
 }
 
-// theirs is what to do where the domain's own people are the only ones who can.
-const theirs = "The domain's own people can mend it; `authkey-milter lookup DOMAIN --connect` shows what recipients see."
+// theirs is what to do where only the domain's administrator can do something.
+const theirs = "Only the domain's administrator can repair it; `authkey-milter lookup DOMAIN --connect` shows what recipients see."
 
 // Groups returns every word, in the order in which the page lists them.
 func Groups() []Group {
 	return []Group{
 		{"Reasons of fail", "The sender is not authenticated.", []Entry{
-			{"invalid-key", "The domain's Authentication Server (AS) says that the key is not the address's, or no longer.", "A forgery, or mail that was in a queue for longer than the key lives. If it is your own domain's mail: `authkey-server verify`, and look whether the sending side's secret and clock are the server's."},
-			{"bad-key", "No AS can have issued this key: it has blanks or other forbidden characters, is too long, or the message has two different ones.", "Look at what changes the header on the way; `authkey-milter explain FILE.eml` reads a message as the milter does."},
-			{"required", "The message has no key, and the domain says `req=yes`: every message of its has one.", "A forgery, or mail that the domain sends by a way that attaches no keys, such as a newsletter service."},
+			{"invalid-key", "The domain's Authentication Server (AS) says that the key does not belong to the address, or is no longer valid.", "A forgery, or mail that was in a queue for longer than the key is valid. If it is your own domain's mail: try `authkey-server verify`, and check that the sending machine has the same secret and time as the server."},
+			{"bad-key", "No AS can have issued this key: it contains blanks or other forbidden characters, is too long, or the message has two different keys.", "Find out what changes the header on the way; `authkey-milter explain FILE.eml` reads a message as the milter does."},
+			{"required", "The message has no key, and the domain says `req=yes`: every message from it has one.", "A forgery, or mail that the domain sends through a service that attaches no keys, such as a newsletter service."},
 		}},
-		{"Reasons of none", "The domain takes no part, or the address cannot.", []Entry{
-			{"no-as", "The domain publishes no AS record.", "If it is meant to: `authkey-milter lookup DOMAIN` shows records that only look like one."},
+		{"Reasons of none", "The domain does not take part, or the address cannot have a key.", []Entry{
+			{"no-as", "The domain publishes no AS record.", "If it should have one: `authkey-milter lookup DOMAIN` shows records that are almost, but not quite, AS records."},
 			{"no-domain", "The address has no domain.", ""},
 			{"domain-literal", "The domain is an IP address in brackets.", ""},
-			{"bad-domain", "The domain can be no host name.", ""},
-			{"bad-address", "The address cannot be brought to the form in which servers are asked.", ""},
+			{"bad-domain", "The domain is not a valid host name.", ""},
+			{"bad-address", "The address cannot be converted to the canonical form that is sent to an AS.", ""},
 		}},
-		{"Reasons of temperror", "It cannot be told now. The next message of the domain is tried again.", []Entry{
-			{"dns-timeout", "No name server answered in time.", "`authkey-milter doctor` tries each of yours; `dns.timeout` is how long it may take."},
-			{"dns-failure", "Every name server failed, refused or answered nonsense (SERVFAIL, REFUSED, a lame server), for the domain or for the name of its AS.", "If it is one domain: its DNS is broken. If it is all: `authkey-milter doctor`."},
-			{"as-timeout", "The AS was connected to and did not answer in time, or did not let itself be connected to.", theirs},
-			{"as-refused", "The AS cannot be connected to: refused, no route, or it hung up.", theirs},
-			{"as-tls", "TLS with the AS failed: its certificate is over, of another name or signed by nobody we trust, or it speaks no TLS.", theirs},
-			{"as-violation", "The AS answered what the protocol does not allow.", theirs},
-			{"as-tempfail", "The AS says that it cannot tell now, or gives a code that is not known.", theirs},
-			{"as-busy", "The AS says that we ask too much.", "The AS's `limits.per_client` is for whoever runs it."},
-			{"as-left-alone", "The AS failed five times in a row and is not asked for half a minute to five minutes.", theirs},
-			{"dial-budget", "Too many new connections were begun just now, in all or to this network, so that no sender can use us against others.", "Rare. If it is often, look who names so many servers."},
-			{"overload", "Too many verifications are under way.", "Look at what is slow: `dns_ms`, `as_ms` in the log."},
-			{"cancelled", "Whoever asked stopped waiting: the client left, or the milter was stopped.", ""},
-			{"internal-error", "A fault of ours. The message is deferred, whatever the policy says, and the log has a line with the place.", "Report that line."},
+		{"Reasons of temperror", "The key cannot be verified now. The next message from the domain is tried again.", []Entry{
+			{"dns-timeout", "No name server answered in time.", "`authkey-milter doctor` tries each of your name servers; `dns.timeout` is the time limit."},
+			{"dns-failure", "Every name server failed, refused or sent an unusable answer (SERVFAIL, REFUSED, a lame server), for the domain or for the host name of its AS.", "If it happens for one domain, its DNS is broken. If it happens for all, run `authkey-milter doctor`."},
+			{"as-timeout", "The connection to the AS took too long, or the AS was connected and did not answer in time.", theirs},
+			{"as-refused", "No connection to the AS: refused, no route, or the AS closed it.", theirs},
+			{"as-tls", "TLS with the AS failed: its certificate has expired, is for another name or not signed by a trusted CA, or the AS does not use TLS.", theirs},
+			{"as-violation", "The AS sent an answer that the protocol does not allow.", theirs},
+			{"as-tempfail", "The AS says that it cannot answer now, or gives an unknown error code.", theirs},
+			{"as-busy", "The AS says that we ask too many questions.", "Its administrator can raise `limits.per_client`."},
+			{"as-left-alone", "The AS failed five times in a row and is not asked for a time, from 30 seconds to five minutes.", theirs},
+			{"dial-budget", "Too many new connections were opened in the last moments, in total or to this network. The limit is there so that no sender can use us to attack others.", "Rare. If it happens often, find out whose records name so many servers."},
+			{"overload", "Too many verifications are running.", "Find out what is slow: `dns_ms` and `as_ms` in the log."},
+			{"cancelled", "The verification was not needed any more: the client disconnected, or the milter was stopped.", ""},
+			{"internal-error", "A bug in the milter. The message is deferred, whatever the policy says, and the log has a line that says where it happened.", "Report that line."},
 		}},
 		{"Reasons of permerror", "What the domain publishes cannot be used.", []Entry{
 			{"as-record", "None of the domain's AS records is well-formed.", "`authkey-milter lookup DOMAIN` says what is wrong with each."},
-			{"as-no-host", "The AS's name does not exist or has no address. After two such names no further one is looked up.", theirs},
-			{"as-forbidden", "The AS's address or port is one that is not dialled: not globally reachable, or a port below 1024.", "An AS in your own house: `verify.allow_networks`, `verify.allow_ports`."},
-			{"as-clear-text", "The AS offers no TLS, and `verify.require_tls` is set.", ""},
-			{"as-not-served", "The AS says that it does not serve the domain that names it.", theirs},
+			{"as-no-host", "The host name of the AS does not exist or has no address. After two such names no other name is looked up.", theirs},
+			{"as-forbidden", "The milter does not connect to the address or port of the AS: the address is not globally reachable, or the port is below 1024.", "If it is an AS in your own network: `verify.allow_networks`, `verify.allow_ports`."},
+			{"as-clear-text", "The AS does not use TLS, and `verify.require_tls` is set.", ""},
+			{"as-not-served", "The AS says that it does not serve the domain whose record names it.", theirs},
 			{"as-syntax", "The AS says that it cannot read our question.", theirs},
 		}},
 		{"Reasons of skipped", "The message is not checked.", []Entry{
-			{"submission", "It is our own users' mail: the client logged in, or is in `submission.networks`, or the message was made on this machine.", "If strangers' mail is skipped so, something in front (a proxy, fetchmail, NAT) hides them: see operations.md."},
+			{"submission", "It is mail from our own users: the client logged in, or is in `submission.networks`, or the message was created on this machine.", "If mail from outside is skipped with this reason, something in front of the MTA (a proxy, fetchmail, NAT) hides the client's address: see operations.md."},
 			{"exempt", "The client is in `exempt.networks`.", ""},
 			{"null-sender", "There is no envelope sender: a bounce.", ""},
 			{"trusted", "The From field is not checked: the sender or client is in `from.trusted`.", ""},
 		}},
-		{"Reasons of the From field", "They stand in from_reason=, beside those above.", []Entry{
-			{"key-is-envelope-senders", "The message has a key, but it is the envelope sender's, whose domain is another one than From's. The From domain's AS is not asked.", "Usual for mailing services and lists; `from.trusted` is for those that you trust."},
-			{"key-is-ambiguous", "There are addresses of several domains in From, so that the key is nobody's.", ""},
-			{"bad-from", "There is no From field, or no address in it that can be read.", "Report it to whoever writes the program that sent it; `from.actions.permerror` says what is done."},
-			{"from-limit", "There are more octets, From fields or addresses in them than honest mail has: 16 384, 4, 8.", "A forgery."},
+		{"Reasons of the From field", "They are in from_reason=, as are those above.", []Entry{
+			{"key-is-envelope-senders", "The message has a key, but it belongs to the envelope sender, and From has another domain. The AS of the From domain is not asked.", "Usual for mailing services and lists; put those that you trust into `from.trusted`."},
+			{"key-is-ambiguous", "From has addresses of several domains, so it is not known whose key it is.", ""},
+			{"bad-from", "There is no From field, or no address in it that can be read.", "Report it to the authors of the program that sent it; `from.actions.permerror` is the action."},
+			{"from-limit", "The From fields are larger than legitimate mail needs: more than 16 384 octets, 4 fields or 8 addresses.", "A forgery."},
 		}},
 		{"Reasons in the log only", "The milter refused or deferred the message by itself.", []Entry{
-			{"filter-error", "A fault of ours, or the MTA began in the middle of a message. It is deferred (451).", "If there is a line with a panic, report it."},
-			{"shutdown", "The milter was being stopped. The message is deferred.", ""},
+			{"filter-error", "A bug in the milter, or the MTA began in the middle of a message. The message is deferred (451).", "If the log has a line with a panic, report it."},
+			{"shutdown", "The milter was stopping. The message is deferred.", ""},
 			{"too-many-recipients", "More recipients than `limits.recipients`. The message is deferred.", "Raise `limits.recipients`, or lower the MTA's own limit."},
-			{"too-many-fields", "More than 256 header fields would have to be removed. The message is refused.", "No honest mail has so many."},
-			{"not-handed-over", "A notice or delivery status notification could not be handed to `notify.smtp`. The message is deferred, and comes again.", "`authkey-milter doctor` tries `notify.smtp`."},
-			{"no-key-now", "No key could be attached, and `attach.on_error` is tempfail.", "See the note of the same line."},
+			{"too-many-fields", "More than 256 header fields would have to be removed. The message is refused.", "Legitimate mail does not have so many."},
+			{"not-handed-over", "A notice or delivery status notification could not be handed to `notify.smtp`. The message is deferred, and the client tries again.", "`authkey-milter doctor` tries `notify.smtp`."},
+			{"no-key-now", "No key could be attached, and `attach.on_error` is tempfail.", "See note= in the same line."},
 		}},
-		{"Notes", "note=, commas between several: what became of the message in a way that one may ask about.", []Entry{
-			{"no-quarantine", "The MTA cannot hold mail: marked instead.", "`quarantine.mailbox` needs nothing of the MTA but another recipient."},
-			{"no-delete", "The MTA does not let recipients be taken off: marked instead.", ""},
-			{"no-readdress", "The recipient's copy could not be sent to another address.", "Look whether `mark.readdress` or `quarantine.mailbox` makes an address of this recipient."},
-			{"no-dsn", "The message was to be refused for this recipient only, and its sender may not be told: marked instead.", "`notify.dsn` and `notify.trust` say who may be told."},
-			{"held-for-all", "Held for recipients who wanted it delivered too: the MTA can hold whole messages only.", "`quarantine.mailbox`, or `policy.recipients: separate`."},
-			{"marked-for-all", "Marked for recipients who wanted it unmarked: there is one header.", "`policy.mark_conflict`, `mark.readdress`, or `policy.recipients: separate`."},
-			{"not-marked", "Left unmarked for the sake of other recipients (`policy.mark_conflict: accept`).", "The same."},
-			{"preference-failed", "The recipient's preference could not be looked up; `preferences.on_error` decided.", "The line with `preferences could not be looked up` says why."},
-			{"preference-not-allowed", "The recipient's preference is none of `policy.allowed`, and was left out.", "`authkey-milter check` lists the lines."},
+		{"Notes", "note= is a list, separated by commas. It says what happened to the message that its result and the policy do not explain.", []Entry{
+			{"no-quarantine", "The MTA cannot hold mail: marked instead.", "`quarantine.mailbox` only needs an MTA that lets filters change recipients."},
+			{"no-delete", "The MTA does not let filters remove recipients: marked instead.", ""},
+			{"no-readdress", "The recipient's copy could not be sent to another address.", "Check that `mark.readdress` or `quarantine.mailbox` gives a valid address for this recipient."},
+			{"no-dsn", "The message was to be rejected for this recipient only, and no DSN may be sent to its sender: marked instead.", "`notify.dsn` and `notify.trust` say who may get a DSN."},
+			{"held-for-all", "Also held for recipients whose action was to deliver it: the MTA can only hold the whole message.", "`quarantine.mailbox`, or `policy.recipients: separate`."},
+			{"marked-for-all", "Also marked for recipients whose action was `accept`: all copies have the same header.", "`policy.mark_conflict`, `mark.readdress`, or `policy.recipients: separate`."},
+			{"not-marked", "Not marked, because other recipients have `accept` (`policy.mark_conflict: accept`).", "As for `marked-for-all`."},
+			{"preference-failed", "The recipient's preference could not be looked up; `preferences.on_error` decided.", "The log line `preferences could not be looked up` says why."},
+			{"preference-not-allowed", "The recipient's preference is not in `policy.allowed`, and was ignored.", "`authkey-milter check` lists the lines."},
 		}},
-		{"Notes on our own users' mail", "Where attach: is set: why a submission was given a key, or none.", []Entry{
-			{"key-attached", "It was given the key of its sender.", ""},
+		{"Notes on our own users' mail", "If `attach` is configured: why a submission got a key, or none.", []Entry{
+			{"key-attached", "It got the key of its sender.", ""},
 			{"other-domain", "Neither MAIL FROM nor From is of a domain in `attach.domains`.", ""},
-			{"bad-sender", "MAIL FROM cannot be brought to the form in which servers are asked.", ""},
-			{"bad-from", "There is no From field, or one that cannot be read.", "The program that sent it."},
-			{"several-from", "The key would be the From address's, and there are several.", ""},
-			{"no-login", "There was no login, and the client is not in `attach.networks`.", "Submission over the port that asks for a login, or `attach.networks`."},
-			{"login-is-no-address", "The login is no address, and with `attach.authorize: login` it can only use the address that it is.", "Logins that are addresses, or `attach.authorize: map:FILE`."},
-			{"login-not-canonical", "The login is another spelling of an address (a sub-address, or letters that only look alike), and an address's key is for its own login.", "The login in the spelling of the address list, or a map."},
-			{"line-not-canonical", "The same of the address in the line of the map.", "The address in the map as the address list has it."},
-			{"sender-not-allowed", "The login may not use the MAIL FROM address.", "Its line in the map, if it may."},
-			{"from-not-allowed", "The login may not use the From address.", "The same."},
-			{"recipient-not-listed", "A recipient is in none of the domains of `to`.", ""},
-			{"not-listed", "The address list does not have the address.", "`authkey-server address add ADDRESS`, and the list on every machine."},
+			{"bad-sender", "MAIL FROM cannot be converted to the canonical form from which keys are derived.", ""},
+			{"bad-from", "There is no From field, or one that cannot be read.", "Correct the program that sent it."},
+			{"several-from", "The key would be that of the From address, and From has several.", ""},
+			{"no-login", "There was no login, and the client is not in `attach.networks`.", "Submit on a port that asks for a login, or add the client to `attach.networks`."},
+			{"login-is-no-address", "The login is not an address, and with `attach.authorize: login` a login may only use the address that it is.", "Use logins that are addresses, or `attach.authorize: map:FILE`."},
+			{"login-not-canonical", "The login is another spelling of an address (a sub-address, or letters that only look alike), and only the login that is spelled like the address gets its key.", "Spell the login as in the address list, or use a map."},
+			{"line-not-canonical", "The same for the address in the line of the map.", "Spell the address in the map as in the address list."},
+			{"sender-not-allowed", "The login may not use the MAIL FROM address.", "If it should be allowed: add it to the address's line in the map."},
+			{"from-not-allowed", "The login may not use the From address.", "As for `sender-not-allowed`."},
+			{"recipient-not-listed", "The domain of a recipient is not in `to`.", ""},
+			{"not-listed", "The address is not in the address list.", "`authkey-server address add ADDRESS`, then copy the list to every machine."},
 			{"no-list", "The address list could not be read yet.", "`authkey-milter check` says why."},
 		}},
 	}
@@ -118,11 +118,11 @@ func Groups() []Group {
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("# Reasons and notes\n\n" +
-		"What `reason=` and `note=` in the milter's log mean, and `reason=` in\n" +
-		"Authentication-Results; there `nokey` is `none` with `reason=\"no AuthKey\"`, since its\n" +
-		"readers know no such word. A pass has no reason, nor has a plain `nokey`: the domain\n" +
-		"publishes an Authentication Server and the message has no key. The same is on the\n" +
-		"machine: `man authkey-reasons`.\n")
+		"This page explains `reason=` and `note=` in the milter's log, and `reason=` in\n" +
+		"Authentication-Results. In Authentication-Results `nokey` is written as `none` with\n" +
+		"`reason=\"no AuthKey\"`, because its readers do not know `nokey`. A `pass` has no reason, and\n" +
+		"neither has a plain `nokey` (the domain publishes an Authentication Server, the message has\n" +
+		"no key, and the domain does not require one). `man authkey-reasons` has the same text.\n")
 	for _, g := range Groups() {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", g.Title, g.About)
 		for _, e := range g.Entries {
