@@ -45,23 +45,6 @@ func TestSink(t *testing.T) {
 	}
 }
 
-// Close ends a sink that has hardly begun.
-func TestSinkClosedAtOnce(t *testing.T) {
-	for range 100 {
-		s, err := StartSink()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if c, err := Dial(s.Addr()); err == nil {
-			c.Close()
-			t.Fatal("still answers")
-		}
-	}
-}
-
 func TestQuoteLocalPart(t *testing.T) {
 	for addr, want := range map[string]string{
 		"a@b.test":    "a@b.test",
