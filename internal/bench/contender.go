@@ -39,7 +39,7 @@ func (w *world) start(ctx context.Context, name, socket string, program string, 
 	if c.process, err = testdaemon.Start(exec.Command(program, args...), c.log, ""); err != nil {
 		return nil, err
 	}
-	w.closers = append(w.closers, c.process.Stop)
+	w.OnClose(c.process.Stop)
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	err = c.process.Ready(ctx, func() bool {
@@ -75,7 +75,7 @@ func (w *world) startMilter(ctx context.Context, binary, name, network, more str
 		if err != nil {
 			return nil, err
 		}
-		socket = loopback(port)
+		socket = loopbackAt(port)
 		listen = fmt.Sprintf("inet:%d@127.0.0.1", port)
 	}
 	config := filepath.Join(w.Dir, name+".yaml")
@@ -85,7 +85,7 @@ func (w *world) startMilter(ctx context.Context, binary, name, network, more str
 	return w.start(ctx, name, socket, binary, "serve", "--config", config)
 }
 
-func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+func loopbackAt(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // startReader runs the bare reader.
 func (w *world) startReader(ctx context.Context) (*contender, error) {

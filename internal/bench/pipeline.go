@@ -45,7 +45,7 @@ func runServer(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		echo, err := w.startHelper(ctx, "bare echo (Go)", echoName, loopback(port))
+		echo, err := w.startHelper(ctx, "bare echo (Go)", echoName, loopbackAt(port))
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func runPostfix(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		w.closers = append(w.closers, postfix.Stop)
+		w.OnClose(postfix.Stop)
 		mail := filepath.Join(w.Dir, "mail")
 		if err := os.WriteFile(mail, []byte(d.message().text()), 0o644); err != nil {
 			return err

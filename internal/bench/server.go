@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/loopback"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -59,7 +60,7 @@ func (w *world) addVouched(name string, lines iter.Seq[string]) (*vouched, error
 // question is one about an address with its own key.
 func (v *vouched) question(local string) (question, error) {
 	mailbox := local + "@" + v.name
-	text, err := keyOf(v.keys, mailbox)
+	text, err := loopback.Key(v.keys, mailbox)
 	if err != nil {
 		return question{}, err
 	}
@@ -99,7 +100,7 @@ func (w *world) startServer(ctx context.Context, binary, name string, v *vouched
 	if err != nil {
 		return nil, err
 	}
-	socket, scheme, files := loopback(port), "tcp", ""
+	socket, scheme, files := loopbackAt(port), "tcp", ""
 	if cert != nil {
 		scheme, files = "tls", fmt.Sprintf("tls: {cert: %q, key: %q}\n", cert.file, cert.keyFile)
 	}

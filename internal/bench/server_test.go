@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -35,16 +36,16 @@ func startTestEcho(t *testing.T) *contender {
 
 func newTestWorld(t *testing.T) *world {
 	t.Helper()
-	w, err := newWorld()
+	w, err := lab.NewWorld()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.close(); err != nil {
+		if err := w.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return w
+	return &world{w}
 }
 
 // startTestServer runs an Authentication Server of this process until the end of the

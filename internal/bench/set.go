@@ -100,7 +100,7 @@ func (w *world) startSet(ctx context.Context, b *bench) (*serverSet, error) {
 	if s.slow, err = startLaggard(servers[2].socket); err != nil {
 		return nil, err
 	}
-	w.closers = append(w.closers, s.slow.close)
+	w.OnClose(s.slow.close)
 	var records []string
 	for _, socket := range []string{servers[0].socket, s.killed.socket, s.slow.ln.Addr().String()} {
 		records = append(records, "AS="+socket+"; req=yes") // upon which a temperror defers

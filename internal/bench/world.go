@@ -1,52 +1,29 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/authkey/authkey/internal/authserver"
-	"github.com/authkey/authkey/internal/e2e"
 	"github.com/authkey/authkey/internal/keyring"
-	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/internal/lab"
+	"github.com/authkey/authkey/internal/loopback"
 )
 
 // A world is what the filters under measurement live in: DNS and Authentication
 // Servers of this process, and a folder.
-type world struct {
-	*e2e.World
-	closers []func() error
-}
-
-func newWorld() (*world, error) {
-	w, err := e2e.NewWorld()
-	if err != nil {
-		return nil, err
-	}
-	return &world{World: w}, nil
-}
-
-// close ends everything, last started first.
-func (w *world) close() error {
-	var errs []error
-	for i := len(w.closers) - 1; i >= 0; i-- {
-		errs = append(errs, w.closers[i]())
-	}
-	return errors.Join(append(errs, w.World.Close())...)
-}
+type world struct{ *lab.World }
 
 // inWorld runs f in a world of its own.
 func inWorld(f func(*world) error) error {
-	w, err := newWorld()
+	w, err := lab.NewWorld()
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(w), w.close())
+	return errors.Join(f(&world{w}), w.Close())
 }
 
 // A domain has an Authentication Server of its own, for which every address is
@@ -68,27 +45,18 @@ func (w *world) addDomain(name string) (*domain, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := keyOf(keys, "user@"+name)
+	key, err := loopback.Key(keys, "user@"+name)
 	if err != nil {
 		return nil, err
 	}
 	limits := authserver.DefaultLimits()
 	limits.PerClient = authserver.Rate{}
-	d := &domain{name: name, key: key}
-	d.server = authserver.New(authserver.Options{Domains: []*keyring.Domain{keys}, Limits: limits, Logger: slog.New(slog.DiscardHandler)})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	as, err := loopback.StartAS(nil, limits, keys)
 	if err != nil {
 		return nil, err
 	}
-	done := make(chan error, 1)
-	go func() { done <- d.server.Serve(ln) }()
-	w.closers = append(w.closers, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		return errors.Join(d.server.Shutdown(ctx), <-done)
-	})
-	d.socket = ln.Addr().String()
-	return d, w.Publish(name, e2e.ASRecord(ln.Addr().(*net.TCPAddr).Port))
+	w.OnClose(as.Close)
+	return &domain{name: name, key: key, socket: loopbackAt(as.Port), server: as.Server}, w.Publish(name, lab.ASRecord(as.Port))
 }
 
 // openKeys makes a folder and a secret for a domain of which every address is one.
@@ -98,28 +66,8 @@ func (w *world) openKeys(name string) (keys *keyring.Domain, secret string, err 
 		return nil, "", err
 	}
 	secret = filepath.Join(dir, "secret")
-	if _, err := keyring.CreateSecret(secret); err != nil {
-		return nil, "", err
-	}
-	keys, err = keyring.Open(keyring.Config{
-		Form:       keyring.Form{Domain: name, Subaddress: "+"},
-		SecretFile: secret, Addresses: "any",
-		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL,
-	})
+	keys, err = loopback.OpenDomain(name, secret, "any")
 	return keys, secret, err
-}
-
-// keyOf returns the key that an address attaches now.
-func keyOf(keys *keyring.Domain, mailbox string) (string, error) {
-	address, err := wire.ParseAddress(mailbox)
-	if err != nil {
-		return "", err
-	}
-	issued, err := keys.KeyAt(address, time.Now())
-	if err != nil {
-		return "", err
-	}
-	return issued.Key.Reveal(), nil
 }
 
 // asked returns how many questions about valid keys the domain's server has answered.
@@ -154,22 +102,21 @@ func (w *world) addSilent(name string) error {
 			c.Close()
 		}
 	}()
-	w.closers = append(w.closers, func() error {
+	w.OnClose(func() error {
 		err := ln.Close()
 		<-done
 		return err
 	})
-	return w.Publish(name, e2e.ASRecord(ln.Addr().(*net.TCPAddr).Port))
+	return w.Publish(name, lab.ASRecord(ln.Addr().(*net.TCPAddr).Port))
 }
 
 // addRefusing makes a domain whose server is not there.
 func (w *world) addRefusing(name string) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := w.RefusingPort()
 	if err != nil {
 		return err
 	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	return errors.Join(ln.Close(), w.Publish(name, e2e.ASRecord(port)))
+	return w.Publish(name, lab.ASRecord(port))
 }
 
 // milterConfig is what a milter of this world is told: everything as it comes, but

@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 )
 
@@ -61,8 +61,8 @@ func run(ctx context.Context, w io.Writer, p programs, builtin bool) (err error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return errors.Join(inWorld(func(world *e2e.World) error { return receive(ctx, w, world, p, start) }),
-		inWorld(func(world *e2e.World) error { return correspond(ctx, w, world, p, start) }))
+	return errors.Join(inWorld(func(world *lab.World) error { return receive(ctx, w, world, p, start) }),
+		inWorld(func(world *lab.World) error { return correspond(ctx, w, world, p, start) }))
 }
 
 // choose takes Postfix where it can, and installs it where it is missing.
@@ -83,8 +83,8 @@ func choose(ctx context.Context, w io.Writer) (startMTA, error) {
 }
 
 // inWorld does something in a world of its own.
-func inWorld(do func(*e2e.World) error) (err error) {
-	world, err := e2e.NewWorld()
+func inWorld(do func(*lab.World) error) (err error) {
+	world, err := lab.NewWorld()
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func inWorld(do func(*e2e.World) error) (err error) {
 }
 
 // receive is the first part: all that a milter may meet in mail from outside.
-func receive(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startMTA) (err error) {
+func receive(ctx context.Context, w io.Writer, world *lab.World, p programs, start startMTA) (err error) {
 	scene, err := newScene(ctx, world, p.milter)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func reservation(f mta) string {
 }
 
 // correspond is the second part: two domains that write to each other.
-func correspond(ctx context.Context, w io.Writer, world *e2e.World, p programs, start startMTA) (err error) {
+func correspond(ctx context.Context, w io.Writer, world *lab.World, p programs, start startMTA) (err error) {
 	story, err := openStory(ctx, world, p, start)
 	if err != nil {
 		return err

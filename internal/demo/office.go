@@ -14,7 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
@@ -37,12 +37,12 @@ type office struct {
 	binary string // authkey-server
 	port   int
 	server *testdaemon.Process
-	milter *e2e.Milter
+	milter *lab.Milter
 	mta    mta
 }
 
 // openOffice sets a domain up as its postmaster would, and publishes its record.
-func openOffice(ctx context.Context, w *e2e.World, p programs, start startMTA, domain string, users ...string) (_ *office, err error) {
+func openOffice(ctx context.Context, w *lab.World, p programs, start startMTA, domain string, users ...string) (_ *office, err error) {
 	o := &office{domain: domain, config: filepath.Join(w.Dir, domain, "server.yaml"), binary: p.server}
 	defer func() {
 		if err != nil {
@@ -59,7 +59,7 @@ func openOffice(ctx context.Context, w *e2e.World, p programs, start startMTA, d
 	if err := o.serve(ctx); err != nil {
 		return nil, err
 	}
-	if err := w.Publish(domain, e2e.ASRecord(o.port, "req=yes")); err != nil {
+	if err := w.Publish(domain, lab.ASRecord(o.port, "req=yes")); err != nil {
 		return nil, err
 	}
 	if _, err := o.tool(ctx, "dns", domain, "--resolver", w.DNS.Addr()); err != nil {

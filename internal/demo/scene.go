@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 )
 
 // The invented domains.
@@ -47,13 +47,13 @@ const preferences = `
 
 // A scene is the world of the demo with its milter.
 type scene struct {
-	world  *e2e.World
-	milter *e2e.Milter
+	world  *lab.World
+	milter *lab.Milter
 	asPort int
 	keys   []string // every key that was sent, to look for
 }
 
-func newScene(ctx context.Context, w *e2e.World, binary string) (*scene, error) {
+func newScene(ctx context.Context, w *lab.World, binary string) (*scene, error) {
 	for _, domain := range []string{sender, strict, down} {
 		if err := w.AddDomain(domain, "alice"); err != nil {
 			return nil, err
@@ -68,9 +68,9 @@ func newScene(ctx context.Context, w *e2e.World, binary string) (*scene, error) 
 		return nil, err
 	}
 	for domain, record := range map[string]string{
-		sender: e2e.ASRecord(port),
-		strict: e2e.ASRecord(port, "req=yes"),
-		down:   e2e.ASRecord(gone),
+		sender: lab.ASRecord(port),
+		strict: lab.ASRecord(port, "req=yes"),
+		down:   lab.ASRecord(gone),
 		broken: "AS=as.broken.test; port=seventy",
 	} {
 		if err := w.Publish(domain, record); err != nil {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 )
 
 // The offices, and who works there.
@@ -35,14 +35,14 @@ const (
 
 // A story is what happens between two offices.
 type story struct {
-	world *e2e.World
+	world *lab.World
 	a, b  *office
 	keys  []string // all that were in play, to look for
 	sent  int
 }
 
 // openStory opens both offices and has the mail of each go out to the other.
-func openStory(ctx context.Context, w *e2e.World, p programs, start startMTA) (_ *story, err error) {
+func openStory(ctx context.Context, w *lab.World, p programs, start startMTA) (_ *story, err error) {
 	s := &story{world: w}
 	defer func() {
 		if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
@@ -16,13 +16,13 @@ const linePatience = time.Minute
 
 // messageLine waits for a milter's line about the next message after a position in
 // its log.
-func messageLine(ctx context.Context, m *e2e.Milter, from int) (map[string]string, error) {
+func messageLine(ctx context.Context, m *lab.Milter, from int) (map[string]string, error) {
 	return lineAfter(ctx, m, from, "msg=message ")
 }
 
 // lineAfter waits for the first whole line behind a position in a milter's log that
 // holds text, and returns its values.
-func lineAfter(ctx context.Context, m *e2e.Milter, from int, text string) (map[string]string, error) {
+func lineAfter(ctx context.Context, m *lab.Milter, from int, text string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, linePatience)
 	defer cancel()
 	var found map[string]string

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/e2e"
 	"github.com/authkey/authkey/internal/inforce"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
@@ -326,7 +326,7 @@ func TestPlantedFaults(t *testing.T) {
 			p.yaml = strings.ReplaceAll(p.yaml, ownDomain, "down.test")
 		}, CheckAS, "temperror, as-refused", "authkey-milter lookup down.test", false},
 		{"own AS does not serve the domain", func(p *patient) {
-			must(p.t, p.world.Publish("alien.test", e2e.ASRecord(p.asPort)))
+			must(p.t, p.world.Publish("alien.test", lab.ASRecord(p.asPort)))
 			p.yaml = strings.ReplaceAll(p.yaml, ownDomain, ownDomain+", alien.test")
 		}, CheckAS, "alien.test: Authentication Server 127.0.0.1:", "server.yaml: domains", false},
 		{"own AS where it may not be", func(p *patient) {

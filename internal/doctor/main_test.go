@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/e2e"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testmta"
 	"github.com/authkey/authkey/milter"
@@ -54,7 +54,7 @@ func must(t *testing.T, err error) {
 // A clinic is what all patients share: a world with DNS and an Authentication
 // Server, and a running Postfix.
 type clinic struct {
-	world   *e2e.World
+	world   *lab.World
 	postfix *testmta.Postfix
 	asPort  int
 }
@@ -64,7 +64,7 @@ const ownDomain = "own.test"
 
 func newClinic(t *testing.T) *clinic {
 	t.Helper()
-	w, err := e2e.NewWorld()
+	w, err := lab.NewWorld()
 	must(t, err)
 	t.Cleanup(func() {
 		if err := w.Close(); err != nil {
@@ -74,7 +74,7 @@ func newClinic(t *testing.T) *clinic {
 	must(t, w.AddDomain(ownDomain, "alice"))
 	port, _, err := w.ServeAS(ownDomain)
 	must(t, err)
-	must(t, w.Publish(ownDomain, e2e.ASRecord(port)))
+	must(t, w.Publish(ownDomain, lab.ASRecord(port)))
 	// Addresses behind its back do not matter, and an empty answer is one.
 	must(t, w.Publish(probeDomain, "v=spf1 -all"))
 	p, err := testmta.StartPostfix(t.Context(), testmta.PostfixOptions{Listeners: []testmta.Listener{testmta.RelayListener("relay")},

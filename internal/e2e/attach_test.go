@@ -7,30 +7,31 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 )
 
 // A site is a domain with everything it runs: its Authentication Server, its milter,
 // its Postfix, which sends what is not its own to another site.
 type site struct {
-	w      *World
+	w      *lab.World
 	domain string
-	milter *Milter
+	milter *lab.Milter
 	mta    *testmta.Postfix
 }
 
 // foundSite makes a site of an Authentication Server alone; tags stand in its record.
-func foundSite(t *testing.T, w *World, domain string, locals []string, tags ...string) *site {
+func foundSite(t *testing.T, w *lab.World, domain string, locals []string, tags ...string) *site {
 	t.Helper()
 	must(t, w.AddDomain(domain, locals...))
 	port, _, err := w.ServeAS(domain)
 	must(t, err)
-	must(t, w.Publish(domain, ASRecord(port, tags...)))
+	must(t, w.Publish(domain, lab.ASRecord(port, tags...)))
 	return &site{w: w, domain: domain}
 }
 
 // startMilter starts a milter of the site. more are lines of its attach section.
-func (s *site) startMilter(t *testing.T, more string) *Milter {
+func (s *site) startMilter(t *testing.T, more string) *lab.Milter {
 	t.Helper()
 	dir := filepath.Join(s.w.Dir, "domain-"+s.domain)
 	return startMilter(t, s.w, fmt.Sprintf(`
@@ -60,7 +61,7 @@ func (s *site) startPostfix(t *testing.T, options testmta.PostfixOptions) {
 }
 
 // newSite makes a site whose mail goes out to another, once that is known.
-func newSite(t *testing.T, w *World, domain string, locals ...string) *site {
+func newSite(t *testing.T, w *lab.World, domain string, locals ...string) *site {
 	t.Helper()
 	s := foundSite(t, w, domain, locals, "req=yes")
 	s.milter = s.startMilter(t, "")
@@ -119,7 +120,7 @@ func TestTwoDomains(t *testing.T) {
 		if res := authRes(got); res != "mx."+way.to.domain+"; x-authkey=pass smtp.mailfrom="+way.sender {
 			t.Errorf("%s to %s: %q", way.sender, way.rcpt, res)
 		}
-		if got.Get("X-Auth-Key") != "" || strings.Contains(string(got.Raw), w.mustKey(t, way.sender)) {
+		if got.Get("X-Auth-Key") != "" || strings.Contains(string(got.Raw), mustKey(t, w, way.sender)) {
 			t.Errorf("the key arrived:\n%s", got.Raw)
 		}
 		if agent := got.Get("X-Auth-Agent"); !strings.HasPrefix(agent, "smtp; authkey/") {
@@ -135,13 +136,13 @@ func TestTwoDomains(t *testing.T) {
 	_, err = b.milter.WaitLog(ctx, "from=alice@a.test", "reason=required", "action=reject")
 	must(t, err)
 	// Nor does a key that he stole get through his own server.
-	a.submit(t, "mallory@a.test", "alice@a.test", "bob@b.test", "X-Auth-Key: "+w.mustKey(t, "alice@a.test")+"\r\n")
+	a.submit(t, "mallory@a.test", "alice@a.test", "bob@b.test", "X-Auth-Key: "+mustKey(t, w, "alice@a.test")+"\r\n")
 	_, err = a.milter.WaitLog(ctx, "result=skipped", "note=sender-not-allowed", "removed=1")
 	must(t, err)
 
 	// What the scheme cannot do: a key that was stolen is as good as its owner's,
 	// until it is revoked and the answer about it is no longer cached.
-	stolen := w.mustKey(t, "alice@a.test")
+	stolen := mustKey(t, w, "alice@a.test")
 	steal := func() int {
 		c := dialSMTP(t, b.mta)
 		m := &mail{from: "alice@a.test", rcpts: []string{"bob@b.test"}, fields: "X-Auth-Key: " + stolen + "\r\n"}

@@ -14,7 +14,7 @@ import (
 // TestCommands runs every command of authkey-milter with its exit codes.
 func TestCommands(t *testing.T) {
 	w := newWorld(t)
-	key := w.mustKey(t, "alice@"+withAS)
+	key := mustKey(t, w, "alice@"+withAS)
 	w.DNS.Behave("lame.test", testdns.Rcode(2 /* SERVFAIL */))
 	must(t, w.Publish("mixed.test", "AS=as.mixed.test:7425; tls=yes", "AS=as.mixed.test:7426", "AS=nonsense", "v=spf1 -all"))
 	asPort, stopAS, err := w.ServeAS(withAS)

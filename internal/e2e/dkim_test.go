@@ -67,7 +67,7 @@ func TestDKIM(t *testing.T) {
 				t.Fatalf("the answer is %s", out.Final)
 			}
 			sent := delivered(t, a.mta, m)
-			if got := sent.Values(keyField); !slices.Equal(got, []string{w.mustKey(t, "alice@a.test")}) {
+			if got := sent.Values(keyField); !slices.Equal(got, []string{mustKey(t, w, "alice@a.test")}) {
 				t.Errorf("it leaves with the keys %q", got)
 			}
 			signed := signedFields(sent.Get("DKIM-Signature"))

@@ -44,7 +44,7 @@ func TestInForce(t *testing.T) {
 		t.Errorf("the note has settings in it: %s", b)
 	}
 
-	must(t, milter.configure(more+"mode: test\n"))
+	must(t, milter.Configure(more+"mode: test\n"))
 	config(milter.Config, "fault", "was changed after the milter read it")
 	must(t, milter.Signal(syscall.SIGHUP))
 	_, err = milter.WaitLog(t.Context(), "configuration in force", "mode=test")

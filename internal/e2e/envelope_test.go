@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -40,8 +41,8 @@ func TestSenderIsTheOneOnTheEnvelope(t *testing.T) {
 	must(t, w.AddDomain("evil.test", "mallory"))
 	port, _, err := w.ServeAS("evil.test")
 	must(t, err)
-	must(t, w.Publish("evil.test", ASRecord(port)))
-	key := "X-Auth-Key: " + w.mustKey(t, "mallory@evil.test") + "\r\n"
+	must(t, w.Publish("evil.test", lab.ASRecord(port)))
+	key := "X-Auth-Key: " + mustKey(t, w, "mallory@evil.test") + "\r\n"
 	kinds := mtas[:len(mtas):len(mtas)]
 	kinds = append(kinds, kinds[0])
 	kinds[2].name = "postfix with mail of its own" // and so with a name to strip off

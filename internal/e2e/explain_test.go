@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/internal/lab"
 )
 
 // TestExplain runs the command on messages, and looks for what it must say and for
 // what it must not.
 func TestExplain(t *testing.T) {
 	w := newWorld(t)
-	key := w.mustKey(t, "alice@"+withAS)
+	key := mustKey(t, w, "alice@"+withAS)
 	conf := writeConfig(t, w.MilterConfig("unix:/run/authkey/never.sock")+`
 policy:
   nokey: tempfail
@@ -103,7 +105,7 @@ exempt: {networks: ["192.0.2.0/24"]}
 	}
 }
 
-func mustTold(t *testing.T, w *World) []string {
+func mustTold(t *testing.T, w *lab.World) []string {
 	t.Helper()
 	told, err := w.Told.Deliveries()
 	must(t, err)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
@@ -148,10 +149,10 @@ const day = 24 * time.Hour
 func TestClockOfMilter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	milter, err := w.newMilter(binary, "unix")
+	milter, err := w.NewMilter(binary, "unix")
 	must(t, err)
-	must(t, milter.configure("cache: {max_ttl: 2s}\n"))
-	must(t, milter.startListening(t.Context()))
+	must(t, milter.Configure("cache: {max_ttl: 2s}\n"))
+	must(t, milter.StartListening(t.Context()))
 	s := &stage{t: t, ctx: t.Context(), w: w, milter: milter, postfix: startFaultPostfix(t, milter.Socket)}
 	clock := takeClock(t, milter.Pid())
 	s.load = newLoad(t, w, s.postfix.SMTPAddr(), loadClients, everyday())
@@ -167,7 +168,7 @@ func TestClockOfMilter(t *testing.T) {
 	s.load.reckon(s.postfix)
 
 	must(t, clock.set(0))
-	old := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"}
+	old := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"}
 	result := func() string {
 		c := dialSMTP(t, s.postfix)
 		defer c.Close()
@@ -203,7 +204,7 @@ func TestClockOfServer(t *testing.T) {
 	must(t, w.AddDomain(domain, "alice"))
 	server := newServer(t, w, buildServer(t, "-race"), domain)
 	server.start()
-	must(t, w.Publish(domain, ASRecord(server.port)))
+	must(t, w.Publish(domain, lab.ASRecord(server.port)))
 	clock := takeClock(t, server.process.Pid())
 	conf := writeConfig(t, w.MilterConfig("unix:"+filepath.Join(w.Dir, "unused.sock")))
 	for _, step := range []struct {
@@ -221,7 +222,7 @@ func TestClockOfServer(t *testing.T) {
 		{0, "pass", 0},
 	} {
 		must(t, clock.set(step.jump))
-		out, code := runMilter(t, w.mustKey(t, "alice@"+domain)+"\n", "verify", "--config", conf, "alice@"+domain)
+		out, code := runMilter(t, mustKey(t, w, "alice@"+domain)+"\n", "verify", "--config", conf, "alice@"+domain)
 		if !strings.HasPrefix(out, "result    "+step.want) || code != step.code {
 			t.Errorf("the server's clock is off by %s: exit %d, want %s\n%s", step.jump, code, step.want, out)
 		}

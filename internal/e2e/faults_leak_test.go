@@ -23,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/milter"
@@ -125,14 +126,14 @@ type faultyWorld struct {
 
 // newFaultyWorld starts it; end ends the milter's part of it.
 func newFaultyWorld(t *testing.T) (f *faultyWorld, end func()) {
-	w, err := NewWorld()
+	w, err := lab.NewWorld()
 	must(t, err)
 	t.Cleanup(func() { must(t, w.Close()) })
 	f = &faultyWorld{t: t, socket: filepath.Join(w.Dir, "milter.sock")}
 	for kind, answer := range badServers {
 		for i := range badServerDomains {
 			domain := fmt.Sprintf("%s%d.as.test", kind, i)
-			must(t, w.Publish(domain, ASRecord(startBadServer(t, answer))))
+			must(t, w.Publish(domain, lab.ASRecord(startBadServer(t, answer))))
 			f.domains = append(f.domains, domain)
 		}
 	}

@@ -19,7 +19,7 @@ func TestHugeHeaders(t *testing.T) {
 	t.Parallel()
 	const tooMany = "550 5.7.1 Too many authentication header fields"
 	w := newWorld(t)
-	key := "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"
+	key := "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"
 	type hugeHeader struct {
 		name    string
 		fields  string
@@ -114,7 +114,7 @@ func TestManyRecipients(t *testing.T) {
 			"smtpd_recipient_restrictions": "check_recipient_access static:HOLD",
 		}})
 	}, milter.Socket)
-	key := w.mustKey(t, "alice@"+withAS)
+	key := mustKey(t, w, "alice@"+withAS)
 	send := func(n int) testmta.Reply {
 		return sendPipelined(t, dialSMTP(t, mta), &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + key + "\r\n"}, n)
 	}
@@ -136,7 +136,7 @@ func TestManyRecipients(t *testing.T) {
 	_, err = milter.WaitLog(ctx, "result=pass", fmt.Sprintf("rcpts=%d ", most))
 	must(t, err)
 
-	must(t, milter.configure(fmt.Sprintf("limits: {recipients: %d}\n", few)))
+	must(t, milter.Configure(fmt.Sprintf("limits: {recipients: %d}\n", few)))
 	before := strings.Count(milter.Log(), "configuration in force")
 	must(t, milter.Signal(syscall.SIGHUP))
 	must(t, testdaemon.Poll(ctx, func() (bool, error) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -58,7 +59,7 @@ type letter struct {
 // but not more than that.
 type load struct {
 	t    *testing.T
-	w    *World
+	w    *lab.World
 	addr string
 
 	mu      sync.Mutex
@@ -75,7 +76,7 @@ type load struct {
 }
 
 // newLoad starts clients of the MTA at addr. The kinds take turns.
-func newLoad(t *testing.T, w *World, addr string, clients int, kinds []letterKind) *load {
+func newLoad(t *testing.T, w *lab.World, addr string, clients int, kinds []letterKind) *load {
 	l := &load{t: t, w: w, addr: addr, kinds: kinds}
 	l.changed.L = &l.mu
 	for range clients {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/testmta"
@@ -143,16 +144,16 @@ func TestToxiproxy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	proxies := startToxiproxy(t)
-	milters := make(map[string]*Milter)
+	milters := make(map[string]*lab.Milter)
 	for _, name := range []string{"as", "dns"} {
 		var err error
-		milters[name], err = w.newMilter(binary, "unix")
+		milters[name], err = w.NewMilter(binary, "unix")
 		must(t, err)
 	}
 	// What toxics hold back for ever, or for 10 s, comes too late; what is only slow
 	// takes a tenth of a second.
-	milters["as"].environ = []string{"AUTHKEY_MILTER_VERIFY_REPLY_TIMEOUT=5s", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT=5s"}
-	milters["dns"].environ = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=3s"}
+	milters["as"].Env = []string{"AUTHKEY_MILTER_VERIFY_REPLY_TIMEOUT=5s", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT=5s"}
+	milters["dns"].Env = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=3s"}
 	postfix := startFaultPostfix(t, milters["as"].Socket,
 		testmta.Listener{Name: "dns", Options: []string{"smtpd_milters=" + milters["dns"].Socket}})
 
@@ -183,8 +184,8 @@ func (s *stage) poisonedServers(proxies *toxiproxy) (since time.Time) {
 		proxy, err := testdaemon.FreePort()
 		must(t, err)
 		proxies.proxy(x.name, proxy, fmt.Sprintf("127.0.0.1:%d", port))
-		must(t, w.Publish(domain, ASRecord(proxy)))
-		must(t, w.Publish(requiring, ASRecord(proxy, "req=yes")))
+		must(t, w.Publish(domain, lab.ASRecord(proxy)))
+		must(t, w.Publish(requiring, lab.ASRecord(proxy, "req=yes")))
 		for _, kind := range append(ofDomain(domain), ofDomain(requiring)...) {
 			kind.steady = x.steady
 			kind.deferred = strings.HasSuffix(kind.oneOfEach.from, "@"+requiring)
@@ -192,8 +193,8 @@ func (s *stage) poisonedServers(proxies *toxiproxy) (since time.Time) {
 		}
 	}
 	// Nothing is to come from the cache of keys.
-	must(t, s.milter.configure("cache: {max_ttl: 1ns}\n"))
-	must(t, s.milter.startListening(s.ctx))
+	must(t, s.milter.Configure("cache: {max_ttl: 1ns}\n"))
+	must(t, s.milter.StartListening(s.ctx))
 	s.load = newLoad(t, w, s.postfix.SMTPAddr(), 2*len(toxics), kinds)
 	s.load.send(len(kinds))
 	s.load.disturb()
@@ -241,9 +242,9 @@ func (s *stage) poisonedDNS(proxies *toxiproxy) {
 	startUDPRelay(t, fmt.Sprintf("127.0.0.1:%d", port), w.DNS.Addr())
 	w.DNS.Behave("*", testdns.Truncated())
 	defer w.DNS.Behave("*")
-	s.milter.environ = append(s.milter.environ, fmt.Sprintf("AUTHKEY_MILTER_DNS_SERVERS=127.0.0.1:%d", port))
-	must(t, s.milter.configure(""))
-	must(t, s.milter.startListening(s.ctx))
+	s.milter.Env = append(s.milter.Env, fmt.Sprintf("AUTHKEY_MILTER_DNS_SERVERS=127.0.0.1:%d", port))
+	must(t, s.milter.Configure(""))
+	must(t, s.milter.StartListening(s.ctx))
 	s.load = newLoad(t, w, s.postfix.Listener("dns"), 12, fresh)
 	s.load.send(freshPerToxic)
 	for _, x := range toxics {
@@ -274,7 +275,7 @@ func (s *stage) poisonedDNS(proxies *toxiproxy) {
 
 // newDomains makes so many domains with one AS, and a message from each, with the
 // right key and with a wrong one in turns: DNS has to be asked for every one.
-func newDomains(t *testing.T, w *World, n int) []letterKind {
+func newDomains(t *testing.T, w *lab.World, n int) []letterKind {
 	t.Helper()
 	var names []string
 	for i := range n {
@@ -286,7 +287,7 @@ func newDomains(t *testing.T, w *World, n int) []letterKind {
 	must(t, err)
 	var kinds []letterKind
 	for i, name := range names {
-		must(t, w.Publish(name, ASRecord(port)))
+		must(t, w.Publish(name, lab.ASRecord(port)))
 		kinds = append(kinds, ofDomain(name)[i%2])
 	}
 	return kinds

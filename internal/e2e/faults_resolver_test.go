@@ -39,15 +39,16 @@ func TestResolvConf(t *testing.T) {
 	}
 	relay := func(host string) *udpRelay { return startUDPRelay(t, host+":53", w.DNS.Addr()) }
 
-	milter, err := w.newMilter(binary, "unix")
+	milter, err := w.NewMilter(binary, "unix")
 	must(t, err)
-	milter.wrapper = []string{"unshare", "--mount", "--propagation", "private",
-		"sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, conf}
-	milter.environ = []string{"AUTHKEY_MILTER_DNS_SERVERS="}
+	milter.Args = append([]string{"--mount", "--propagation", "private",
+		"sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, conf, milter.Path}, milter.Args...)
+	milter.Path = "unshare"
+	milter.Env = []string{"AUTHKEY_MILTER_DNS_SERVERS="}
 	first := relay(firstResolver)
 	name("# the first\nnameserver " + firstResolver + "\nsearch rcpt.test\n")
-	must(t, milter.configure(""))
-	must(t, milter.startListening(t.Context()))
+	must(t, milter.Configure(""))
+	must(t, milter.StartListening(t.Context()))
 	s := &stage{t: t, ctx: t.Context(), w: w, milter: milter, postfix: startFaultPostfix(t, milter.Socket)}
 	s.load = newLoad(t, w, s.postfix.SMTPAddr(), loadClients, fresh)
 	s.load.send(freshPerStep)

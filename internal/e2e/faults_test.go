@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -24,8 +25,8 @@ const loadClients = 8
 type stage struct {
 	t       *testing.T
 	ctx     context.Context
-	w       *World
-	milter  *Milter
+	w       *lab.World
+	milter  *lab.Milter
 	postfix *testmta.Postfix
 	load    *load
 }
@@ -48,7 +49,7 @@ func TestFaults(t *testing.T) {
 		{"MTA killed", mtaKilled},
 	}
 	w := newWorld(t)
-	milter, err := w.newMilter(binary, "unix")
+	milter, err := w.NewMilter(binary, "unix")
 	must(t, err)
 	postfix := startFaultPostfix(t, milter.Socket)
 	for _, fault := range faults {
@@ -56,8 +57,8 @@ func TestFaults(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 			defer cancel()
 			s := &stage{t: t, ctx: ctx, w: w, milter: milter, postfix: postfix}
-			must(t, milter.configure(""))
-			must(t, milter.startListening(ctx))
+			must(t, milter.Configure(""))
+			must(t, milter.StartListening(ctx))
 			t.Cleanup(func() { _ = milter.Stop(patience) }) // where the test was given up
 			pid := milter.Pid()
 			open, err := descriptors(pid)
@@ -132,7 +133,7 @@ func (s *stage) noneLeft(before int) {
 func killed(s *stage) {
 	s.again(3, func() {
 		must(s.t, s.milter.Signal(syscall.SIGKILL))
-		<-s.milter.done
+		<-s.milter.Done()
 	})
 }
 
@@ -153,7 +154,7 @@ func (s *stage) again(rounds int, end func()) {
 			s.load.disturb()
 			end()
 			s.load.waitFor("mail to be deferred", loadClients, refused)
-			must(s.t, s.milter.startListening(s.ctx))
+			must(s.t, s.milter.StartListening(s.ctx))
 			s.load.calm()
 			s.load.waitFor("mail to flow", loadClients, accepted)
 		})
@@ -178,7 +179,7 @@ func reloadStorm(s *stage) {
 			if i%10 == 9 {
 				must(s.t, os.Remove(s.milter.Config))
 			} else {
-				must(s.t, s.milter.configure(configs[i%len(configs)]))
+				must(s.t, s.milter.Configure(configs[i%len(configs)]))
 			}
 			for range 10 {
 				must(s.t, s.milter.Signal(syscall.SIGHUP))
@@ -193,7 +194,7 @@ func reloadStorm(s *stage) {
 			}
 		}
 	})
-	must(s.t, s.milter.configure(""))
+	must(s.t, s.milter.Configure(""))
 	must(s.t, s.milter.Signal(syscall.SIGHUP))
 }
 
@@ -206,10 +207,10 @@ func diskFull(s *stage) {
 	defer func() { must(s.t, unix.Unmount(dir, unix.MNT_DETACH)) }()
 	s.load.disturb()
 	must(s.t, s.milter.Stop(patience))
-	usual := s.milter.log
-	defer func() { s.milter.log = usual }()
-	s.milter.log = filepath.Join(dir, "milter.log")
-	must(s.t, s.milter.startListening(s.ctx))
+	usual := s.milter.LogFile
+	defer func() { s.milter.LogFile = usual }()
+	s.milter.LogFile = filepath.Join(dir, "milter.log")
+	must(s.t, s.milter.StartListening(s.ctx))
 	s.load.calm()
 
 	filler := filepath.Join(dir, "filler")
@@ -229,8 +230,8 @@ func diskFull(s *stage) {
 
 	s.load.disturb()
 	must(s.t, s.milter.Stop(patience))
-	s.milter.log = usual
-	must(s.t, s.milter.startListening(s.ctx))
+	s.milter.LogFile = usual
+	must(s.t, s.milter.StartListening(s.ctx))
 	s.load.calm()
 }
 
@@ -262,7 +263,7 @@ func noDescriptors(s *stage) {
 		must(s.t, unix.Prlimit(s.milter.Pid(), unix.RLIMIT_NOFILE, &few, nil))
 		var idle []net.Conn
 		for range 3 * loadClients {
-			c, err := s.milter.dial()
+			c, err := s.milter.Dial()
 			must(s.t, err)
 			idle = append(idle, c)
 		}
@@ -304,7 +305,7 @@ func mtaKilled(s *stage) {
 				s.t.Fatalf("%s: %d %s, %v", line, code, text, err)
 			}
 		}
-		_, err = c.Write([]byte("X-Auth-Key: " + s.w.mustKey(s.t, "alice@"+withAS) + "\r\n" + strings.Repeat("X-Filler: y\r\n", 2000)))
+		_, err = c.Write([]byte("X-Auth-Key: " + mustKey(s.t, s.w, "alice@"+withAS) + "\r\n" + strings.Repeat("X-Filler: y\r\n", 2000)))
 		must(s.t, err)
 		s.load.flow(func() {
 			s.load.waitFor("mail to flow", loadClients, accepted)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -74,7 +75,7 @@ func TestRevocationWhileTheListIsEdited(t *testing.T) {
 			s := newServer(t, w, program, withAS)
 			s.t = t
 			s.start()
-			alice := w.mustKey(t, "alice@"+withAS)
+			alice := mustKey(t, w, "alice@"+withAS)
 			s.says(wire.ValidKey, "alice@"+withAS, alice)
 			var mu sync.Mutex // the tool would wait for another one; an editor would not
 			stop := edits(t, way.every, func(i int) {
@@ -178,10 +179,10 @@ func TestCutOffConfiguration(t *testing.T) {
 	if out := sendMail(t, c, &mail{from: "alice@" + withAS}); out.Final.Code != 250 {
 		t.Errorf("%d %s, want 250", out.Final.Code, out.Final.Text)
 	}
-	must(t, milter.configure("policy: {nokey: reject}\nmode: test\n"))
+	must(t, milter.Configure("policy: {nokey: reject}\nmode: test\n"))
 	must(t, milter.Signal(syscall.SIGHUP))
 	must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), "configuration in force") == 3, nil }))
-	must(t, milter.configure("policy: {nokey: reject}\n"))
+	must(t, milter.Configure("policy: {nokey: reject}\n"))
 	must(t, milter.Signal(syscall.SIGHUP))
 	must(t, testdaemon.Poll(ctx, func() (bool, error) { return strings.Count(milter.Log(), "configuration in force") == 4, nil }))
 
@@ -209,7 +210,7 @@ func TestCutOffAtTheStart(t *testing.T) {
 }
 
 // attachSection attaches keys of withAS, with more of the section at its end.
-func attachSection(w *World, more string) string {
+func attachSection(w *lab.World, more string) string {
 	dir := filepath.Join(w.Dir, "domain-"+withAS)
 	return fmt.Sprintf("attach:\n  domains:\n    - {domain: %s, source: \"secret:%s/secret\", addresses: \"file:%s/addresses\"}\n%s", withAS, dir, dir, more)
 }
@@ -255,12 +256,12 @@ func TestAttachNeedsAUnixSocket(t *testing.T) {
 	must(t, err)
 	_, err = m.WaitLog(ctx, "msg=listening", `reach="every user of this machine (loopback)"`)
 	must(t, err)
-	m.listen = "unix:" + filepath.Join(w.Dir, "elsewhere.sock")
-	must(t, m.configure(attachSection(w, "")))
+	m.Listen = "unix:" + filepath.Join(w.Dir, "elsewhere.sock")
+	must(t, m.Configure(attachSection(w, "")))
 	must(t, m.Signal(syscall.SIGHUP))
 	_, err = m.WaitLog(ctx, "the new configuration is refused", "attach.allow_inet")
 	must(t, err)
-	must(t, m.configure(attachSection(w, "  allow_inet: true\n")))
+	must(t, m.Configure(attachSection(w, "  allow_inet: true\n")))
 	must(t, m.Signal(syscall.SIGHUP))
 	_, err = m.WaitLog(ctx, "attaching keys")
 	must(t, err)
@@ -272,13 +273,13 @@ func TestInetIsLoopback(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	m, err := w.newMilter(binary, "inet")
+	m, err := w.NewMilter(binary, "inet")
 	must(t, err)
-	_, port, err := net.SplitHostPort(m.address)
+	_, port, err := net.SplitHostPort(m.Address)
 	must(t, err)
-	m.listen = "inet:" + port
-	must(t, m.configure(""))
-	must(t, m.startListening(ctx))
+	m.Listen = "inet:" + port
+	must(t, m.Configure(""))
+	must(t, m.StartListening(ctx))
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		c, err := net.Dial("tcp", net.JoinHostPort(host, port))
 		must(t, err)
@@ -300,11 +301,11 @@ func TestInetIsLoopback(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	everywhere, err := w.newMilter(binary, "inet")
+	everywhere, err := w.NewMilter(binary, "inet")
 	must(t, err)
-	everywhere.listen = strings.Replace(everywhere.listen, "127.0.0.1", "0.0.0.0", 1)
-	must(t, everywhere.configure(""))
-	must(t, everywhere.startListening(ctx))
+	everywhere.Listen = strings.Replace(everywhere.Listen, "127.0.0.1", "0.0.0.0", 1)
+	must(t, everywhere.Configure(""))
+	must(t, everywhere.StartListening(ctx))
 	_, err = everywhere.WaitLog(ctx, "msg=listening", `reach="every host that reaches the port, through interface `, "lo")
 	must(t, err)
 	unixSocket := startMilter(t, w, "") // MilterConfig says 0666
@@ -318,9 +319,9 @@ func TestStartThatPasses(t *testing.T) {
 	w := newWorld(t)
 	state := t.TempDir()
 	first := startMilter(t, w, "  state_dir: "+state+"\n")
-	second, err := w.newMilter(binary, "unix")
+	second, err := w.NewMilter(binary, "unix")
 	must(t, err)
-	must(t, second.configure("  state_dir: "+state+"\n"))
+	must(t, second.Configure("  state_dir: "+state+"\n"))
 	if out, code := runMilter(t, "", "serve", "--config", second.Config); code != 75 || !strings.Contains(out, "notify.state_dir") {
 		t.Errorf("a state folder in use: exit %d, %s", code, out)
 	}
@@ -360,7 +361,7 @@ func TestStartThatPasses(t *testing.T) {
 func TestEmptyList(t *testing.T) {
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t), withAS)
-	alice := w.mustKey(t, "alice@"+withAS)
+	alice := mustKey(t, w, "alice@"+withAS)
 	must(t, os.WriteFile(s.list, nil, 0o600))
 	if out, code := s.run("check"); code != 78 || !strings.Contains(out, "# empty") {
 		t.Errorf("check: exit %d, %s", code, out)

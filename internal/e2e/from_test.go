@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -75,12 +76,12 @@ func TestFrom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	spy := startSpy(t)
-	must(t, w.Publish(curious, ASRecord(spy.port)))
-	must(t, w.Publish(greedy, ASRecord(spy.port, "req=yes")))
+	must(t, w.Publish(curious, lab.ASRecord(spy.port)))
+	must(t, w.Publish(greedy, lab.ASRecord(spy.port, "req=yes")))
 	must(t, w.AddDomain(listing, "announce"))
 	port, _, err := w.ServeAS(listing)
 	must(t, err)
-	must(t, w.Publish(listing, ASRecord(port)))
+	must(t, w.Publish(listing, lab.ASRecord(port)))
 	for name, start := range map[string]startOffice{"postfix": postfixOffice(testmta.PostfixOptions{}), "sendmail": sendmailOffice()} {
 		t.Run(name, func(t *testing.T) {
 			o := newOffice(t, w, start)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -20,7 +21,7 @@ import (
 func TestKeyIsFoundAndRemovedWhereverItStands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	key := w.mustKey(t, "alice@"+withAS)
+	key := mustKey(t, w, "alice@"+withAS)
 	filler := strings.Repeat("X-Filler: one of three thousand\r\n", 3000)
 	tests := []struct {
 		name         string
@@ -91,7 +92,7 @@ func TestEnvelopes(t *testing.T) {
 	must(t, w.AddDomain("odd.test", "alice", `"a b"`, "per%cent", "δοκιμή"))
 	port, _, err := w.ServeAS("odd.test")
 	must(t, err)
-	must(t, w.Publish("odd.test", ASRecord(port)))
+	must(t, w.Publish("odd.test", lab.ASRecord(port)))
 	tests := []struct {
 		name, from, args string
 		keyOf            string // mailbox whose key is attached, "" for alice's
@@ -127,7 +128,7 @@ func TestEnvelopes(t *testing.T) {
 					if keyOf == "" {
 						keyOf = "alice@odd.test"
 					}
-					m := &mail{from: tt.from, mailArgs: tt.args, fields: "X-Auth-Key: " + w.mustKey(t, keyOf) + "\r\n"}
+					m := &mail{from: tt.from, mailArgs: tt.args, fields: "X-Auth-Key: " + mustKey(t, w, keyOf) + "\r\n"}
 					if out := sendMail(t, c, m); out.Final.Code != 250 {
 						t.Fatalf("%d %s", out.Final.Code, out.Final.Text)
 					}
@@ -157,7 +158,7 @@ func TestOneConnectionManyMessages(t *testing.T) {
 			mta := startMTA(t, mtaKind.start, milter.Socket)
 			c := dialSMTP(t, mta)
 			for i := range 3 {
-				with := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"}
+				with := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"}
 				sendMail(t, c, with)
 				if got := authRes(delivered(t, mta, with)); !strings.Contains(got, "x-authkey=pass") {
 					t.Errorf("round %d: with a key: %q", i, got)
@@ -232,13 +233,13 @@ func TestClaimedResults(t *testing.T) {
 	} {
 		for _, mtaKind := range mtas {
 			t.Run(class.name+"/"+mtaKind.name, func(t *testing.T) {
-				milter, err := w.newMilter(binary, "unix")
+				milter, err := w.NewMilter(binary, "unix")
 				must(t, err)
 				if class.env != "" {
-					milter.environ = []string{class.env}
+					milter.Env = []string{class.env}
 				}
-				must(t, milter.configure("trusted_authserv_ids: [old.test]\n"+class.more))
-				must(t, milter.startListening(t.Context()))
+				must(t, milter.Configure("trusted_authserv_ids: [old.test]\n"+class.more))
+				must(t, milter.StartListening(t.Context()))
 				mta := startMTA(t, mtaKind.start, milter.Socket)
 				m := &mail{from: "alice@" + withAS, fields: claimed[0] + others + strings.Join(claimed[1:], "")}
 				sendMail(t, dialSMTP(t, mta), m)
@@ -259,13 +260,13 @@ func TestTooManyClaims(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, env := range []string{"", "AUTHKEY_MILTER_SUBMISSION_NETWORKS=127.0.0.0/8", "AUTHKEY_MILTER_EXEMPT_NETWORKS=127.0.0.0/8"} {
-		milter, err := w.newMilter(binary, "unix")
+		milter, err := w.NewMilter(binary, "unix")
 		must(t, err)
 		if env != "" {
-			milter.environ = []string{env}
+			milter.Env = []string{env}
 		}
-		must(t, milter.configure("mode: test\n"))
-		must(t, milter.startListening(t.Context()))
+		must(t, milter.Configure("mode: test\n"))
+		must(t, milter.StartListening(t.Context()))
 		mta := startMTA(t, mtas[0].start, milter.Socket)
 		c := dialSMTP(t, mta)
 		for _, field := range []string{"Authentication-Results: mx.test; x-authkey=pass\r\n", "X-New-Auth-Key: x\r\n"} {
@@ -312,7 +313,7 @@ func TestMilterProtocols(t *testing.T) {
 func TestKeyPrependedByAPolicyService(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	key := w.mustKey(t, "alice@"+withAS)
+	key := mustKey(t, w, "alice@"+withAS)
 	service := startPolicyService(t, "PREPEND X-Auth-Key: "+key)
 	milter := startMilter(t, w, "")
 	mta := startMTA(t, func(t *testing.T, socket string) (testmta.MTA, error) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -19,8 +20,8 @@ func TestRefusalsSurviveAKill(t *testing.T) {
 			c := dialSMTP(t, o.mta)
 			m := o.forgedBy(t, "bob@rcpt.test")
 			out := sendMail(t, c, m)
-			must(t, o.milter.cmd.Process.Kill())
-			<-o.milter.done
+			must(t, o.milter.Signal(os.Kill))
+			<-o.milter.Done()
 			if want := map[string]int{"reject": 550, "discard": 250}[action]; out.Final.Code != want {
 				t.Errorf("%s: the answer is %s", action, out.Final)
 			}

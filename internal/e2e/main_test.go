@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 )
 
@@ -94,9 +95,9 @@ const (
 )
 
 // newWorld makes the world of those domains. It ends with the test.
-func newWorld(t *testing.T) *World {
+func newWorld(t *testing.T) *lab.World {
 	t.Helper()
-	w, err := NewWorld()
+	w, err := lab.NewWorld()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,10 +113,10 @@ func newWorld(t *testing.T) *World {
 	must(t, err)
 	gone, err := w.RefusingPort()
 	must(t, err)
-	must(t, w.Publish(withAS, "v=spf1 -all", ASRecord(port)))
-	must(t, w.Publish(requiring, ASRecord(port, "req=yes")))
-	must(t, w.Publish(downAS, ASRecord(gone)))
-	must(t, w.Publish(strictly, ASRecord(gone, "req=yes")))
+	must(t, w.Publish(withAS, "v=spf1 -all", lab.ASRecord(port)))
+	must(t, w.Publish(requiring, lab.ASRecord(port, "req=yes")))
+	must(t, w.Publish(downAS, lab.ASRecord(gone)))
+	must(t, w.Publish(strictly, lab.ASRecord(gone, "req=yes")))
 	must(t, w.Publish(brokenAS, "AS=somewhere; tls=perhaps"))
 	return w
 }
@@ -127,7 +128,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func (w *World) mustKey(t *testing.T, mailbox string) string {
+func mustKey(t *testing.T, w *lab.World, mailbox string) string {
 	t.Helper()
 	key, err := w.Key(mailbox)
 	must(t, err)
@@ -135,7 +136,7 @@ func (w *World) mustKey(t *testing.T, mailbox string) string {
 }
 
 // startMilter runs the milter on a unix socket.
-func startMilter(t *testing.T, w *World, more string) *Milter {
+func startMilter(t *testing.T, w *lab.World, more string) *lab.Milter {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

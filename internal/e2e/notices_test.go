@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"golang.org/x/sys/unix"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -25,7 +27,7 @@ import (
 func TestNotices(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	milter, err := w.newMilter(binary, "unix")
+	milter, err := w.NewMilter(binary, "unix")
 	must(t, err)
 	far := testmta.Listener{Name: "far", Options: []string{"smtpd_milters=" + milter.Socket, "mynetworks=127.0.0.0/8"}}
 	o := newOffice(t, w, postfixOffice(testmta.PostfixOptions{
@@ -88,8 +90,8 @@ func (o *office) handOver(t *testing.T) {
 // crash kills the milter and starts it again.
 func (o *office) crash(t *testing.T) {
 	t.Helper()
-	must(t, o.milter.cmd.Process.Kill())
-	<-o.milter.done
+	must(t, o.milter.Signal(os.Kill))
+	<-o.milter.Done()
 	o.start(t)
 }
 
@@ -183,7 +185,7 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 // recipients are deleted and added.
 func (o *office) atSocket(t *testing.T, m *mail) (changes int) {
 	t.Helper()
-	client := gomilter.NewClient(o.milter.network, o.milter.address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks),
+	client := gomilter.NewClient(o.milter.Network, o.milter.Address, gomilter.WithActions(gomilter.AllClientSupportedActionMasks),
 		gomilter.WithReadTimeout(patience), gomilter.WithWriteTimeout(patience))
 	s, err := client.Session(gomilter.NewMacroBag())
 	must(t, err)
@@ -221,7 +223,7 @@ func (o *office) atSocket(t *testing.T, m *mail) (changes int) {
 
 // twoHosts: one host's notice, at a host that would have something to say about
 // everything, stays the only one.
-func (o *office) twoHosts(t *testing.T, milter *Milter) {
+func (o *office) twoHosts(t *testing.T, milter *lab.Milter) {
 	const everything = "{pass: discard-notify, none: discard-notify, nokey: discard-notify, fail: discard-notify, permerror: discard-notify, temperror: discard-notify}"
 	const strict = "  dsn: always\npolicy: " + everything + "\nfrom: {check: enforce, actions: " + everything + "}\n"
 	postfix := o.mta.(*testmta.Postfix)
@@ -229,7 +231,7 @@ func (o *office) twoHosts(t *testing.T, milter *Milter) {
 	far.write(t, strict)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	must(t, milter.startListening(ctx))
+	must(t, milter.StartListening(ctx))
 	o.handTo = postfix.Listener("far")
 	defer func() { o.handTo = "" }()
 	o.configure(t, "  dsn: always\npreferences: {source: \"file:PREFERENCES\"}\npolicy: {nokey: discard-notify}\n")

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -26,8 +27,8 @@ import (
 // An office is a mail system that receives: a real MTA, the milter, and a listener
 // of the same MTA without milters, to which the milter hands DSNs and notices.
 type office struct {
-	w      *World
-	milter *Milter
+	w      *lab.World
+	milter *lab.Milter
 	mta    testmta.MTA
 	relay  string            // that listener
 	handTo string            // notify.smtp; "" for relay
@@ -65,9 +66,9 @@ func sendmailOffice(aliases ...string) startOffice {
 
 // newOffice starts an MTA and its milter with the defaults. Both end with the test,
 // and then no key may be found in what they leave.
-func newOffice(t *testing.T, w *World, start startOffice) *office {
+func newOffice(t *testing.T, w *lab.World, start startOffice) *office {
 	t.Helper()
-	milter, err := w.newMilter(binary, "unix")
+	milter, err := w.NewMilter(binary, "unix")
 	must(t, err)
 	o := &office{w: w, milter: milter, places: map[string]string{"PREFERENCES": filepath.Join(filepath.Dir(milter.Config), "preferences.yaml"), "STATE": t.TempDir()}}
 	o.mta = startMTA(t, func(t *testing.T, socket string) (testmta.MTA, error) {
@@ -91,7 +92,7 @@ func (o *office) start(t *testing.T) {
 	before := o.milter.Log()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	must(t, o.milter.startListening(ctx))
+	must(t, o.milter.StartListening(ctx))
 	must(t, o.waitInForce(ctx, before))
 }
 
@@ -114,7 +115,7 @@ func (o *office) write(t *testing.T, more string) {
 	if handTo == "" {
 		handTo = o.relay
 	}
-	yaml := strings.Replace(o.w.MilterConfig(o.milter.listen), o.w.Told.Addr(), handTo, 1) + "  state_dir: STATE\n" + more
+	yaml := strings.Replace(o.w.MilterConfig(o.milter.Listen), o.w.Told.Addr(), handTo, 1) + "  state_dir: STATE\n" + more
 	for name, place := range o.places {
 		yaml = strings.ReplaceAll(yaml, name, place)
 	}
@@ -154,7 +155,7 @@ func (o *office) forgedBy(t *testing.T, rcpts ...string) *mail {
 // key is the key of an address now, and looked for in the end.
 func (o *office) key(t *testing.T, address string) string {
 	t.Helper()
-	key := o.w.mustKey(t, address)
+	key := mustKey(t, o.w, address)
 	if !slices.Contains(o.keys, key) {
 		o.keys = append(o.keys, key)
 	}

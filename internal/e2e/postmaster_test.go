@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -71,7 +72,7 @@ func TestPostmaster(t *testing.T) {
 		switch each.key {
 		case "":
 		case "right":
-			fields = "X-Auth-Key: " + w.mustKey(t, each.from) + "\r\n"
+			fields = "X-Auth-Key: " + mustKey(t, w, each.from) + "\r\n"
 		default:
 			fields = "X-Auth-Key: " + each.key + "\r\n"
 		}
@@ -127,7 +128,7 @@ func TestPostmaster(t *testing.T) {
 }
 
 // checkReport reads the milter's own log lines, of one message for each result.
-func checkReport(t *testing.T, milter *Milter) {
+func checkReport(t *testing.T, milter *lab.Milter) {
 	t.Helper()
 	// The line of a message may follow its reply.
 	_, err := milter.WaitLog(t.Context(), "from=alice@"+brokenAS)

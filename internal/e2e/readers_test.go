@@ -44,7 +44,7 @@ func TestReadersOfTheResult(t *testing.T) {
 			Main: map[string]string{"milter_header_checks": "regexp:" + checks}})
 	}, milter.Socket)
 
-	key := "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"
+	key := "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"
 	mails := map[string][]*mail{
 		"Proven": {
 			{from: "alice@" + withAS, fields: key},

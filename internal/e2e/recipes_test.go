@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testmta"
 )
 
@@ -32,8 +33,8 @@ func TestRecipes(t *testing.T) {
 		return postfix, postfix.Listener(listener.Name)
 	})
 	// What is different here from where the configuration will be used.
-	o.milter.environ = []string{
-		"AUTHKEY_MILTER_LISTEN=" + o.milter.listen, "AUTHKEY_MILTER_SOCKET_MODE=0666",
+	o.milter.Env = []string{
+		"AUTHKEY_MILTER_LISTEN=" + o.milter.Listen, "AUTHKEY_MILTER_SOCKET_MODE=0666",
 		"AUTHKEY_MILTER_DNS_SERVERS=" + w.DNS.Addr(), "AUTHKEY_MILTER_VERIFY_ALLOW_NETWORKS=127.0.0.0/8",
 		"AUTHKEY_MILTER_DNS_TIMEOUT=20s", "AUTHKEY_MILTER_VERIFY_TIMEOUT=45s", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT=20s", "AUTHKEY_MILTER_VERIFY_REPLY_TIMEOUT=20s",
 		"AUTHKEY_MILTER_SUBMISSION_NETWORKS=", "AUTHKEY_MILTER_NOTIFY_SMTP=" + o.relay, "AUTHKEY_MILTER_NOTIFY_STATE_DIR=" + o.places["STATE"],
@@ -61,7 +62,7 @@ func listenerOptions(text string) (options []string) {
 }
 
 // recipeWorld has the domains of the recipes.
-func recipeWorld(t *testing.T) *World {
+func recipeWorld(t *testing.T) *lab.World {
 	w := newWorld(t)
 	for domain, locals := range map[string][]string{
 		"example.com": {"boss"}, "bank.example": {"boss"}, "partner.example": {"alice"}, "shop.example": {"alice"},
@@ -74,8 +75,8 @@ func recipeWorld(t *testing.T) *World {
 	gone, err := w.RefusingPort()
 	must(t, err)
 	for domain, record := range map[string]string{
-		"example.com": ASRecord(port, "req=yes"), "bank.example": ASRecord(port, "req=yes"), "partner.example": ASRecord(port),
-		"shop.example": ASRecord(port), "lists.partner.example": ASRecord(port), "down.example": ASRecord(gone),
+		"example.com": lab.ASRecord(port, "req=yes"), "bank.example": lab.ASRecord(port, "req=yes"), "partner.example": lab.ASRecord(port),
+		"shop.example": lab.ASRecord(port), "lists.partner.example": lab.ASRecord(port), "down.example": lab.ASRecord(gone),
 	} {
 		must(t, w.Publish(domain, record))
 	}

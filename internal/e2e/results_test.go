@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -54,7 +55,7 @@ func TestEveryResultAndAction(t *testing.T) {
 					for _, result := range []string{"pass", "fail", "nokey", "none", "temperror", "permerror"} {
 						fmt.Fprintf(&yaml, "  %s: %s\n", result, action)
 					}
-					must(t, milter.configure(yaml.String()))
+					must(t, milter.Configure(yaml.String()))
 					(&office{milter: milter}).reload(t)
 					c := dialSMTP(t, mta)
 					for _, each := range everyResult {
@@ -68,10 +69,10 @@ func TestEveryResultAndAction(t *testing.T) {
 	}
 }
 
-func checkOne(t *testing.T, w *World, milter *Milter, mta testmta.MTA, c *testmta.Client, each oneOfEach, action string) {
+func checkOne(t *testing.T, w *lab.World, milter *lab.Milter, mta testmta.MTA, c *testmta.Client, each oneOfEach, action string) {
 	key := each.key
 	if key == "right" {
-		key = w.mustKey(t, each.from)
+		key = mustKey(t, w, each.from)
 	}
 	m := &mail{from: each.from}
 	var removed []string
@@ -187,7 +188,7 @@ func TestDefaults(t *testing.T) {
 			checkOne(t, w, enforcing, mta, c, each, action)
 		}
 		// A domain that says req=yes and cannot be asked is not waved through.
-		m := &mail{from: "alice@" + strictly, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+strictly) + "\r\n"}
+		m := &mail{from: "alice@" + strictly, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+strictly) + "\r\n"}
 		if out := sendMail(t, c, m); out.Final.Code != 451 {
 			t.Errorf("req=yes, AS down: %d %s, want 451", out.Final.Code, out.Final.Text)
 		}

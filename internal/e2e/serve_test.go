@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/testmta"
@@ -25,7 +26,7 @@ func TestReload(t *testing.T) {
 	mta := startMTA(t, mtas[0].start, milter.Socket)
 	c := dialSMTP(t, mta)
 	withKey := func() *mail {
-		return &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"}
+		return &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"}
 	}
 	reply := func(m *mail) int { return sendMail(t, c, m).Final.Code }
 	if code := reply(withKey()); code != 250 {
@@ -66,16 +67,16 @@ func TestStop(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
 			release := make(chan struct{})
-			milter, err := w.newMilter(binary, "unix")
+			milter, err := w.NewMilter(binary, "unix")
 			must(t, err)
 			if kind == "answered in time" {
 				w.DNS.Behave(withAS, testdns.Late(release))
 			} else {
 				w.DNS.Behave(withAS, testdns.Silent())
-				milter.environ = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=1s"} // much less than there is for the end
+				milter.Env = []string{"AUTHKEY_MILTER_DNS_TIMEOUT=1s"} // much less than there is for the end
 			}
-			must(t, milter.configure("policy: {nokey: accept, temperror: accept}\n"))
-			must(t, milter.startListening(t.Context()))
+			must(t, milter.Configure("policy: {nokey: accept, temperror: accept}\n"))
+			must(t, milter.StartListening(t.Context()))
 			mta := startMTA(t, mtas[0].start, milter.Socket)
 			c := dialSMTP(t, mta)
 			m := &mail{from: "alice@" + withAS}
@@ -123,13 +124,13 @@ func TestKilled(t *testing.T) {
 		t.Errorf("a second milter on the same socket: %v\n%s", err, out)
 	}
 	must(t, milter.Signal(syscall.SIGKILL))
-	<-milter.done
+	<-milter.Done()
 	socket := strings.TrimPrefix(milter.Socket, "unix:")
 	if _, err := os.Stat(socket); err != nil {
 		t.Fatalf("no stale socket to test with: %v", err)
 	}
-	again := &Milter{Socket: milter.Socket, Config: milter.Config, log: milter.log + ".2", done: make(chan struct{})}
-	must(t, again.start(binary))
+	again := &lab.Program{Name: milter.Name, Path: milter.Path, Args: milter.Args, LogFile: milter.LogFile + ".2"}
+	must(t, again.Start())
 	defer func() { must(t, again.Stop(patience)) }()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -149,7 +150,7 @@ func TestInetSocket(t *testing.T) {
 	milter, err := w.StartMilter(ctx, binary, "inet", "log: {format: json}\n")
 	must(t, err)
 	mta := startMTA(t, mtas[0].start, milter.Socket)
-	m := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"}
+	m := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"}
 	sendMail(t, dialSMTP(t, mta), m)
 	checkContent(t, delivered(t, mta, m), m, m.fields)
 	_, err = milter.WaitLog(ctx, `"msg":"message"`, `"result":"pass"`, `"action":"accept"`, `"removed":1`)
@@ -164,7 +165,7 @@ func TestRealResolvers(t *testing.T) {
 	must(t, err)
 	must(t, testdns.EnsureDnsmasq(t.Context(), t.Logf))
 	must(t, testdns.EnsureUnbound(t.Context(), t.Logf))
-	dnsmasq, err := testdns.StartDnsmasq(t.Context(), []testdns.TXT{{Name: withAS, Strings: []string{ASRecord(port)}}})
+	dnsmasq, err := testdns.StartDnsmasq(t.Context(), []testdns.TXT{{Name: withAS, Strings: []string{lab.ASRecord(port)}}})
 	must(t, err)
 	defer dnsmasq.Stop()
 	unbound, err := testdns.StartUnbound(t.Context(), testdns.UnboundOptions{Forward: w.DNS.Addr()})
@@ -173,7 +174,7 @@ func TestRealResolvers(t *testing.T) {
 	for name, addr := range map[string]string{"dnsmasq": dnsmasq.Addr(), "unbound": unbound.Addr()} {
 		t.Run(name, func(t *testing.T) {
 			conf := writeConfig(t, fmt.Sprintf("dns: {servers: [%q], timeout: 20s}\nverify: {timeout: 45s, connect_timeout: 20s, reply_timeout: 20s, allow_networks: [127.0.0.0/8]}\n", addr))
-			out, code := runMilter(t, w.mustKey(t, "alice@"+withAS)+"\n", "verify", "--config", conf, "alice@"+withAS)
+			out, code := runMilter(t, mustKey(t, w, "alice@"+withAS)+"\n", "verify", "--config", conf, "alice@"+withAS)
 			if code != 0 || !strings.HasPrefix(out, "result    pass\n") {
 				t.Errorf("verify: exit %d\n%s", code, out)
 			}

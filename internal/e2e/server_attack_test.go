@@ -42,7 +42,7 @@ func TestServerUnderAttack(t *testing.T) {
 	s.start()
 	spared := newServer(t, w, buildServer(t), withAS)
 	spared.start()
-	honest := &honestClient{s: s, key: w.mustKey(t, "alice@"+withAS)}
+	honest := &honestClient{s: s, key: mustKey(t, w, "alice@"+withAS)}
 	control := &honestClient{s: spared, key: honest.key}
 	defer control.close()
 	honest.connect(t)

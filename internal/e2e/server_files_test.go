@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -32,7 +33,7 @@ func TestServerOnAFullDisk(t *testing.T) {
 	must(t, os.WriteFile(s.list, []byte(text.String()), 0o640))
 	s.configure("")
 	s.start()
-	alice := w.mustKey(t, "alice@"+withAS)
+	alice := mustKey(t, w, "alice@"+withAS)
 	s.says(wire.ValidKey, "alice@"+withAS, alice)
 
 	fill := filepath.Join(disk, "filler")
@@ -86,7 +87,7 @@ func TestServerAndToolsRefuseAnOpenSecret(t *testing.T) {
 	}
 	must(t, os.Chmod(s.secret, 0o600))
 	s.start()
-	alice := w.mustKey(t, "alice@"+withAS)
+	alice := mustKey(t, w, "alice@"+withAS)
 	must(t, os.Chmod(s.secret, 0o644))
 	must(t, syscall.Kill(s.process.Pid(), syscall.SIGHUP))
 	s.waitLog(1, "level=ERROR", "what was in force stays", "chmod 600 "+s.secret)
@@ -100,7 +101,7 @@ func TestServerTellsNobodyWhoExists(t *testing.T) {
 	w := newWorld(t)
 	s := newServer(t, w, buildServer(t, "-race"), withAS)
 	s.start()
-	alice := w.mustKey(t, "alice@"+withAS)
+	alice := mustKey(t, w, "alice@"+withAS)
 	s.mustRun("address", "add", "bob@"+withAS, "dora@"+withAS)
 	bob := s.key("bob@" + withAS)
 	dora := s.key("dora@" + withAS)
@@ -149,9 +150,9 @@ func TestServerSecretIsReplaced(t *testing.T) {
 	one, two := newServer(t, w, program, withAS), newServer(t, w, program, withAS)
 	one.start()
 	two.start()
-	must(t, w.Publish(withAS, ASRecord(one.port), ASRecord(two.port, "pri=20")))
+	must(t, w.Publish(withAS, lab.ASRecord(one.port), lab.ASRecord(two.port, "pri=20")))
 	const alice = "alice@" + withAS
-	old := w.mustKey(t, alice)
+	old := mustKey(t, w, alice)
 	content, err := os.ReadFile(one.secret)
 	must(t, err)
 	first := string(content)

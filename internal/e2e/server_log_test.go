@@ -37,7 +37,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 		{"server", "stopping", []string{s.program, "serve", "--config", s.config()}, func() bool {
 			a, err := s.dialFrom("127.0.0.1")
 			return err == nil && a.Close() == nil
-		}, func() error { return s.askMany(w.mustKey(t, "alice@"+withAS), 300) }},
+		}, func() error { return s.askMany(mustKey(t, w, "alice@"+withAS), 300) }},
 	} {
 		for _, read := range []bool{false, true} {
 			name := program.name + ", and nobody ever does"

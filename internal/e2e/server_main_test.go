@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -60,7 +61,7 @@ type server struct {
 
 // newServer makes the files of a server for a domain of the world: copies of the
 // world's, with the keys that the world's have. It starts nothing.
-func newServer(t *testing.T, w *World, program, domain string) *server {
+func newServer(t *testing.T, w *lab.World, program, domain string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	port, err := testdaemon.FreePort()

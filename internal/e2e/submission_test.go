@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
 )
@@ -34,7 +35,7 @@ frank@a.test    frank
 // b.test goes there, and to kept.test into a mailbox where it can be looked at.
 type service struct {
 	mta     testmta.MTA
-	milters []*Milter
+	milters []*lab.Milter
 	clients *tls.Config
 
 	login  string // the listener that wants a login, with `authorize: login`
@@ -131,7 +132,7 @@ func TestSubmission(t *testing.T) {
 			})
 			t.Run("no login where one is wanted", func(t *testing.T) { s.refuses(t, s.dial(t, s.login)) })
 			for _, m := range s.milters {
-				if log := m.Log(); strings.Contains(log, w.mustKey(t, alice)) || strings.Contains(log, "DATA RACE") {
+				if log := m.Log(); strings.Contains(log, mustKey(t, w, alice)) || strings.Contains(log, "DATA RACE") {
 					t.Errorf("a milter's log:\n%s", log)
 				}
 			}
@@ -162,7 +163,7 @@ func (s *service) refuses(t *testing.T, c *testmta.Client) {
 }
 
 // try makes a submission.
-func (s *service) try(t *testing.T, w *World, b *site, sub submission) {
+func (s *service) try(t *testing.T, w *lab.World, b *site, sub submission) {
 	t.Helper()
 	c := s.dial(t, sub.listener(s))
 	if sub.login != "" {
@@ -181,12 +182,12 @@ func (s *service) logIn(t *testing.T, c *testmta.Client, login string) {
 }
 
 // send sends the message of a submission, and looks what comes of it.
-func (s *service) send(t *testing.T, w *World, b *site, c *testmta.Client, sub submission) {
+func (s *service) send(t *testing.T, w *lab.World, b *site, c *testmta.Client, sub submission) {
 	t.Helper()
 	m := &mail{from: sub.from, author: sub.author, rcpts: []string{"bob@b.test", "spy@kept.test"}}
 	brought := slices.Clone(sub.brought)
 	for i, key := range brought {
-		brought[i] = strings.ReplaceAll(key, "AKEY", w.mustKey(t, alice))
+		brought[i] = strings.ReplaceAll(key, "AKEY", mustKey(t, w, alice))
 		m.fields += "X-Auth-Key: " + brought[i] + "\r\n"
 	}
 	out := sendMail(t, c, m)
@@ -201,7 +202,7 @@ func (s *service) send(t *testing.T, w *World, b *site, c *testmta.Client, sub s
 	case "brought":
 		keys = brought
 	default:
-		keys = []string{w.mustKey(t, sub.key)}
+		keys = []string{mustKey(t, w, sub.key)}
 	}
 	kept := delivered(t, s.mta, m)
 	if got := kept.Values("X-Auth-Key"); !slices.Equal(got, keys) {
@@ -263,7 +264,7 @@ func newService(t *testing.T, a *site) (s *service, cert, key, mapFile string) {
 	t.Helper()
 	mapFile = filepath.Join(a.w.Dir, "logins")
 	must(t, os.WriteFile(mapFile, []byte(loginMap), 0o644))
-	s = &service{milters: []*Milter{a.startMilter(t, ""), a.startMilter(t, fmt.Sprintf("  authorize: %q\n", "map:"+mapFile))}}
+	s = &service{milters: []*lab.Milter{a.startMilter(t, ""), a.startMilter(t, fmt.Sprintf("  authorize: %q\n", "map:"+mapFile))}}
 	cert, key, s.clients = certify(t, a.w.Dir)
 	return s, cert, key, mapFile
 }

@@ -96,7 +96,7 @@ func TestWaysPast(t *testing.T) {
 		service := postfix.Listener(name) + "/inet"
 		c, err := testmta.Dial(postfix.Listener(name))
 		must(t, err)
-		m := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + w.mustKey(t, "alice@"+withAS) + "\r\n"}
+		m := &mail{from: "alice@" + withAS, fields: "X-Auth-Key: " + mustKey(t, w, "alice@"+withAS) + "\r\n"}
 		if out := sendMail(t, c, m); !out.Accepted {
 			t.Fatalf("%s: %+v", name, out)
 		}

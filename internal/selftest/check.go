@@ -308,11 +308,11 @@ func (c *checker) told(rcpt policy.RecipientPlan) {
 	if rcpt.Notice {
 		notices = 1
 	}
-	c.must("number of notices", len(c.seen.letters), notices)
-	for _, l := range c.seen.letters {
-		c.must("the notice's sender", l.sender, "")
-		if !strings.EqualFold(l.recipient, rcpt.Address) {
-			c.fault("a notice goes to %q, must go to %q", l.recipient, rcpt.Address)
+	c.must("number of notices", len(c.seen.notices), notices)
+	for _, l := range c.seen.notices {
+		c.must("the notice's sender", l.Sender, "")
+		if !strings.EqualFold(l.Recipient, rcpt.Address) {
+			c.fault("a notice goes to %q, must go to %q", l.Recipient, rcpt.Address)
 		}
 	}
 }
@@ -332,8 +332,8 @@ func (c *checker) became() string {
 	if slices.Contains(lines(c.seen.Header), settings.MarkHeader+": "+settings.MarkValue) {
 		words += ", marked"
 	}
-	for _, l := range c.seen.letters {
-		words += ", notice to " + l.recipient
+	for _, l := range c.seen.notices {
+		words += ", notice to " + l.Recipient
 	}
 	return words
 }
@@ -348,8 +348,8 @@ func (c *checker) noKeys() {
 		{"among the recipients", strings.Join(c.seen.Recipients, " ")},
 		{"in the log", c.seen.log},
 	}
-	for _, l := range c.seen.letters {
-		places = append(places, place{"in a notice", l.raw})
+	for _, l := range c.seen.notices {
+		places = append(places, place{"in a notice", string(l.Raw)})
 	}
 	c.row.KeyGone = true
 	for _, p := range places {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/authkey/authkey/internal/front"
+	"github.com/authkey/authkey/internal/loopback"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
@@ -118,7 +119,7 @@ func (r *runner) recipient(ctx context.Context, n int, address string) error {
 // An observation is all that can be seen of one message.
 type observation struct {
 	front.Outcome
-	letters []letter
+	notices []loopback.Mail
 	log     string
 	asked   uint64
 }
@@ -138,7 +139,7 @@ func (r *runner) send(ctx context.Context, s *scene, id, recipient string) (Row,
 	if err != nil {
 		return Row{}, err
 	}
-	seen := observation{outcome, r.world.sink.take(), r.world.log.take(), r.world.server.asked() - asked}
+	seen := observation{outcome, r.world.notices.take(), r.world.log.take(), r.world.server.asked() - asked}
 	c := checker{runner: r, scene: s, seen: seen, sent: m, fields: fields}
 	c.check(ctx, id, recipient)
 	return c.row, nil

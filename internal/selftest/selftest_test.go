@@ -18,6 +18,7 @@ import (
 	gomilter "github.com/d--j/go-milter"
 	"go.uber.org/goleak"
 
+	"github.com/authkey/authkey/internal/loopback"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
@@ -229,7 +230,7 @@ func TestBrokenMilter(t *testing.T) {
 		}, []string{"wrong key: number of notices is 0, must be 1"}},
 		{"sends keys in notices, to somebody else", func(w *World, e *milter.Engine) {
 			e.Notifier = postman(func(o milter.Original, notices []milter.Notice) {
-				w.sink.letters = append(w.sink.letters, letter{o.Sender, "eve@rcpt.test", "Your key: " + own(w, o.Sender) + "\r\n"})
+				w.notices.add(loopback.Mail{Sender: o.Sender, Recipient: "eve@rcpt.test", Raw: []byte("Your key: " + own(w, o.Sender) + "\r\n")})
 			})
 		}, []string{`wrong key: a notice goes to "eve@rcpt.test", must go to "bob@rcpt.test"`, `wrong key: the notice's sender is "alice1@sender.test", must be ""`,
 			"wrong key: a key is in a notice"}},
@@ -252,7 +253,7 @@ func TestBrokenMilter(t *testing.T) {
 			w := newWorld(t)
 			e := newEngine(t, w, opts)
 			e.Notifier = postman(func(o milter.Original, notices []milter.Notice) {
-				w.sink.letters = append(w.sink.letters, letter{"", notices[0].Recipient, "something was refused\r\n"})
+				w.notices.add(loopback.Mail{Recipient: notices[0].Recipient, Raw: []byte("something was refused\r\n")})
 			})
 			served := *e
 			tt.tamper(w, &served)

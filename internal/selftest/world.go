@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/authkey/authkey/internal/loopback"
 )
 
 // The invented domains. Their owners can have no mail: RFC 2606.
@@ -29,7 +31,9 @@ type World struct {
 	log    logBuffer
 	server *keyServer
 	dns    *resolver
-	sink   *sink
+	sink   *loopback.Sink
+
+	notices notices
 
 	closers []func() error
 }
@@ -52,30 +56,30 @@ func (w *World) start() (err error) {
 	if w.server, err = startServer(w.dir, w.CAFile(), senderDomain, otherDomain, strictDomain); err != nil {
 		return err
 	}
-	w.onClose(w.server.close)
-	down, err := openClosedPort()
+	w.onClose(w.server.Close)
+	down, err := loopback.OpenRefusingPort()
 	if err != nil {
 		return err
 	}
-	w.onClose(down.close)
+	w.onClose(down.Close)
 	record := func(port int, tags string) string { return fmt.Sprintf("AS=%s:%d; tls=yes%s", asHost, port, tags) }
 	w.dns, err = startResolver(map[string]string{
-		senderDomain + ".": record(w.server.port(), ""),
-		otherDomain + ".":  record(w.server.port(), ""),
-		strictDomain + ".": record(w.server.port(), "; req=yes"),
+		senderDomain + ".": record(w.server.Port, ""),
+		otherDomain + ".":  record(w.server.Port, ""),
+		strictDomain + ".": record(w.server.Port, "; req=yes"),
 		plainDomain + ".":  "v=spf1 -all",
-		downDomain + ".":   record(down.port, ""),
-		downStrict + ".":   record(down.port, "; req=yes"),
+		downDomain + ".":   record(down.Port, ""),
+		downStrict + ".":   record(down.Port, "; req=yes"),
 		brokenDomain + ".": "AS=" + asHost + "; port=seventy",
 	}, map[string]netip.Addr{asHost + ".": netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 	if err != nil {
 		return err
 	}
 	w.onClose(w.dns.close)
-	if w.sink, err = startSink(); err != nil {
+	if w.sink, err = loopback.StartSink(w.notices.add); err != nil {
 		return err
 	}
-	w.onClose(w.sink.close)
+	w.onClose(w.sink.Close)
 	return nil
 }
 
@@ -103,10 +107,31 @@ func (w *World) CAFile() string { return filepath.Join(w.dir, "ca.pem") }
 func (w *World) Network() netip.Prefix { return netip.MustParsePrefix("127.0.0.0/8") }
 
 // SMTP is the listener to hand notices to, as HOST:PORT.
-func (w *World) SMTP() string { return w.sink.addr() }
+func (w *World) SMTP() string { return w.sink.Addr() }
 
 // Log is where the milter's log is to go, in JSON, at level debug.
 func (w *World) Log() io.Writer { return &w.log }
+
+// notices are the notices and DSNs that were handed over. They go nowhere.
+type notices struct {
+	mu    sync.Mutex
+	mails []loopback.Mail
+}
+
+func (n *notices) add(m loopback.Mail) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mails = append(n.mails, m)
+}
+
+// take returns what has arrived since it was last asked.
+func (n *notices) take() []loopback.Mail {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	mails := n.mails
+	n.mails = nil
+	return mails
+}
 
 // A logBuffer keeps what was logged.
 type logBuffer struct {

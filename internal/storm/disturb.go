@@ -69,9 +69,9 @@ func (s *storm) restart(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	s.kill(u.name + ", SIGTERM")
+	s.kill(u.Name + ", SIGTERM")
 	if code != 0 {
-		s.fault("%s ended with code %d on SIGTERM", u.name, code)
+		s.fault("%s ended with code %d on SIGTERM", u.Name, code)
 	}
 	return u.start(ctx)
 }
@@ -79,7 +79,7 @@ func (s *storm) restart(ctx context.Context, u *unit) error {
 // hangup sends SIGHUP, and waits until the milter has read its configuration. since is
 // how long its log was before.
 func (s *storm) hangup(ctx context.Context, since int64) error {
-	if err := s.w.milter.signal(syscall.SIGHUP); err != nil {
+	if err := s.w.milter.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
 	_, err := s.w.milter.waitSaid(ctx, since, inForce, isRefused)
@@ -91,7 +91,7 @@ func good(s *storm, ctx context.Context) error {
 	more := []string{"", "log: {level: debug}\n", "limits: {connections: 500}\n"}
 	for range 3 {
 		content := append(bytes.Clone(s.w.config), more[s.random.IntN(len(more))]...)
-		since := s.w.milter.size()
+		since := s.w.milter.LogSize()
 		if err := replace(s.w.milterYAML(), content); err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func good(s *storm, ctx context.Context) error {
 			return err
 		}
 		for range 1 + s.random.IntN(5) { // in a row
-			if err := s.w.milter.signal(syscall.SIGHUP); err != nil {
+			if err := s.w.milter.Signal(syscall.SIGHUP); err != nil {
 				return err
 			}
 		}
@@ -136,7 +136,7 @@ func cutOff(s *storm, ctx context.Context) error {
 // refused writes a configuration in place, has it read, lets mail flow, and puts the
 // good one back.
 func (s *storm) refused(ctx context.Context, content, what string) error {
-	since := s.w.milter.size()
+	since := s.w.milter.LogSize()
 	if err := inPlace(s.w.milterYAML(), []byte(content)); err != nil {
 		return err
 	}
@@ -146,10 +146,10 @@ func (s *storm) refused(ctx context.Context, content, what string) error {
 	if err := s.load.flow(ctx, 3*clients); err != nil {
 		return err
 	}
-	if bytes.Contains(s.w.milter.said(since), []byte(inForce)) {
+	if bytes.Contains(s.w.milter.LogSince(since), []byte(inForce)) {
 		s.fault("a configuration that is %s was put in force", what)
 	}
-	since = s.w.milter.size()
+	since = s.w.milter.LogSize()
 	if err := replace(s.w.milterYAML(), s.w.config); err != nil {
 		return err
 	}
@@ -209,14 +209,14 @@ func (s *storm) trouble(ctx context.Context, u *unit, what string, begin func() 
 	if _, err := u.end(syscall.SIGKILL); err != nil {
 		return err
 	}
-	s.kill(u.name)
+	s.kill(u.Name)
 	mend, err := begin()
 	if err != nil {
 		return err
 	}
 	t, err := u.startThrough(ctx, mend)
 	if t.given {
-		s.fault("%s was started while %s: exit %d, and its unit would not start it again", u.name, what, exitConfig)
+		s.fault("%s was started while %s: exit %d, and its unit would not start it again", u.Name, what, exitConfig)
 	}
 	if u == s.w.milter {
 		s.note(milterKilled, began)

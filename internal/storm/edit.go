@@ -173,14 +173,14 @@ func emptied(s *storm, ctx context.Context) error {
 	}
 	// Cut off at the end of a line it may be what somebody wants.
 	for _, cut := range []int{0, len(standingPreferences)/2 + 3} {
-		since := s.w.milter.size()
+		since := s.w.milter.LogSize()
 		if err := errors.Join(inPlace(s.w.prefsYAML(), whole[:cut]), s.hangup(ctx, since)); err != nil {
 			return err
 		}
 		if err := s.load.flow(ctx, 4*clients); err != nil {
 			return err
 		}
-		since = s.w.milter.size()
+		since = s.w.milter.LogSize()
 		if err := errors.Join(inPlace(s.w.prefsYAML(), whole), s.hangup(ctx, since)); err != nil {
 			return err
 		}

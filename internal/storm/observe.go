@@ -143,7 +143,7 @@ func (w *world) observe(b *books, keys []string) (faults []fault, err error) {
 		b.Told = append(b.Told, r)
 		look(fmt.Sprintf("a %s about %s", r.Kind, r.ID), m.Raw, "")
 	}
-	log, err := os.ReadFile(w.milter.log)
+	log, err := os.ReadFile(w.milter.LogFile)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 )
@@ -25,7 +26,7 @@ func killServer(s *storm, ctx context.Context) error {
 	if _, err := s.w.first.end(syscall.SIGKILL); err != nil {
 		return err
 	}
-	s.kill(s.w.first.name)
+	s.kill(s.w.first.Name)
 	if err := s.load.flow(ctx, s.random.IntN(2*clients)); err != nil {
 		return err
 	}
@@ -39,7 +40,7 @@ func killServer(s *storm, ctx context.Context) error {
 
 // terminateServer ends it with SIGTERM, and has it read everything again before.
 func terminateServer(s *storm, ctx context.Context) error {
-	if err := s.w.first.signal(syscall.SIGHUP); err != nil {
+	if err := s.w.first.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
 	if err := s.moment(ctx); err != nil {
@@ -50,11 +51,11 @@ func terminateServer(s *storm, ctx context.Context) error {
 
 // stopServer lets it hang for a while.
 func stopServer(s *storm, ctx context.Context) error {
-	if err := s.w.first.signal(syscall.SIGSTOP); err != nil {
+	if err := s.w.first.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	err := s.spell(ctx)
-	return errors.Join(err, s.w.first.signal(syscall.SIGCONT))
+	return errors.Join(err, s.w.first.Signal(syscall.SIGCONT))
 }
 
 // spellLimit is how many letters a spell may take until one meets it.
@@ -66,12 +67,12 @@ func (s *storm) spell(ctx context.Context) error {
 	if err := killMilter(s, ctx); err != nil {
 		return err
 	}
-	since := s.w.milter.size()
+	since := s.w.milter.LogSize()
 	for range spellLimit / clients {
 		if err := s.load.flow(ctx, clients); err != nil {
 			return err
 		}
-		if bytes.Contains(s.w.milter.said(since), []byte("result=temperror")) {
+		if bytes.Contains(s.w.milter.LogSince(since), []byte("result=temperror")) {
 			s.count("spells that letters met")
 			break
 		}
@@ -89,7 +90,7 @@ func withoutList(s *storm, ctx context.Context) error {
 	if _, err := s.w.first.end(syscall.SIGKILL); err != nil {
 		return err
 	}
-	s.kill(s.w.first.name)
+	s.kill(s.w.first.Name)
 	if err := s.w.first.spawn(); err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func withoutList(s *storm, ctx context.Context) error {
 	if err := os.Rename(list+".away", list); err != nil {
 		return err
 	}
-	if s.w.first.ended() {
+	if s.w.first.Ended() {
 		return s.w.first.start(ctx)
 	}
 	s.w.first.mayEnd(false)
@@ -135,22 +136,22 @@ func emptyList(s *storm, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u := &unit{name: "authkey-server of an empty list", program: s.w.server, args: []string{"serve", "--config", yaml}, dir: dir, log: under(dir, "log")}
+	u := &unit{Program: lab.Program{Name: "authkey-server of an empty list", Path: s.w.server, Args: []string{"serve", "--config", yaml}, Dir: dir, LogFile: under(dir, "log")}}
 	if err := u.spawn(); err != nil {
 		return err
 	}
 	u.mayEnd(true)
 	defer u.end(syscall.SIGKILL)
-	if err := testdaemon.Poll(ctx, func() (bool, error) { return u.ended() || dials("tcp", address), nil }); err != nil {
+	if err := testdaemon.Poll(ctx, func() (bool, error) { return u.Ended() || dials("tcp", address), nil }); err != nil {
 		return err
 	}
-	if u.ended() { // refused
+	if u.Ended() { // refused
 		return nil
 	}
 	cmd := exec.CommandContext(ctx, s.w.server, "--config", yaml, "verify", "alice@"+domain)
 	cmd.Stdin = strings.NewReader(keys["alice@"+domain] + "\n")
 	out, _ := cmd.CombinedOutput() // the exit code says no more
-	log := u.said(0)
+	log := u.LogSince(0)
 	if bytes.Contains(out, []byte("fail")) && !bytes.Contains(log, []byte("level=WARN")) && !bytes.Contains(log, []byte("level=ERROR")) {
 		s.fault("a list without one octet is believed at the start: everybody's key is wrong, and the log says nothing: %s", bytes.TrimSpace(out))
 	}

@@ -82,7 +82,7 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 	}
 	defer func() {
 		if p.keep {
-			p.say("%s", w.milter.said(0))
+			p.say("%s", w.milter.LogSince(0))
 		}
 		err = errors.Join(err, w.close())
 	}()
@@ -106,7 +106,7 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 		err = s.end(ctx)
 	}
 	if err != nil {
-		return r, fmt.Errorf("%w\n%s", err, s.w.milter.said(max(0, s.w.milter.size()-4096)))
+		return r, fmt.Errorf("%w\n%s", err, s.w.milter.LogSince(max(0, s.w.milter.LogSize()-4096)))
 	}
 	b := &books{Letters: s.load.letters, Disturbances: s.disturbances, LaterCopies: p.sendmail != "", Repeats: p.repeats, SureLines: true}
 	found, err := w.observe(b, usedKeys(b.Letters, w.keys))
@@ -220,7 +220,7 @@ func (s *storm) calm(ctx context.Context) error {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("nothing is wrong any more, and no letter (%s) is verified: %w", k.name, err)
 			}
-			since := s.w.milter.size()
+			since := s.w.milter.LogSize()
 			h := s.load.send(&s.probes, k)
 			if h.last() != accepted && h.last() != refused {
 				return fmt.Errorf("%w: %s", errGivenUp, fault{History: h})
@@ -240,7 +240,7 @@ func (s *storm) calm(ctx context.Context) error {
 // line waits for the milter's last line about a sender's message that was not deferred.
 func (s *storm) line(ctx context.Context, since int64, sender string) (line string, err error) {
 	err = testdaemon.Poll(ctx, func() (bool, error) {
-		for l := range strings.Lines(string(s.w.milter.said(since))) {
+		for l := range strings.Lines(string(s.w.milter.LogSince(since))) {
 			if strings.Contains(l, " from="+sender+" ") && strings.HasSuffix(l, "\n") && !strings.Contains(l, "action=tempfail") && !strings.Contains(l, "action=aborted") {
 				line = l
 			}
@@ -268,7 +268,7 @@ func (s *storm) end(ctx context.Context) error {
 			return err
 		}
 		if code != 0 {
-			s.fault("%s ended with code %d on SIGTERM", u.name, code)
+			s.fault("%s ended with code %d on SIGTERM", u.Name, code)
 		}
 	}
 	s.strays()
@@ -277,7 +277,7 @@ func (s *storm) end(ctx context.Context) error {
 
 // explain adds to some faults of each sort what the milter logged about their letters.
 func (s *storm) explain(faults []fault) {
-	log := s.w.milter.said(0)
+	log := s.w.milter.LogSince(0)
 	seen := make(map[string]int)
 	for i, f := range faults {
 		if seen[f.sort()]++; f.History == nil || seen[f.sort()] > examples {

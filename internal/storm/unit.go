@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
@@ -26,56 +25,29 @@ const patience = 60 * time.Second
 // A unit is one of our programs as systemd runs it: started again after it was killed,
 // its log going on.
 type unit struct {
-	name    string
-	program string
-	args    []string
-	dir     string // its working directory
-	log     string
+	lab.Program
 	ready   string      // what its log says when it is ready
 	answers func() bool // and somebody listens
 
+	began int64 // how long the log was at the start
+
 	mu       sync.Mutex
-	cmd      *exec.Cmd
-	done     chan struct{}
-	expected bool // somebody ends it
-	code     int  // of the last end; -1 for a signal
-	began    int64
+	expected bool     // somebody ends it
 	stray    []string // ends that nobody wanted
 }
 
 // spawn starts the process and waits for nothing.
 func (u *unit) spawn() error {
-	out, err := os.OpenFile(u.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	size, err := out.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(u.program, u.args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = u.dir, out, out
-	// Should this program be killed, the kernel ends ours.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", u.name, err)
-	}
-	done := make(chan struct{})
-	u.mu.Lock()
-	u.cmd, u.done, u.expected, u.began = cmd, done, false, size
-	u.mu.Unlock()
-	go func() {
-		_ = cmd.Wait() // the code says it
+	u.began = u.LogSize()
+	u.mayEnd(false)
+	u.OnEnd = func(state *os.ProcessState) {
 		u.mu.Lock()
-		u.code = cmd.ProcessState.ExitCode()
+		defer u.mu.Unlock()
 		if !u.expected {
-			u.stray = append(u.stray, fmt.Sprintf("%s ended by itself: %s", u.name, cmd.ProcessState))
+			u.stray = append(u.stray, fmt.Sprintf("%s ended by itself: %s", u.Name, state))
 		}
-		u.mu.Unlock()
-		close(done)
-	}()
-	return nil
+	}
+	return u.Start()
 }
 
 // start starts the process and returns when it is ready.
@@ -90,16 +62,9 @@ func (u *unit) start(ctx context.Context) error {
 func (u *unit) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := testdaemon.Poll(ctx, func() (bool, error) {
-		if u.ended() {
-			return false, errors.New("it ended")
-		}
-		return bytes.Contains(u.said(u.began), []byte(u.ready)) && u.answers(), nil
+	return u.Ready(ctx, func() bool {
+		return bytes.Contains(u.LogSince(u.began), []byte(u.ready)) && u.answers()
 	})
-	if err != nil {
-		return fmt.Errorf("%s is not ready: %w\n%s", u.name, err, u.said(u.began))
-	}
-	return nil
 }
 
 // mayEnd says whether an end is nothing to report.
@@ -109,45 +74,13 @@ func (u *unit) mayEnd(may bool) {
 	u.expected = may
 }
 
-func (u *unit) ended() bool {
-	select {
-	case <-u.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// size is how long the log is now.
-func (u *unit) size() int64 {
-	info, err := os.Stat(u.log)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
-
-// said is what it has logged since its log had that size.
-func (u *unit) said(since int64) []byte {
-	f, err := os.Open(u.log)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.NewSectionReader(f, since, 1<<40))
-	if err != nil {
-		return nil
-	}
-	return b
-}
-
 // waitSaid waits until its log has one of words since it had that size, and returns it.
 func (u *unit) waitSaid(ctx context.Context, since int64, words ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var found string
 	err := testdaemon.Poll(ctx, func() (bool, error) {
-		said := u.said(since)
+		said := u.LogSince(since)
 		for _, word := range words {
 			if bytes.Contains(said, []byte(word)) {
 				found = word
@@ -157,28 +90,19 @@ func (u *unit) waitSaid(ctx context.Context, since int64, words ...string) (stri
 		return false, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("%s has not said any of %q: %w", u.name, words, err)
+		return "", fmt.Errorf("%s has not said any of %q: %w", u.Name, words, err)
 	}
 	return found, nil
 }
 
-// signal sends a signal that is not meant to end it.
-func (u *unit) signal(sig syscall.Signal) error { return u.cmd.Process.Signal(sig) }
-
 // end sends a signal that ends it, and returns the exit code, or -1 if the signal did.
 func (u *unit) end(sig syscall.Signal) (code int, err error) {
 	u.mayEnd(true)
-	if err := u.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	state, err := u.End(sig, patience)
+	if err != nil {
 		return 0, err
 	}
-	select {
-	case <-u.done:
-		return u.code, nil
-	case <-time.After(patience):
-		_ = u.cmd.Process.Kill()
-		<-u.done
-		return 0, fmt.Errorf("%s does not end after %s", u.name, sig)
-	}
+	return state.ExitCode(), nil
 }
 
 // A through is what happened to a unit that was started in a passing trouble.
@@ -199,8 +123,8 @@ func (u *unit) startThrough(ctx context.Context, mend func() error) (t through, 
 		u.mayEnd(true)
 		t.starts++
 		select {
-		case <-u.done:
-			t.given = u.code == exitConfig
+		case <-u.Done():
+			t.given = u.State().ExitCode() == exitConfig
 			continue
 		case <-time.After(time.Second): // it waits, or does without
 		}
@@ -209,7 +133,7 @@ func (u *unit) startThrough(ctx context.Context, mend func() error) (t through, 
 	if err := mend(); err != nil {
 		return t, err
 	}
-	if u.ended() {
+	if u.Ended() {
 		return t, u.start(ctx)
 	}
 	u.mayEnd(false)

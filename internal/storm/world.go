@@ -9,15 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/authkey/authkey/internal/e2e"
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/lab"
+	"github.com/authkey/authkey/internal/loopback"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testmta"
-	"github.com/authkey/authkey/internal/wire"
 )
 
 // Programs are what a storm runs.
@@ -44,7 +43,7 @@ type receivers interface {
 // A world is what a storm goes through: a real MTA, the milter, two Authentication
 // Servers, DNS, and where notices are handed to.
 type world struct {
-	*e2e.World
+	*lab.World
 	programs
 	mta           receivers
 	milter        *unit
@@ -72,7 +71,7 @@ func (w *world) list(domain string) string {
 
 // newWorld starts everything. What the machine does not allow is an error.
 func newWorld(ctx context.Context, p programs) (w *world, err error) {
-	base, err := e2e.NewWorld()
+	base, err := lab.NewWorld()
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +108,9 @@ func (w *world) found(ctx context.Context) error {
 		}
 	}
 	err := errors.Join(
-		w.Publish(twoServers, e2e.ASRecord(ports[0], "pri=10"), e2e.ASRecord(ports[1], "pri=20")),
-		w.Publish(requiring, e2e.ASRecord(ports[0], "req=yes")),
-		w.Publish(edited, e2e.ASRecord(ports[1])))
+		w.Publish(twoServers, lab.ASRecord(ports[0], "pri=10"), lab.ASRecord(ports[1], "pri=20")),
+		w.Publish(requiring, lab.ASRecord(ports[0], "req=yes")),
+		w.Publish(edited, lab.ASRecord(ports[1])))
 	if err != nil {
 		return err
 	}
@@ -143,9 +142,6 @@ func (w *world) addDomain(name string) error {
 
 // newDomain writes a domain's secret and its list, and returns the keys by address.
 func newDomain(name, secret, path string, locals ...string) (keys map[string]string, err error) {
-	if _, err := keyring.CreateSecret(secret); err != nil {
-		return nil, err
-	}
 	list := keyring.ListFile{Path: path, Form: keyring.Form{Domain: name, Subaddress: "+"}}
 	if err := list.Create(); err != nil {
 		return nil, err
@@ -153,25 +149,16 @@ func newDomain(name, secret, path string, locals ...string) (keys map[string]str
 	if _, err := list.Add(context.Background(), locals...); err != nil {
 		return nil, err
 	}
-	d, err := keyring.Open(keyring.Config{Form: list.Form, SecretFile: secret, Addresses: "file:" + path,
-		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL})
+	d, err := loopback.OpenDomain(name, secret, "file:"+path)
 	if err != nil {
-		return nil, err
-	}
-	if err := d.Reload(); err != nil {
 		return nil, err
 	}
 	keys = make(map[string]string)
 	for _, l := range locals {
-		address, err := wire.ParseAddress(l + "@" + name)
-		if err != nil {
+		address := l + "@" + name
+		if keys[address], err = loopback.Key(d, address); err != nil {
 			return nil, err
 		}
-		issued, err := d.KeyAt(address, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		keys[l+"@"+name] = issued.Key.Reveal()
 	}
 	return keys, nil
 }
@@ -188,8 +175,9 @@ func (w *world) newServer(ctx context.Context, n, port int, domains ...string) (
 		return nil, err
 	}
 	u := &unit{
-		name: fmt.Sprintf("authkey-server %d", n), program: w.server, args: []string{"serve", "--config", w.serverYAML(n)},
-		dir: under(w.Dir, "run"), log: under(w.Dir, fmt.Sprintf("server%d.log", n)), ready: "domain is served",
+		Program: lab.Program{Name: fmt.Sprintf("authkey-server %d", n), Path: w.server, Args: []string{"serve", "--config", w.serverYAML(n)},
+			Dir: under(w.Dir, "run"), LogFile: under(w.Dir, fmt.Sprintf("server%d.log", n))},
+		ready:   "domain is served",
 		answers: func() bool { return dials("tcp", address) },
 	}
 	return u, u.start(ctx)
@@ -269,8 +257,9 @@ from:
 		return err
 	}
 	w.milter = &unit{
-		name: "authkey-milter", program: w.programs.milter, args: []string{"serve", "--config", w.milterYAML()},
-		dir: under(w.Dir, "run"), log: under(w.Dir, "milter.log"), ready: "configuration in force",
+		Program: lab.Program{Name: "authkey-milter", Path: w.programs.milter, Args: []string{"serve", "--config", w.milterYAML()},
+			Dir: under(w.Dir, "run"), LogFile: under(w.Dir, "milter.log")},
+		ready:   "configuration in force",
 		answers: func() bool { return dials("unix", socket) },
 	}
 	return w.milter.start(ctx)
@@ -280,7 +269,7 @@ from:
 func (w *world) close() error {
 	var errs []error
 	for _, u := range []*unit{w.milter, w.first, w.second} {
-		if u != nil && u.cmd != nil && !u.ended() {
+		if u != nil && u.Started() && !u.Ended() {
 			_, err := u.end(unix.SIGKILL)
 			errs = append(errs, err)
 		}

@@ -1,32 +1,27 @@
-// Package e2e builds a small private world of mail, for end-to-end tests and for
-// the demo: a DNS server with the TXT records of invented domains, real
+// Package lab builds a small private world of mail for end-to-end tests, benchmarks, storms
+// and the demo: a DNS server with the TXT records of invented domains, real
 // Authentication Servers with keys for their addresses, and the milter as the
 // process that a postmaster runs. The MTA in front comes from testmta.
 //
 // Everything is on loopback, on free ports and in one temporary folder, and ends
 // with Close.
-package e2e
+package lab
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/authserver"
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/loopback"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/testmta"
-	"github.com/authkey/authkey/internal/wire"
 )
 
 // recordTTL is that of every TXT record of a World: the least that a verifier
@@ -81,7 +76,8 @@ func (w *World) Close() error {
 	return errors.Join(append(errs, w.DNS.Close(), w.Told.Close(), os.RemoveAll(w.Dir))...)
 }
 
-func (w *World) onClose(f func() error) {
+// OnClose has Close call f, before what was there already ends.
+func (w *World) OnClose(f func() error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closers = append(w.closers, f)
@@ -94,10 +90,6 @@ func (w *World) AddDomain(name string, locals ...string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	secret := filepath.Join(dir, "secret")
-	if _, err := keyring.CreateSecret(secret); err != nil {
-		return err
-	}
 	d := &domain{list: keyring.ListFile{Path: filepath.Join(dir, "addresses"), Form: keyring.Form{Domain: name, Subaddress: "+"}}}
 	if err := d.list.Create(); err != nil {
 		return err
@@ -108,14 +100,7 @@ func (w *World) AddDomain(name string, locals ...string) error {
 		}
 	}
 	var err error
-	d.Domain, err = keyring.Open(keyring.Config{
-		Form: d.list.Form, SecretFile: secret, Addresses: "file:" + d.list.Path,
-		AVT: keyring.DefaultAVT, Grace: keyring.DefaultGrace, TTL: keyring.DefaultTTL,
-	})
-	if err != nil {
-		return err
-	}
-	if err := d.Reload(); err != nil {
+	if d.Domain, err = loopback.OpenDomain(name, filepath.Join(dir, "secret"), "file:"+d.list.Path); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -148,19 +133,11 @@ func (w *World) domain(name string) (*domain, error) {
 
 // Key is the AuthKey that the address attaches now.
 func (w *World) Key(mailbox string) (string, error) {
-	address, err := wire.ParseAddress(mailbox)
+	d, err := w.domain(mailbox[strings.LastIndexByte(mailbox, '@')+1:])
 	if err != nil {
 		return "", err
 	}
-	d, err := w.domain(address.Domain())
-	if err != nil {
-		return "", err
-	}
-	issued, err := d.KeyAt(address, time.Now())
-	if err != nil {
-		return "", fmt.Errorf("key of %s: %w", mailbox, err)
-	}
-	return issued.Key.Reveal(), nil
+	return loopback.Key(d.Domain, mailbox)
 }
 
 // ServeAS starts an Authentication Server for domains and returns its port on
@@ -174,38 +151,23 @@ func (w *World) ServeAS(names ...string) (port int, stop func() error, err error
 		}
 		served = append(served, d.Domain)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	as, err := loopback.StartAS(nil, authserver.DefaultLimits(), served...)
 	if err != nil {
 		return 0, nil, err
 	}
-	srv := authserver.New(authserver.Options{Domains: served, Limits: authserver.DefaultLimits(), Logger: slog.New(slog.DiscardHandler)})
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ln) }()
-	stop = sync.OnceValue(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		return errors.Join(srv.Shutdown(ctx), <-done)
-	})
-	w.onClose(stop)
-	return ln.Addr().(*net.TCPAddr).Port, stop, nil
+	w.OnClose(as.Close)
+	return as.Port, as.Close, nil
 }
 
 // RefusingPort returns a port on 127.0.0.1 that refuses connections until the World is
-// closed: it is taken, so that nobody else can listen there meanwhile, and not listened on.
+// closed.
 func (w *World) RefusingPort() (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	p, err := loopback.OpenRefusingPort()
 	if err != nil {
 		return 0, err
 	}
-	w.onClose(func() error { return unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return 0, err
-	}
-	addr, err := unix.Getsockname(fd)
-	if err != nil {
-		return 0, err
-	}
-	return addr.(*unix.SockaddrInet4).Port, nil
+	w.OnClose(p.Close)
+	return p.Port, nil
 }
 
 // Publish puts TXT records at the domain itself.
