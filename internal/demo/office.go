@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -122,17 +120,14 @@ func edit(path string, texts map[string]string) error {
 	return os.WriteFile(path, []byte(content), 0o644)
 }
 
-// serve starts the Authentication Server and returns when it answers.
+// serve starts the Authentication Server and returns when it has read its address list.
 func (o *office) serve(ctx context.Context) (err error) {
 	// Not ended with ctx: close does that.
 	cmd := exec.Command(o.binary, "serve", "--config", o.config)
 	if o.server, err = testdaemon.Start(cmd, filepath.Join(filepath.Dir(o.config), "server.log"), ""); err != nil {
 		return err
 	}
-	return o.server.Ready(ctx, func() bool {
-		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
-		return err == nil && c.Close() == nil
-	})
+	return o.server.Ready(ctx, func() bool { return bytes.Contains(o.server.Log(), []byte("domain is served")) })
 }
 
 // revoke ends every key of an address, and has the server know at once.

@@ -35,8 +35,8 @@ func TestNobodyReadsTheLog(t *testing.T) {
 			return err == nil && c.Close() == nil
 		}, func() error { return sendToSocket(socket, 300) }},
 		{"server", "stopping", []string{s.program, "serve", "--config", s.config()}, func() bool {
-			a, err := s.dialFrom("127.0.0.1")
-			return err == nil && a.Close() == nil
+			// It listens before it has read the list, and its log cannot say when it has.
+			return s.askMany(mustKey(t, w, "alice@"+withAS), 1) == nil
 		}, func() error { return s.askMany(mustKey(t, w, "alice@"+withAS), 300) }},
 	} {
 		for _, read := range []bool{false, true} {
@@ -51,9 +51,15 @@ func TestNobodyReadsTheLog(t *testing.T) {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 				must(t, cmd.Start())
 				must(t, in.Close())
-				ended := make(chan error, 1)
-				go func() { ended <- cmd.Wait() }()
-				t.Cleanup(func() { _ = cmd.Process.Kill() })
+				ended, gone := make(chan error, 1), make(chan struct{})
+				go func() {
+					ended <- cmd.Wait()
+					close(gone)
+				}()
+				t.Cleanup(func() { // the next one listens at the same address
+					_ = cmd.Process.Kill()
+					<-gone
+				})
 				must(t, testdaemon.Poll(t.Context(), func() (bool, error) { return program.up(), nil }))
 				for range 5 {
 					must(t, cmd.Process.Signal(syscall.SIGHUP))
