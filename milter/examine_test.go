@@ -15,7 +15,7 @@ import (
 // TestExamineIsTheSession feeds both with the same messages and compares.
 func TestExamineIsTheSession(t *testing.T) {
 	settings := defaultSettings()
-	settings.From, settings.VerifyTimeout = FromEnforce, testLimits.IdleTimeout
+	settings.From, settings.FromTimeout = FromEnforce, testLimits.IdleTimeout
 	settings.ExemptNetworks = Networks{netip.MustParsePrefix("198.51.100.0/24")}
 	opts := policy.Options{
 		EnforceFrom: true, From: policy.Wishes{Fail: policy.Quarantine},

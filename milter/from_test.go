@@ -129,7 +129,7 @@ func TestFromCheck(t *testing.T) {
 	}
 	settings := defaultSettings()
 	settings.From = FromReport
-	settings.VerifyTimeout = testLimits.IdleTimeout
+	settings.FromTimeout = testLimits.IdleTimeout
 	for _, cached := range []bool{false, true} {
 		r := newRig(t, settings, policy.Options{})
 		r.fake.answer = domainVerifier
@@ -187,8 +187,8 @@ func TestFromCheck(t *testing.T) {
 func TestFromTrusted(t *testing.T) {
 	settings := defaultSettings()
 	settings.From = FromEnforce
-	settings.VerifyTimeout = testLimits.IdleTimeout
-	settings.Trust = Trust{Senders: policy.NewMatcher([]string{"lists.as.test"}), Clients: Networks{netip.MustParsePrefix("198.51.100.0/24")}}
+	settings.FromTimeout = testLimits.IdleTimeout
+	settings.FromTrusted = Trusted{Senders: policy.NewMatcher([]string{"lists.as.test"}), Clients: Networks{netip.MustParsePrefix("198.51.100.0/24")}}
 	opts := policy.Options{EnforceFrom: true, From: policy.Wishes{Fail: policy.Reject}}
 	tests := []struct {
 		name, client, sender, key string

@@ -61,7 +61,7 @@ func TestLocalRecipient(t *testing.T) {
 		"bob@rcpt.test": true, "bob@RCPT.test.": true, "\"a@b\"@rcpt.test": true,
 		"bob@sub.rcpt.test": false, "bob@notrcpt.test": false, "bob@rcpt.test.example": false, "bob@test": false, "bob": false, "": false,
 	} {
-		if got := s.localRecipient(rcpt); got != want {
+		if got := s.isLocal(rcpt); got != want {
 			t.Errorf("localRecipient(%q) = %v", rcpt, got)
 		}
 	}
@@ -161,10 +161,10 @@ func TestStrippedKeysAreBounded(t *testing.T) {
 			msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
 			msg.addRecipient("x@far.test", "x@far.test", "")
 			for range n {
-				msg.addField("X-Auth-Key", "brought")
+				msg.addField([]byte("X-Auth-Key"), []byte("brought"))
 			}
-			out := judge{guard: func(*message, string) {}}.decide(t.Context(), msg)
-			if refused := out.own == policy.TooManyFields; refused != (n > maxDeletions && name != "neither") {
+			out := handler{}.decide(t.Context(), msg)
+			if refused := out.own == tooManyFields; refused != (n > maxDeletions && name != "neither") {
 				t.Errorf("%s, %d keys: %s", name, n, fmt.Sprintf("%+v", out.own))
 			}
 		}
@@ -174,7 +174,7 @@ func TestStrippedKeysAreBounded(t *testing.T) {
 // TestPanicInTheFromCheck: nothing may be concluded from half of what was to be found out.
 func TestPanicInTheFromCheck(t *testing.T) {
 	settings := defaultSettings()
-	settings.From, settings.VerifyTimeout = FromReport, time.Minute
+	settings.From, settings.FromTimeout = FromReport, time.Minute
 	r := newRig(t, settings, policy.Options{})
 	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
 		if q.Address.Domain() == "bank.test" {
@@ -186,8 +186,8 @@ func TestPanicInTheFromCheck(t *testing.T) {
 	several := in // each is asked about in a goroutine of its own
 	several.fields = []field{{"From", "ceo@bank.test, alice@a.test"}}
 	for _, in := range []sent{in, several} {
-		if got := r.mustSend(r.connect(), in); got.reply != filterError {
-			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterError)
+		if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterErrorText)
 		}
 	}
 	// One that the verifier has recovered from.
@@ -197,8 +197,8 @@ func TestPanicInTheFromCheck(t *testing.T) {
 		}
 		return verifier.Result{Status: verifier.None}
 	}
-	if got := r.mustSend(r.connect(), in); got.reply != filterError {
-		t.Errorf("in the verifier: %v %q, want %q", got.action, got.reply, filterError)
+	if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+		t.Errorf("in the verifier: %v %q, want %q", got.action, got.reply, filterErrorText)
 	}
 }
 
@@ -210,7 +210,7 @@ func TestKeptHeader(t *testing.T) {
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 	for _, f := range []field{{"x-auth-KEY", "k"}, {"Subject", "x"}, {"x-new-auth-KEY", "k"}, {"X-Authkey-Quarantine", "q"},
 		{"Authentication-Results", "mx.test; x-authkey=pass"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}} {
-		msg.takeField([]byte(f.name), []byte(f.value))
+		msg.addField([]byte(f.name), []byte(f.value))
 	}
 	want := []Field{{"Subject", "x"}, {"Authentication-Results", "mx.test; spf=pass"}, {"X-Auth-Keys", "no key"}}
 	if got := msg.header(); !slices.Equal(got, want) {
@@ -223,11 +223,11 @@ func TestKeyOfASubmissionWithoutRecipients(t *testing.T) {
 	e := testEngine()
 	e.prepare()
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1"), login: "alice"}, "", "", "alice@a.test", "")
-	if msg.losesKeys() {
+	if new(outcome).removesKeys(msg) {
 		t.Error("the key goes")
 	}
 	msg.addRecipient("bob@rcpt.test", "bob@rcpt.test", "")
-	if !msg.losesKeys() {
+	if !new(outcome).removesKeys(msg) {
 		t.Error("the key of a message that stays at home does not go")
 	}
 }
@@ -266,7 +266,7 @@ func TestRecipientSentAway(t *testing.T) {
 		t.Errorf("the second recipient has the parameters %q of one sent away", args)
 	}
 	clear(prefs)
-	if out := (judge{guard: func(*message, string) {}}).decide(t.Context(), msg); out.plan.Action != policy.Reject {
+	if out := (handler{}).decide(t.Context(), msg); out.plan.Action != policy.Reject {
 		t.Errorf("%v, want what RCPT found out: %v", out.plan.Action, policy.Reject)
 	}
 }
@@ -274,24 +274,24 @@ func TestRecipientSentAway(t *testing.T) {
 // TestOriginal is what DSNs and notices are told of a message.
 func TestOriginal(t *testing.T) {
 	e := testEngine()
-	e.Notifier, e.Settings.NotifyTrust = &fakeNotifier{}, []Voucher{{ID: "mx.test", Method: "spf"}}
+	e.Notifier, e.Settings.DSNVouchers = &fakeNotifier{}, []Voucher{{ID: "mx.test", Method: "spf"}}
 	e.prepare()
 	fresh := func(fields ...field) *message {
 		msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 		for _, f := range fields {
-			msg.takeField([]byte(f.name), []byte(f.value))
+			msg.addField([]byte(f.name), []byte(f.value))
 		}
 		return msg
 	}
 	out := outcome{results: results{envelope: verifier.Result{Status: verifier.NoKey}}}
-	if o := fresh().original(&out); o.SenderAuthenticated || o.Truncated || o.Checked != "alice@a.test" || o.Result != out.envelope {
+	if o := originalOf(fresh(), &out); o.SenderAuthenticated || o.Truncated || o.Checked != "alice@a.test" || o.Result != out.envelope {
 		t.Errorf("%+v", o)
 	}
-	if o := fresh(field{"Authentication-Results", "mx.test; spf=pass smtp.mailfrom=a.test"}).original(&out); !o.SenderAuthenticated {
+	if o := originalOf(fresh(field{"Authentication-Results", "mx.test; spf=pass smtp.mailfrom=a.test"}), &out); !o.SenderAuthenticated {
 		t.Error("nobody vouches for the sender")
 	}
 	great := fresh(field{"X", strings.Repeat("x", maxKeptHeader-20)}, field{"Y", strings.Repeat("y", 20)}, field{"Z", "z"})
-	if o := great.original(&out); !o.Truncated || len(o.Header) != 2 || len(great.kept) > maxKeptHeader {
+	if o := originalOf(great, &out); !o.Truncated || len(o.Header) != 2 || len(great.kept) > maxKeptHeader {
 		t.Errorf("of a great header %d octets, %d fields; truncated %v", len(great.kept), len(o.Header), o.Truncated)
 	}
 	boss, err := wire.ParseAddress(`"the boss"@b.test`)
@@ -300,7 +300,7 @@ func TestOriginal(t *testing.T) {
 	}
 	out.plan.By = policy.ByFrom
 	out.from = fromResult{verifier.Result{Status: verifier.Fail}, boss}
-	if o := fresh().original(&out); o.Checked != "the boss@b.test" || o.Result != out.from.Result {
+	if o := originalOf(fresh(), &out); o.Checked != "the boss@b.test" || o.Result != out.from.Result {
 		t.Errorf("where the From field decided: %+v", o)
 	}
 }
@@ -407,13 +407,14 @@ func TestBothFormsOfARecipientAreDeleted(t *testing.T) {
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 	msg.addRecipient("@r.test:bob@rcpt.test", "bob@rcpt.test", "")
 	msg.addRecipient("carol@rcpt.test", "carol@rcpt.test", "")
-	out := judge{abilities: policy.Abilities{DeleteRecipient: true}, guard: func(*message, string) {}}.decide(t.Context(), msg)
-	var changes recipientChanges
-	if err := out.applyRecipients(msg, &changes); err != nil {
-		t.Fatal(err)
+	out := handler{abilities: policy.Abilities{DeleteRecipient: true}}.decide(t.Context(), msg)
+	var done recipientChanges
+	c := changes{m: &done}
+	if out.changeRecipients(msg, &c); c.err != nil {
+		t.Fatal(c.err)
 	}
-	if want := []string{"@r.test:bob@rcpt.test", "bob@rcpt.test"}; !slices.Equal(changes.deleted, want) || len(changes.added) != 0 {
-		t.Errorf("deleted %q, added %q; want %q deleted", changes.deleted, changes.added, want)
+	if want := []string{"@r.test:bob@rcpt.test", "bob@rcpt.test"}; !slices.Equal(done.deleted, want) || len(done.added) != 0 {
+		t.Errorf("deleted %q, added %q; want %q deleted", done.deleted, done.added, want)
 	}
 }
 

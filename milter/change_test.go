@@ -77,7 +77,7 @@ func FuzzAuthRes(f *testing.F) {
 		}
 		value = strings.TrimPrefix(value, " smtp.mailfrom=")
 		if i := strings.IndexFunc(value, func(r rune) bool {
-			return r >= 0x80 || !isAlnum(byte(r)) && !strings.ContainsRune(".+-_/%@", r)
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+-_/%@", r)
 		}); i >= 0 || strings.Count(value, "@") > 1 {
 			t.Errorf("%q becomes %q", mailbox, got)
 		}

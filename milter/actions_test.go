@@ -87,8 +87,8 @@ func TestNoticesGoBeforeTheVerdict(t *testing.T) {
 	s := r.connect()
 	r.told.fail = errors.New("disk full")
 	got := r.mustSend(s, forged("accept", "discard-notify"))
-	if got.reply != filterError || len(got.rcpts) != 2 {
-		t.Errorf("%q, recipients %q; want %q and nothing changed", got.reply, got.rcpts, filterError)
+	if got.reply != filterErrorText || len(got.rcpts) != 2 {
+		t.Errorf("%q, recipients %q; want %q and nothing changed", got.reply, got.rcpts, filterErrorText)
 	}
 	if !strings.Contains(r.log.String(), "reason=not-handed-over") || !strings.Contains(r.log.String(), "disk full") {
 		t.Errorf("log: %s", r.log)
@@ -144,7 +144,7 @@ func TestNoDSNNoSilence(t *testing.T) {
 	msg := newMessage(e, origin{}, "", "", "alice@a.test", "")
 	msg.addRecipient("accept@rcpt.test", "accept@rcpt.test", "")
 	msg.addRecipient("reject@rcpt.test", "reject@rcpt.test", "")
-	out := judge{abilities: policy.Abilities{DeleteRecipient: true}, guard: func(*message, string) {}}.decide(t.Context(), msg)
+	out := handler{abilities: policy.Abilities{DeleteRecipient: true}}.decide(t.Context(), msg)
 	if !out.delivers() || !out.plan.Mark || out.plan.Notes&policy.NoteNoDSN == 0 {
 		t.Errorf("without a notifier: %+v, %+v", out.own, out.plan)
 	}
