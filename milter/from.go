@@ -31,7 +31,7 @@ func checkFrom(ctx context.Context, msg *message, envelope verifier.Result) from
 		switch {
 		case i >= len(reading.Mailboxes) && !got.Required:
 			// Of what is only shown, domains that require keys count, and no others.
-		case worst.Status == "" || badness(got.Status) > badness(worst.Status):
+		case isWorse(got.Status, worst.Status):
 			worst = got
 		}
 	}
@@ -122,21 +122,10 @@ func checkShown(ctx context.Context, msg *message, a wire.Address) fromResult {
 	return fromResult{msg.engine.Verifier.Verify(ctx, q), a}
 }
 
-// badness orders results for fields with several addresses.
-func badness(s verifier.Status) int {
-	switch s {
-	case verifier.Pass:
-		return 0
-	case verifier.Skipped:
-		return 1
-	case verifier.None:
-		return 2
-	case verifier.NoKey:
-		return 3
-	case verifier.TempError:
-		return 4
-	case verifier.PermError:
-		return 5
-	}
-	return 6
+// mildToSevere orders results for fields with several addresses.
+var mildToSevere = []verifier.Status{verifier.Pass, verifier.Skipped, verifier.None, verifier.NoKey,
+	verifier.TempError, verifier.PermError, verifier.Fail}
+
+func isWorse(a, b verifier.Status) bool {
+	return slices.Index(mildToSevere, a) > slices.Index(mildToSevere, b)
 }
