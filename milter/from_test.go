@@ -5,11 +5,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
-	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -220,5 +221,36 @@ func TestFromTrusted(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), "by=from") || !strings.Contains(r.log.String(), "from_result=fail") {
 		t.Errorf("log: %s", r.log)
+	}
+}
+
+// TestPanicInTheFromCheck: nothing may be concluded from half of what was to be found out.
+func TestPanicInTheFromCheck(t *testing.T) {
+	settings := defaultSettings()
+	settings.From, settings.FromTimeout = FromReport, time.Minute
+	r := newRig(t, settings, policy.Options{})
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			panic("SECRETKEY")
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	in := sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}}
+	several := in // each is asked about in a goroutine of its own
+	several.fields = []field{{"From", "ceo@bank.test, alice@a.test"}}
+	for _, in := range []sent{in, several} {
+		if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterErrorText)
+		}
+	}
+	// One that the verifier has recovered from.
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			return verifier.Result{Status: verifier.TempError, Reason: verifier.ReasonBroken}
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+		t.Errorf("in the verifier: %v %q, want %q", got.action, got.reply, filterErrorText)
 	}
 }
