@@ -62,7 +62,7 @@ func (s *Server) admit(c net.Conn) *conn {
 	if len(s.conns) >= limits.Connections {
 		_ = c.Close()
 		if left, ok := s.tooMany.Allow(); ok {
-			s.log.Error("too many milter connections, closed one at once", "limit", limits.Connections, "suppressed", left)
+			s.log.Error("too many milter connections: closed the new one", "limit", limits.Connections, "suppressed", left)
 		}
 		return nil
 	}

@@ -173,7 +173,7 @@ const authMethod = "x-authkey"
 // 5322; a longer address is left out, the result stands without it.
 const maxPropValue = 900
 
-// usualAuthRes has room for the field of most messages.
+// usualAuthRes is enough for the field of most messages, in octets.
 const usualAuthRes = 256
 
 // authResult is one x-authkey result for an Authentication-Results field.
@@ -255,12 +255,7 @@ func mailboxOf(a wire.Address) string {
 }
 
 func onlyASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // percentOthers percent-encodes all that is not ASCII.

@@ -233,7 +233,7 @@ func (l lengths) has(n int) bool { return l>>min(n, longest)&1 != 0 }
 
 // isField reports whether name is the name of a field that we know. MTAs fold
 // ASCII alone: a name with a long s or a Kelvin sign is another one to them, and
-// would be counted in vain. Such letters take more octets than those they fold to.
+// would be counted without need. Such letters take more octets than those they fold to.
 func isField(name, known string) bool {
 	return len(name) == len(known) && strings.EqualFold(name, known)
 }

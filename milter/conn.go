@@ -123,7 +123,7 @@ var nul = []byte{0}
 func (c *conn) nextFrame() error {
 	if c.start == c.end {
 		c.start, c.end = 0, 0
-		if cap(c.in) > readBuffer { // one big frame shall not cost for ever
+		if cap(c.in) > readBuffer { // do not hold the memory of one big frame
 			c.in = nil
 		}
 	}
@@ -177,7 +177,7 @@ func (c *conn) fill(n int) error {
 // buffers are those of connections that have ended.
 var buffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
 
-// grow makes more room, towards a frame of n bytes.
+// grow enlarges the buffer, towards a frame of n bytes.
 func (c *conn) grow(n int) {
 	if c.in == nil {
 		c.in = buffers.Get().(*[readBuffer]byte)[:]
@@ -326,7 +326,7 @@ const noAddress = "::"
 
 // forgetBadAddress gives a CONNECT whose address is none the one that means none,
 // in place. Postfix says family 4 and "unknown" where a proxy told it no more; the
-// library would close the connection, and all such mail would be deferred for ever.
+// library would close the connection, and such mail would be deferred each time.
 // frame is a checked one.
 func forgetBadAddress(frame []byte) {
 	const familyAndPort = 1 + 2

@@ -8,7 +8,7 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// Preferences knows what recipients want. *prefs.Directory is the real one.
+// Preferences knows what recipients want.
 type Preferences interface {
 	// Known does the same as Fill if nobody has to be waited for, and reports
 	// whether it could.

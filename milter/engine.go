@@ -12,7 +12,9 @@ import (
 // which it began, also where another has been put in place meanwhile.
 //
 // Verifier and Policy must be set, and of the Settings HostName and MarkHeader. Limits
-// must be positive: the zero Limits admit nobody.
+// must be positive: the zero Limits admit nobody. Sessions use an Engine side by side, so
+// that what it is made of must be safe for concurrent use. Do not change it any more once
+// it is in force.
 type Engine struct {
 	Settings Settings
 	Limits   Limits

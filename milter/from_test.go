@@ -9,8 +9,8 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/internal/fromfield"
+	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )

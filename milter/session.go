@@ -21,9 +21,9 @@ type session struct {
 	abilities policy.Abilities
 	origin    origin      // of the SMTP client the MTA is serving
 	client    string      // its address for the log
-	kept      []byte      // room for the next message's header
+	kept      []byte      // buffer for the next message's header
 	msg       *message    // between MAIL FROM and the end, nil otherwise
-	attrs     []slog.Attr // room for those of the next log line
+	attrs     []slog.Attr // buffer for those of the next log line
 }
 
 var _ gomilter.Milter = (*session)(nil)
