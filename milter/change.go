@@ -159,52 +159,39 @@ func (o *outcome) quarantineReason() string {
 	return reason
 }
 
-// authRes is the value of our Authentication-Results, "" for none.
-func (o *outcome) authRes(msg *message) string {
-	return formatAuthRes(msg.authID,
-		authResult{Result: o.envelope, property: "smtp.mailfrom", address: msg.address},
-		authResult{Result: o.from.Result, property: "header.from", address: o.from.address})
-}
-
 // authMethod is our method in Authentication-Results (RFC 8601; docs/protocol.md section 5).
 const authMethod = "x-authkey"
-
-// maxPropValue keeps an Authentication-Results line below the 998 octets of RFC
-// 5322; a longer address is left out, the result stands without it.
-const maxPropValue = 900
 
 // usualAuthRes is enough for the field of most messages, in octets.
 const usualAuthRes = 256
 
-// authResult is one x-authkey result for an Authentication-Results field.
-type authResult struct {
-	verifier.Result
-	property string // "smtp.mailfrom" or "header.from"
-	address  wire.Address
-}
-
-// formatAuthRes writes the value of our Authentication-Results field, or "" where
-// every result was skipped. Line breaks are the "\n\t" that a milter hands over.
-func formatAuthRes(id string, results ...authResult) string {
-	b := append(make([]byte, 0, usualAuthRes), authID(id)...)
+// authRes is the value of our Authentication-Results, or "" where every result was
+// skipped. Line breaks are the "\n\t" that a milter hands over.
+func (o *outcome) authRes(msg *message) string {
+	b := append(make([]byte, 0, usualAuthRes), authID(msg.authID)...)
 	none := len(b)
-	for _, r := range results {
-		word, reason := methodResult(r.Result)
-		if word == "" {
-			continue
-		}
-		b = append(append(b, ";\n\t"+authMethod+"="...), word...)
-		if reason != "" {
-			b = append(append(b, " reason="...), quoteString(reason)...)
-		}
-		if value := propValue(r.address); value != "" {
-			b = append(append(append(append(b, ' '), r.property...), '='), value...)
-		}
-	}
+	b = appendResult(b, o.envelope, " smtp.mailfrom=", msg.address)
+	b = appendResult(b, o.from.Result, " header.from=", o.from.address)
 	if len(b) == none {
 		return ""
 	}
 	return string(b)
+}
+
+// appendResult appends one result, and the address as a property.
+func appendResult(b []byte, r verifier.Result, property string, address wire.Address) []byte {
+	word, reason := methodResult(r)
+	if word == "" {
+		return b
+	}
+	b = append(append(b, ";\n\t"+authMethod+"="...), word...)
+	if reason != "" {
+		b = append(append(b, " reason="...), quoteString(reason)...)
+	}
+	if value := propValue(address); value != "" {
+		b = append(append(b, property...), value...)
+	}
+	return b
 }
 
 // methodResult maps a result to the words that RFC 8601 readers know.
@@ -226,7 +213,12 @@ func authID(id string) string {
 	return quoteString(id)
 }
 
+// tokenOctets are those of which a token consists.
 const tokenOctets = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!#$%&'*+^_`{|}~"
+
+// maxPropValue keeps an Authentication-Results line below the 998 octets of RFC
+// 5322; a longer address is left out, the result stands without it.
+const maxPropValue = 900
 
 // propValue writes an address as a pvalue that needs no quotes, however its readers
 // split the field: all but letters, digits and ".+-_/" is percent-encoded, so that no

@@ -15,7 +15,13 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-func TestFormatAuthRes(t *testing.T) {
+// authResOf is the field of a message whose From field is not checked.
+func authResOf(id string, envelope verifier.Result, sender wire.Address) string {
+	o := outcome{results: results{envelope, skipped}}
+	return o.authRes(&message{authID: id, address: sender})
+}
+
+func TestAuthRes(t *testing.T) {
 	tests := []struct {
 		name, id, address string
 		result            verifier.Result
@@ -53,7 +59,7 @@ func TestFormatAuthRes(t *testing.T) {
 			if err != nil && tt.address != "" {
 				t.Fatal(err)
 			}
-			got := formatAuthRes(tt.id, authResult{Result: tt.result, property: "smtp.mailfrom", address: address})
+			got := authResOf(tt.id, tt.result, address)
 			if got != tt.want {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
@@ -77,7 +83,7 @@ func FuzzAuthRes(f *testing.F) {
 		if err != nil {
 			return // it is in no field
 		}
-		got := formatAuthRes("mx.test", authResult{Result: verifier.Result{Status: verifier.None}, property: "smtp.mailfrom", address: address})
+		got := authResOf("mx.test", verifier.Result{Status: verifier.None}, address)
 		value, ok := strings.CutPrefix(got, "mx.test;\n\tx-authkey=none")
 		if !ok {
 			t.Fatalf("%q", got)

@@ -215,7 +215,7 @@ func (e *Engine) kindOf(name []byte) fieldKind {
 		return otherKind
 	}
 	for kind := otherKind + 1; kind < fieldKinds; kind++ {
-		if isField(string(name), e.known[kind]) {
+		if isField(string(name), e.names[kind]) {
 			return kind
 		}
 	}

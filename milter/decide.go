@@ -36,8 +36,8 @@ type outcome struct {
 
 	attachment Attachment // of our own users' mail
 
-	notHandedOver error // why a DSN or notice could not be
-	prefsErr      error // why preferences could not be looked up
+	deliverErr error // why a DSN or notice could not be handed over
+	prefsErr   error // why preferences could not be looked up
 }
 
 // decide finds out what is to become of a message. Nothing is changed, and nobody told.

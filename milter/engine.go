@@ -30,7 +30,7 @@ type Engine struct {
 	Release func()
 
 	authIDs  []string           // under which an exempt client's results may stay; the first is ours where the MTA says no {j}
-	known    [fieldKinds]string // names of the fields that matter
+	names    [fieldKinds]string // names of the fields that matter
 	lengths  lengths            // of these names
 	messages int                // begun and not ended; under Server.mu
 	retired  bool               // another one is in force; likewise
@@ -124,10 +124,10 @@ func (e *Engine) prepare() {
 		own = e.Settings.HostName
 	}
 	e.authIDs = append([]string{own}, e.Settings.TrustedIDs...)
-	e.known = [fieldKinds]string{keyKind: keyField, newKeyKind: newKeyField, quarantineKind: quarantineField,
+	e.names = [fieldKinds]string{keyKind: keyField, newKeyKind: newKeyField, quarantineKind: quarantineField,
 		fromKind: fromField, authResKind: authResField, markKind: e.Settings.MarkHeader}
 	e.lengths = 0
-	for _, name := range e.known[otherKind+1:] {
+	for _, name := range e.names[otherKind+1:] {
 		e.lengths.add(len(name))
 	}
 }

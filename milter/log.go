@@ -55,8 +55,8 @@ func (s *session) logMessage(msg *message, out *outcome) {
 	if out.ends() {
 		s.settle()
 	}
-	if out.notHandedOver != nil {
-		s.logFailure("notices could not be handed over, the message is deferred", msg, out.notHandedOver)
+	if out.deliverErr != nil {
+		s.logFailure("notices could not be handed over, the message is deferred", msg, out.deliverErr)
 	}
 	if out.prefsErr != nil {
 		s.logFailure("preferences could not be looked up", msg, out.prefsErr)

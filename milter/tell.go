@@ -96,7 +96,7 @@ func (h handler) tell(ctx context.Context, msg *message, out *outcome) {
 	case !ok:
 		out.own = filterError
 	case err != nil:
-		out.own, out.notHandedOver = notHandedOver, err
+		out.own, out.deliverErr = notHandedOver, err
 	}
 }
 
