@@ -61,11 +61,10 @@ func (o *outcome) removesKeys(msg *message) bool {
 
 // change tells the MTA every change. Deletions come first, and go from the last
 // field of a name to the first: Postfix renumbers the rest after each one.
-func (o *outcome) change(msg *message, m gomilter.Modifier) error {
+func (o *outcome) change(msg *message, c *changes) error {
 	if !o.delivers() {
 		return nil
 	}
-	c := changes{m: m}
 	var buf [maxRemovals]removal
 	for _, r := range o.removals(buf[:0], msg) {
 		for i := r.count - 1; i >= 0; i-- {
@@ -90,10 +89,10 @@ func (o *outcome) change(msg *message, m gomilter.Modifier) error {
 		c.insert(keyField, o.attachment.Key.Reveal())
 	}
 	if len(o.plan.Recipients) > 0 {
-		o.changeRecipients(msg, &c)
+		o.changeRecipients(msg, c)
 	}
 	if o.plan.Hold {
-		c.try("quarantine", m.Quarantine, o.quarantineReason())
+		c.try("quarantine", c.library.Quarantine, o.quarantineReason())
 	}
 	return c.err
 }
@@ -104,27 +103,28 @@ func (o *outcome) changeRecipients(msg *message, c *changes) {
 		if r.Disposition == policy.Keep {
 			continue
 		}
-		c.try("delete recipient", c.m.DeleteRecipient, r.Address)
+		c.try("delete recipient", c.library.DeleteRecipient, r.Address)
 		// Postfix knows some recipients only as it reads them. What an MTA does not know
 		// it ignores.
 		if understood, ok := msg.understood[r.Address]; ok {
-			c.try("delete recipient", c.m.DeleteRecipient, understood)
+			c.try("delete recipient", c.library.DeleteRecipient, understood)
 		}
 	}
 	for _, added := range o.plan.Added {
-		c.try("add recipient", func(address string) error { return c.m.AddRecipient(address, "") }, added)
+		c.try("add recipient", func(address string) error { return c.library.AddRecipient(address, "") }, added)
 	}
 }
 
 // changes tells an MTA one change after the other, up to the first that fails.
 type changes struct {
-	m   gomilter.Modifier
-	err error // why it failed
+	library gomilter.Modifier // for recipients and quarantine
+	header  *conn             // past it, for header fields
+	err     error             // why one failed
 }
 
 func (c *changes) delete(index int, name string) {
 	if c.err == nil {
-		if err := c.m.ChangeHeader(index, name, ""); err != nil {
+		if err := c.header.change('m', index, name, ""); err != nil {
 			c.err = fmt.Errorf("delete %s: %w", name, err)
 		}
 	}
@@ -132,7 +132,7 @@ func (c *changes) delete(index int, name string) {
 
 func (c *changes) insert(name, value string) {
 	if c.err == nil {
-		if err := c.m.InsertHeader(0, name, value); err != nil {
+		if err := c.header.change('i', 0, name, value); err != nil {
 			c.err = fmt.Errorf("insert %s: %w", name, err)
 		}
 	}
@@ -225,9 +225,6 @@ const maxPropValue = 900
 // sender can write "=", ";" or a blank here. That is another encoding than the canonical
 // one: of the local part itself, without quotes and backslashes.
 func propValue(address wire.Address) string {
-	if address.IsZero() {
-		return ""
-	}
 	value := policy.SafeAddress(mailboxOf(address))
 	if !onlyASCII(value) {
 		value = percentOthers(value)

@@ -220,7 +220,7 @@ func TestBothFormsOfARecipientAreDeleted(t *testing.T) {
 	msg.addRecipient("carol@rcpt.test", "carol@rcpt.test", "")
 	out := handler{abilities: policy.Abilities{DeleteRecipient: true}}.decide(t.Context(), msg)
 	var done recipientChanges
-	c := changes{m: &done}
+	c := changes{library: &done}
 	if out.changeRecipients(msg, &c); c.err != nil {
 		t.Fatal(c.err)
 	}

@@ -124,20 +124,6 @@ func (s *Server) noteDegraded(actions gomilter.OptAction) {
 	}
 }
 
-// A modifier is the library's, with changes of the header sent past it.
-type modifier struct {
-	gomilter.Modifier
-	conn *conn
-}
-
-func (m modifier) ChangeHeader(index int, name, value string) error {
-	return m.conn.change('m', index, name, value)
-}
-
-func (m modifier) InsertHeader(index int, name, value string) error {
-	return m.conn.change('i', index, name, value)
-}
-
 // The library reports through one function for the whole process; it goes to the
 // logger of the Server made last.
 var libraryLog struct {

@@ -158,7 +158,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 		if decided.own.IsZero() && len(decided.plan.Recipients) > 0 {
 			h.tell(s.srv.ctx, msg, &decided)
 		}
-		if err = decided.change(msg, modifier{m, s.conn}); err == nil {
+		if err = decided.change(msg, &changes{library: m, header: s.conn}); err == nil {
 			out = decided
 		}
 	}()
