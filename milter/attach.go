@@ -1,10 +1,7 @@
 package milter
 
 import (
-	"fmt"
 	"net/netip"
-
-	gomilter "github.com/d--j/go-milter"
 
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -12,61 +9,51 @@ import (
 // agentField says who attached a key.
 const agentField = "X-Auth-Agent"
 
-// An Attacher says which key our own users' mail gets.
+// An Attacher says which key our own users' mail gets (docs/sender.md). It must not
+// block: the MTA waits.
 type Attacher interface {
 	Attach(OwnMail) Attachment
 }
 
-// OwnMail is a submission that leaves us.
+// OwnMail is what an Attacher has to know of a message of one of our own users that
+// leaves us.
 type OwnMail struct {
-	Login      string     // "" where the client did not log in
-	Client     netip.Addr // zero where there is none
-	Sender     string     // MAIL FROM as received
+	Login  string     // that the client authenticated as; "" where it did not
+	Client netip.Addr // IPv4 unmapped, no zone; the zero Addr where there is none
+	Sender string     // MAIL FROM without angle brackets, as the MTA gave it; "" is the null sender
+	// From are the addresses of all From fields. FromKnown: they are what the fields
+	// say; false where there are none or one of them cannot be read.
 	From       []wire.Address
-	FromKnown  bool           // From is what the From fields say; false where they cannot be read
+	FromKnown  bool
 	FromShown  []wire.Address // further addresses that some program could show for them
-	Recipients []string       // as RCPT TO gave them
+	Recipients []string       // RCPT TO without angle brackets, as the MTA gave them
 }
 
-// An Attachment is the answer.
+// An Attachment is an Attacher's answer: the key of a message, or why it gets none. The
+// zero Attachment leaves the message as it is, with what the client brought.
 type Attachment struct {
-	Key   wire.Key // zero: none
-	Agent string   // value of X-Auth-Agent
-	Note  string   // why there is none: one hyphenated token for the log; "" where there is nothing to say
-	Defer bool     // no key can be had now, and the message is to wait for one
-	Strip bool     // there is none, and what the client brought must not stand in for it
+	Key   wire.Key // put into X-Auth-Key, in place of what the client brought; zero: none
+	Agent string   // put into X-Auth-Agent beside it
+	Note  string   // why there is no key: one hyphenated token for the log; "" where there is nothing to say
+	Defer bool     // no key can be had now: the message is answered 451, and comes again
+	Strip bool     // there is no key, and what the client brought must not stand in for it: it is removed
 }
 
 // attach asks for the key of a submission that goes out.
-func (m *message) attach() Attachment {
-	if m.engine.Attacher == nil || m.class != submission || !m.keepsKey() {
+func attach(msg *message) Attachment {
+	if msg.engine.Attacher == nil || msg.class != submission || msg.staysHere() {
 		return Attachment{}
 	}
-	mail := OwnMail{Login: m.origin.login, Client: m.origin.client, Sender: m.sender}
-	reading := m.readFrom()
+	mail := OwnMail{Login: msg.origin.login, Client: msg.origin.client, Sender: msg.sender}
+	reading := msg.author.read(msg)
 	mail.FromKnown = len(reading.Mailboxes) > 0 && !reading.Unreadable
 	for _, box := range reading.Mailboxes {
 		mail.From = append(mail.From, box.Address)
 		mail.FromKnown = mail.FromKnown && !box.Address.IsZero() && !box.Address.IsDomain()
 	}
 	mail.FromShown = reading.Shown
-	for _, r := range m.recipients {
+	for _, r := range msg.recipients {
 		mail.Recipients = append(mail.Recipients, r.Address)
 	}
-	return m.engine.Attacher.Attach(mail)
-}
-
-// apply puts the key on a message whose own ones, if the client brought
-// any, are gone by now.
-func (a Attachment) apply(m gomilter.Modifier) error {
-	if a.Key.IsZero() {
-		return nil
-	}
-	if err := m.InsertHeader(0, agentField, a.Agent); err != nil {
-		return fmt.Errorf("insert %s: %w", agentField, err)
-	}
-	if err := m.InsertHeader(0, keyField, a.Key.Reveal()); err != nil {
-		return fmt.Errorf("insert %s: %w", keyField, err)
-	}
-	return nil
+	return msg.engine.Attacher.Attach(mail)
 }

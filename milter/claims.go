@@ -128,15 +128,6 @@ func hasOtherCharset(s string) bool {
 	}
 }
 
-func onlyASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
 // speaksAs reports whether a field stands under one of ids, to the letter but for case.
 func speaksAs(value string, ids []string) bool {
 	id, _, found := strings.Cut(value, ";")

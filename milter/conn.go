@@ -123,7 +123,7 @@ var nul = []byte{0}
 func (c *conn) nextFrame() error {
 	if c.start == c.end {
 		c.start, c.end = 0, 0
-		if cap(c.in) > readBuffer { // one big frame shall not cost for ever
+		if cap(c.in) > readBuffer { // do not hold the memory of one big frame
 			c.in = nil
 		}
 	}
@@ -177,7 +177,7 @@ func (c *conn) fill(n int) error {
 // buffers are those of connections that have ended.
 var buffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
 
-// grow makes more room, towards a frame of n bytes.
+// grow enlarges the buffer, towards a frame of n bytes.
 func (c *conn) grow(n int) {
 	if c.in == nil {
 		c.in = buffers.Get().(*[readBuffer]byte)[:]
@@ -286,3 +286,89 @@ func (c *conn) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline is the library's; deadlines are ours.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+// Sizes of frames. libmilter sends chunks of at most 64 KiB; with SMFIP_MDS_1M an
+// MTA may send 1 MiB. A header field arrives in one frame with its name.
+const (
+	frameHeader = 4             // the length, big-endian
+	maxFrame    = 1<<20 + 4<<10 // command and data
+	minOptNeg   = 1 + 3*4       // command, version, actions, protocol
+)
+
+// A frameError says why a frame was refused. It holds nothing of the frame's
+// data, which may be a key.
+type frameError struct {
+	command byte
+	problem string
+}
+
+func (e *frameError) Error() string {
+	if e.command == 0 {
+		return "malformed milter frame: " + e.problem
+	}
+	return fmt.Sprintf("malformed milter frame %q: %s", e.command, e.problem)
+}
+
+// frameLength reads and checks the length of the frame that begins at b.
+func frameLength(b []byte) (int, error) {
+	n := binary.BigEndian.Uint32(b)
+	if n == 0 {
+		return 0, &frameError{problem: "length 0"}
+	}
+	if n > maxFrame {
+		return 0, &frameError{problem: fmt.Sprintf("length %d, more than %d", n, maxFrame)}
+	}
+	return int(n), nil
+}
+
+// noAddress is the IPv6 address of a client whose address is not known.
+const noAddress = "::"
+
+// forgetBadAddress gives a CONNECT whose address is none the one that means none,
+// in place. Postfix says family 4 and "unknown" where a proxy told it no more; the
+// library would close the connection, and such mail would be deferred each time.
+// frame is a checked one.
+func forgetBadAddress(frame []byte) {
+	const familyAndPort = 1 + 2
+	if frame[0] != 'C' {
+		return
+	}
+	rest := frame[1+bytes.IndexByte(frame[1:], 0)+1:]
+	if family := rest[0]; family != '4' && family != '6' || len(rest) < familyAndPort+len(noAddress)+1 {
+		return
+	}
+	address, _, _ := bytes.Cut(rest[familyAndPort:], nul)
+	address = bytes.Trim(bytes.TrimPrefix(address, []byte("IPv6:")), "[]")
+	if ip := net.ParseIP(string(address)); ip == nil || rest[0] == '4' && ip.To4() == nil {
+		rest[0] = '6'
+		copy(rest[familyAndPort:], noAddress+"\x00")
+	}
+}
+
+// checkFrame refuses what go-milter would panic on or misread: an unknown
+// command, or data without the terminators which that command's reader expects.
+// frame is command and data.
+func checkFrame(frame []byte) error {
+	command, data := frame[0], frame[1:]
+	_, rest, terminated := bytes.Cut(data, nul)
+	problem := ""
+	switch {
+	case command == 'O' && len(frame) < minOptNeg:
+		problem = "too short"
+	case command == 'C' && !terminated:
+		problem = "host name without terminator"
+	case command == 'C' && len(rest) == 0:
+		problem = "no address family"
+	case (command == 'M' || command == 'R') && !terminated:
+		problem = "address without terminator"
+	case (command == 'H' || command == 'U' || command == 'D') && len(data) == 0:
+		problem = "empty"
+	case command == 'L' && bytes.Count(bytes.TrimSuffix(data, nul), nul) != 1:
+		problem = "not a name and a value"
+	case strings.IndexByte("ABCDEHKLMNOQRTU", command) < 0:
+		problem = "unknown command"
+	default:
+		return nil
+	}
+	return &frameError{command, problem}
+}

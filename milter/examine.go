@@ -40,8 +40,9 @@ type Examination struct {
 	PreferencesError error
 }
 
-// Examine takes a message through the very steps of a session and says what would
-// become of it. It changes and sends nothing, if the Engine's Notifier does not.
+// Examine takes a message through the very steps of a session, up to the decision, and
+// says what would become of it. It changes and sends nothing. It asks the Engine's
+// Verifier, Preferences and Attacher, and the Notifier whether a DSN may be sent.
 func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 	engine.prepare()
 	msg := newMessage(engine, origin{client: s.Client}, s.Client.String(), "", s.Sender, "")
@@ -49,21 +50,19 @@ func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 		msg.addRecipient(rcpt, rcpt, "")
 	}
 	for _, f := range s.Header {
-		msg.takeField([]byte(f.Name), []byte(f.Value))
+		msg.addField([]byte(f.Name), []byte(f.Value))
 	}
-	out := judge{
-		abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true},
-		guard:     func(*message, string) {},
-	}.decide(ctx, msg)
+	h := handler{abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true}}
+	out := h.decide(ctx, msg)
 	e := Examination{
 		Class: msg.class.String(), Address: msg.address.String(),
 		Envelope: out.envelope, From: out.from.Result, FromAddress: out.from.address.String(),
-		Keys: msg.counts.key, Reply: out.reply(), PreferencesError: out.prefsErr,
+		Keys: msg.counts[keyKind], Reply: out.reply(), PreferencesError: out.prefsErr,
 	}
 	if out.delivers() {
 		e.Forged = len(msg.authRes)
-		if msg.losesKeys() {
-			e.Removed = msg.counts.key
+		if out.removesKeys(msg) {
+			e.Removed = msg.counts[keyKind]
 		}
 		e.AuthRes = out.authRes(msg)
 	}

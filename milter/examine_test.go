@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -15,7 +16,7 @@ import (
 // TestExamineIsTheSession feeds both with the same messages and compares.
 func TestExamineIsTheSession(t *testing.T) {
 	settings := defaultSettings()
-	settings.From, settings.VerifyTimeout = FromEnforce, testLimits.IdleTimeout
+	settings.From, settings.FromTimeout = FromEnforce, testLimits.IdleTimeout
 	settings.ExemptNetworks = Networks{netip.MustParsePrefix("198.51.100.0/24")}
 	opts := policy.Options{
 		EnforceFrom: true, From: policy.Wishes{Fail: policy.Quarantine},
@@ -24,7 +25,7 @@ func TestExamineIsTheSession(t *testing.T) {
 	}
 	r := newRig(t, settings, opts)
 	engine := func() *Engine {
-		return &Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts), Notifier: r.told, Preferences: everyWish}
+		return &Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts), Notifier: r.told, Preferences: everyAction}
 	}
 	r.srv.Swap(engine())
 	r.fake.answer = domainVerifier
@@ -72,5 +73,16 @@ func TestExamineIsTheSession(t *testing.T) {
 	exempt := Examine(context.Background(), engine(), Sample{Client: netip.MustParseAddr("198.51.100.1"), Sender: "a@as.test", Recipients: []string{"bob@rcpt.test"}})
 	if exempt.Class != "exempt" || exempt.Plan.Action != policy.Accept {
 		t.Errorf("an exempt client: %+v", exempt)
+	}
+}
+
+// TestExamineTellsNobody: it asks whether a DSN may be sent, and sends none.
+func TestExamineTellsNobody(t *testing.T) {
+	told := &fakeNotifier{allow: true, fail: errors.New("handed over")}
+	e := Examine(t.Context(), &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Notifier: told, Preferences: everyAction,
+		Policy: policy.New(policy.Options{})}, Sample{Client: netip.MustParseAddr("192.0.2.1"), Sender: "alice@a.test",
+		Recipients: []string{"accept@rcpt.test", "reject-notify@rcpt.test"}, Header: []Field{{"X-Auth-Key", "wrong"}}})
+	if got := e.Plan.Recipients; !e.Reply.IsZero() || len(got) != 2 || !got[1].DSN || !got[1].Notice || len(told.asked) != 1 {
+		t.Errorf("%+v; asked %d times", e, len(told.asked))
 	}
 }

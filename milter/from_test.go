@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
@@ -129,7 +130,7 @@ func TestFromCheck(t *testing.T) {
 	}
 	settings := defaultSettings()
 	settings.From = FromReport
-	settings.VerifyTimeout = testLimits.IdleTimeout
+	settings.FromTimeout = testLimits.IdleTimeout
 	for _, cached := range []bool{false, true} {
 		r := newRig(t, settings, policy.Options{})
 		r.fake.answer = domainVerifier
@@ -187,8 +188,8 @@ func TestFromCheck(t *testing.T) {
 func TestFromTrusted(t *testing.T) {
 	settings := defaultSettings()
 	settings.From = FromEnforce
-	settings.VerifyTimeout = testLimits.IdleTimeout
-	settings.Trust = Trust{Senders: policy.NewMatcher([]string{"lists.as.test"}), Clients: Networks{netip.MustParsePrefix("198.51.100.0/24")}}
+	settings.FromTimeout = testLimits.IdleTimeout
+	settings.FromTrusted = Trusted{Senders: policy.NewMatcher([]string{"lists.as.test"}), Clients: Networks{netip.MustParsePrefix("198.51.100.0/24")}}
 	opts := policy.Options{EnforceFrom: true, From: policy.Wishes{Fail: policy.Reject}}
 	tests := []struct {
 		name, client, sender, key string
@@ -220,5 +221,36 @@ func TestFromTrusted(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), "by=from") || !strings.Contains(r.log.String(), "from_result=fail") {
 		t.Errorf("log: %s", r.log)
+	}
+}
+
+// TestPanicInTheFromCheck: nothing may be concluded from half of what was to be found out.
+func TestPanicInTheFromCheck(t *testing.T) {
+	settings := defaultSettings()
+	settings.From, settings.FromTimeout = FromReport, time.Minute
+	r := newRig(t, settings, policy.Options{})
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			panic("SECRETKEY")
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	in := sent{from: "alice@a.test", fields: []field{{"From", "ceo@bank.test"}, {"X-Auth-Key", "good"}}}
+	several := in // each is asked about in a goroutine of its own
+	several.fields = []field{{"From", "ceo@bank.test, alice@a.test"}}
+	for _, in := range []sent{in, several} {
+		if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+			t.Errorf("%v: %v %q, want %q", in.fields, got.action, got.reply, filterErrorText)
+		}
+	}
+	// One that the verifier has recovered from.
+	r.fake.answer = func(_ context.Context, q verifier.Query) verifier.Result {
+		if q.Address.Domain() == "bank.test" {
+			return verifier.Result{Status: verifier.TempError, Reason: verifier.ReasonBroken}
+		}
+		return verifier.Result{Status: verifier.None}
+	}
+	if got := r.mustSend(r.connect(), in); got.reply != filterErrorText {
+		t.Errorf("in the verifier: %v %q, want %q", got.action, got.reply, filterErrorText)
 	}
 }

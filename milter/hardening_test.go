@@ -11,15 +11,19 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// judged is what a judge decides about a message of alice@a.test from a stranger.
-func judged(ctx context.Context, e *Engine, working func(), fields ...field) outcome {
+// handled is the outcome of a message of alice@a.test from a stranger, after everybody was
+// told.
+func handled(ctx context.Context, e *Engine, progress func(), fields ...field) outcome {
 	e.prepare()
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 	msg.addRecipient("bob@rcpt.test", "bob@rcpt.test", "")
 	for _, f := range fields {
-		msg.addField(f.name, f.value)
+		msg.addField([]byte(f.name), []byte(f.value))
 	}
-	return judge{working: working, guard: func(*message, string) {}}.decide(ctx, msg)
+	h := handler{progress: progress}
+	out := h.decide(ctx, msg)
+	h.tell(ctx, msg, &out)
+	return out
 }
 
 // slowNotifier takes its time.
@@ -39,7 +43,7 @@ func TestMTAIsKeptWaitingForNotices(t *testing.T) {
 		e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Notifier: &slowNotifier{},
 			Policy: policy.New(policy.Options{Defaults: policy.Wishes{Fail: policy.RejectNotify}})}
 		signs := 0
-		judged(t.Context(), e, func() { signs++ }, field{"X-Auth-Key", "wrong"})
+		handled(t.Context(), e, func() { signs++ }, field{"X-Auth-Key", "wrong"})
 		if signs < 9 {
 			t.Errorf("%d signs of life in 30 s", signs)
 		}
@@ -49,7 +53,7 @@ func TestMTAIsKeptWaitingForNotices(t *testing.T) {
 func enforcing(answer func(context.Context, verifier.Query) verifier.Result) *Engine {
 	e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{answer: answer},
 		Policy: policy.New(policy.Options{EnforceFrom: true})}
-	e.Settings.From, e.Settings.VerifyTimeout = FromEnforce, time.Minute
+	e.Settings.From, e.Settings.FromTimeout = FromEnforce, time.Minute
 	return e
 }
 
@@ -64,7 +68,7 @@ func TestShutdownDuringTheFromCheck(t *testing.T) {
 		<-ctx.Done()
 		return verifier.Result{Status: verifier.TempError, Reason: verifier.ReasonCancelled}
 	})
-	if out := judged(ctx, e, nil, field{"From", "ceo@bank.test"}, field{"X-Auth-Key", "wrong"}); out.own != policy.FilterError {
+	if out := handled(ctx, e, nil, field{"From", "ceo@bank.test"}, field{"X-Auth-Key", "wrong"}); out.own != shuttingDown {
 		t.Errorf("the message is answered %v %+v", out.plan.Action, out.own)
 	}
 }
@@ -81,7 +85,7 @@ func TestUnreadableFromOfARequiringDomain(t *testing.T) {
 		"ceo@bank.test <ceo@bank.test>", "ceo@bank.test <x@far.test>", "CEO [x] <ceo@bank.test>", `"CEO" ceo@bank.test`,
 		"\xe9 <ceo@bank.test>", "ceo@bank.test, a@x,b@x,c@x,d@x", "CEO : <ceo@bank.test>", "<@x:ceo@bank.test>",
 	} {
-		if out := judged(t.Context(), e, nil, field{"From", from}); out.from.Status != verifier.Fail || out.plan.Action != policy.Mark {
+		if out := handled(t.Context(), e, nil, field{"From", from}); out.from.Status != verifier.Fail || out.plan.Action != policy.Mark {
 			t.Errorf("%q: %s, %v", from, out.from.Status, out.plan.Action)
 		}
 	}

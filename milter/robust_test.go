@@ -16,7 +16,7 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-const filterError = "451 4.3.0 Filter error, try again later"
+const filterErrorText = "451 4.3.0 Filter error, try again later"
 
 // TestNothingIsLeftOfTheLastMessage sends pairs of messages on one connection.
 func TestNothingIsLeftOfTheLastMessage(t *testing.T) {
@@ -106,13 +106,13 @@ func TestPanicsAre451(t *testing.T) {
 	panics := func(context.Context, verifier.Query) verifier.Result { panic("SECRETKEY") }
 	s := r.connect()
 	r.fake.answer = panics
-	if got := r.mustSend(s, boom); got.reply != filterError {
-		t.Errorf("a panic while asking: %q, want %q", got.reply, filterError)
+	if got := r.mustSend(s, boom); got.reply != filterErrorText {
+		t.Errorf("a panic while asking: %q, want %q", got.reply, filterErrorText)
 	}
 	r.fake.answer = nil
 	r.fake.cached = func(verifier.Query) (verifier.Result, bool) { panic(errors.New("SECRETKEY")) }
-	if got := r.mustSend(s, boom); got.reply != filterError {
-		t.Errorf("a panic in the session: %q, want %q", got.reply, filterError)
+	if got := r.mustSend(s, boom); got.reply != filterErrorText {
+		t.Errorf("a panic in the session: %q, want %q", got.reply, filterErrorText)
 	}
 	r.fake.cached = nil
 	if got := r.mustSend(s, sent{from: "alice@a.test", fields: []field{{"X-Auth-Key", "good"}}}); got.action != gomilter.ActionAccept {
@@ -262,15 +262,15 @@ func TestShutdown(t *testing.T) {
 			}()
 			r.waitFor("shutdown to begin", r.srv.stopping.Load)
 			got := r.mustSend(late, sent{from: "alice@a.test", fields: []field{{"X-Auth-Key", "good"}}})
-			if got.reply != filterError {
-				t.Errorf("a message that began too late: %q, want %q", got.reply, filterError)
+			if got.reply != filterErrorText {
+				t.Errorf("a message that began too late: %q, want %q", got.reply, filterErrorText)
 			}
 			if finish {
 				close(release)
 			} else {
 				cancel()
 			}
-			if got := <-answer; finish && got.action != gomilter.ActionAccept || !finish && got.reply != filterError {
+			if got := <-answer; finish && got.action != gomilter.ActionAccept || !finish && got.reply != filterErrorText {
 				t.Errorf("the message in flight: %v %q", got.action, got.reply)
 			}
 			<-stopped
@@ -342,8 +342,8 @@ func TestBrokenVerifier(t *testing.T) {
 		return verifier.Result{Status: verifier.TempError, Reason: reason}
 	}
 	s := r.connect()
-	if got := r.mustSend(s, forged("accept")); got.reply != filterError {
-		t.Errorf("%q, want %q", got.reply, filterError)
+	if got := r.mustSend(s, forged("accept")); got.reply != filterErrorText {
+		t.Errorf("%q, want %q", got.reply, filterErrorText)
 	}
 	reason = verifier.ReasonDNSTimeout
 	if got := r.mustSend(s, forged("accept")); got.action != gomilter.ActionAccept {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"strings"
 
 	gomilter "github.com/d--j/go-milter"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // A session is the library's view of one MTA connection. Every callback only
-// collects; EndOfMessage asks, decides and answers.
+// collects; EndOfMessage takes all other steps.
 type session struct {
 	gomilter.NoOpMilter // for the events that we do not ask for
 
@@ -22,9 +21,9 @@ type session struct {
 	abilities policy.Abilities
 	origin    origin      // of the SMTP client the MTA is serving
 	client    string      // its address for the log
-	kept      []byte      // room for the next message's header
+	kept      []byte      // buffer for the next message's header
 	msg       *message    // between MAIL FROM and the end, nil otherwise
-	attrs     []slog.Attr // room for those of the next log line
+	attrs     []slog.Attr // buffer for those of the next log line
 }
 
 var _ gomilter.Milter = (*session)(nil)
@@ -94,7 +93,10 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 	o := s.origin
 	o.daemon = m.Get(gomilter.MacroDaemonName)
 	o.login = m.Get(gomilter.MacroAuthAuthen)
-	sender := senderAsMTA(from, m.Get(macroSender), m.Get(gomilter.MacroMailAddr))
+	sender := from
+	if f, resolved := m.Get(macroSender), m.Get(gomilter.MacroMailAddr); f != "" || resolved != from {
+		sender = senderAsMTA(from, f, resolved)
+	}
 	s.begin(newMessage(s.srv.acquire(), o, s.client, m.Get(gomilter.MacroMTAFQDN), sender, args))
 	s.msg.separate = s.msg.engine.Policy.Separates() && m.Protocol()&gomilter.OptNoRcptReply == 0
 	if s.msg.class == inbound && s.msg.addrErr == nil {
@@ -103,16 +105,20 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 	return gomilter.RespContinue, nil
 }
 
-// RcptTo takes a recipient, or sends one whose wishes are others than the first
-// one's into a transaction of its own (policy.recipients: separate).
+// RcptTo takes a recipient. One whose Profile is not that of the first one is answered
+// 452, and comes again in a transaction of its own (policy.recipients: separate).
 func (s *session) RcptTo(to, args string, m gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("rcpt")
 	if s.msg == nil {
 		return gomilter.RespContinue, nil
 	}
-	s.msg.addRecipient(to, asMTA(to, m.Get(gomilter.MacroRcptAddr)), args)
-	if s.msg.needsOwnTransaction(s.srv.ctx) {
-		return response(policy.OwnTransaction), nil
+	understood := to
+	if resolved := m.Get(gomilter.MacroRcptAddr); resolved != to {
+		understood = asMTA(to, resolved)
+	}
+	s.msg.addRecipient(to, understood, args)
+	if s.msg.separate && s.msg.needsOwnTransaction(s.srv.ctx) {
+		return response(ownTransaction), nil
 	}
 	return gomilter.RespContinue, nil
 }
@@ -121,7 +127,7 @@ func (s *session) RcptTo(to, args string, m gomilter.Modifier) (*gomilter.Respon
 func (s *session) Header(name, value string, _ gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("header")
 	if s.msg != nil {
-		s.msg.takeField([]byte(name), []byte(value))
+		s.msg.addField([]byte(name), []byte(value))
 	}
 	return gomilter.RespContinue, nil
 }
@@ -130,61 +136,39 @@ func (s *session) Header(name, value string, _ gomilter.Modifier) (*gomilter.Res
 func (s *session) field(name, value []byte) {
 	defer s.guard("header")
 	if s.msg != nil {
-		s.msg.takeField(name, value)
+		s.msg.addField(name, value)
 	}
 }
 
-// A modifier is the library's, with changes of the header sent past it.
-type modifier struct {
-	gomilter.Modifier
-	conn *conn
-}
-
-func (m modifier) ChangeHeader(index int, name, value string) error {
-	return m.conn.change('m', index, name, value)
-}
-
-func (m modifier) InsertHeader(index int, name, value string) error {
-	return m.conn.change('i', index, name, value)
-}
-
-// EndOfMessage asks, decides, changes and answers.
+// EndOfMessage takes the steps of a message, one after the other. What goes wrong in
+// them is answered 451.
 func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	msg := s.msg
 	if msg == nil { // no MAIL FROM that we saw: nothing is known, nothing may pass
-		return tempFail(), nil
+		return response(filterError.Reply), nil
 	}
 	defer s.end(msg)
 	msg.queueID = m.Get(gomilter.MacroQueueId)
-	out := outcome{}.refuse(policy.FilterError)
+	out := outcome{own: filterError}
 	func() {
 		defer s.guard("end of message")
-		decided := s.judge(m).decide(s.srv.ctx, msg)
-		if err = decided.apply(msg, modifier{m, s.conn}); err == nil {
+		h := handler{abilities: s.abilities, panicked: s.srv.panicked,
+			progress: func() { _ = m.Progress() }} // an MTA too old for it, or gone; the answer comes all the same
+		decided := h.decide(s.srv.ctx, msg)
+		if decided.own.IsZero() && len(decided.plan.Recipients) > 0 {
+			h.tell(s.srv.ctx, msg, &decided)
+		}
+		if err = decided.change(msg, &changes{library: m, header: s.conn}); err == nil {
 			out = decided
 		}
 	}()
 	s.srv.answered.Add(1)
-	s.logMessage(msg, out)
+	s.logMessage(msg, &out)
 	if err != nil {
 		// The MTA has part of the changes: breaking off is what makes it drop them.
 		return nil, fmt.Errorf("change message: %w", err)
 	}
-	return out.response(), nil
-}
-
-// judge is the one for this session's MTA.
-func (s *session) judge(m gomilter.Modifier) judge {
-	return judge{
-		abilities: s.abilities,
-		working:   func() { _ = m.Progress() }, // an MTA too old for it, or gone; the answer comes all the same
-		guard: func(msg *message, where string) {
-			if p := recover(); p != nil {
-				s.srv.panicked(p, where)
-				msg.broken = true
-			}
-		},
-	}
+	return out.answer(), nil
 }
 
 // Abort ends a message that will not be finished, and no more than that: the
@@ -224,6 +208,29 @@ func (s *session) end(msg *message) {
 	s.msg = nil
 }
 
+// acquire binds a message that begins to the Engine in force.
+func (s *Server) acquire() *Engine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.engine.messages++
+	return s.engine
+}
+
+// release ends a message's hold on its Engine.
+func (s *Server) release(e *Engine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.messages--
+	e.releaseIfUnused()
+}
+
+// releaseIfUnused is called under Server.mu.
+func (e *Engine) releaseIfUnused() {
+	if e.retired && e.messages == 0 && e.Release != nil {
+		e.Release()
+	}
+}
+
 // abandon ends a message that did not reach its end, if there is one.
 func (s *session) abandon(m gomilter.Modifier) {
 	if msg := s.msg; msg != nil {
@@ -233,29 +240,4 @@ func (s *session) abandon(m gomilter.Modifier) {
 		s.logAborted(msg)
 		s.end(msg)
 	}
-}
-
-func tempFail() *gomilter.Response { return response(policy.FilterError) }
-
-// response makes the library's response of a Reply; the zero Reply is 250.
-func response(r policy.Reply) *gomilter.Response {
-	if r.IsZero() {
-		return gomilter.RespAccept
-	}
-	resp, err := gomilter.RejectWithCodeAndReason(uint16(r.Code), r.Enhanced+" "+r.Text)
-	if err != nil { // a text the library cannot send: say it without
-		if r.Code < 500 {
-			return gomilter.RespTempFail
-		}
-		return gomilter.RespReject
-	}
-	return resp
-}
-
-// cut bounds what came from outside, without splitting a UTF-8 sequence.
-func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -495,3 +495,50 @@ func TestWhoseMail(t *testing.T) {
 		})
 	}
 }
+
+// TestConnect: who the client is, as the MTA says.
+func TestConnect(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	for _, tt := range []struct {
+		host, family, addr string
+		client             string // "": none
+		local              bool
+	}{
+		{"x.test", "tcp4", "192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "::ffff:192.0.2.1", "192.0.2.1", false},
+		{"x.test", "tcp6", "2001:db8::1", "2001:db8::1", false},
+		{"x.test", "tcp6", "fe80::1%eth0", "fe80::1", false},
+		{"x.test", "tcp4", "0.0.0.0", "", false},
+		{"x.test", "tcp6", "::", "", false},
+		{"x.test", "tcp4", "nonsense", "", false},
+		{"localhost", "unix", "/run/x", "", true},
+		{"localhost", "unknown", "", "", true},
+		{"unknown", "unknown", "", "", false},
+	} {
+		s := &session{srv: r.srv}
+		if _, err := s.Connect(tt.host, tt.family, 0, tt.addr, nil); err != nil {
+			t.Fatal(err)
+		}
+		client := ""
+		if s.origin.client.IsValid() {
+			client = s.origin.client.String()
+		}
+		if client != tt.client || s.origin.local != tt.local {
+			t.Errorf("%+v: client %q, local %v", tt, client, s.origin.local)
+		}
+	}
+}
+
+// TestAnotherClientOnTheConnection (SMFIC_QUIT_NC): a message begun for the last one is
+// not this one's.
+func TestAnotherClientOnTheConnection(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	s := &session{srv: r.srv, origin: origin{login: "alice", local: true}}
+	s.begin(newMessage(r.srv.acquire(), s.origin, "", "", "alice@a.test", ""))
+	if err := s.NewConnection(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.msg != nil || s.origin != (origin{}) || r.srv.inFlight.Load() != 0 {
+		t.Errorf("left: %+v, %+v, %d messages", s.msg, s.origin, r.srv.inFlight.Load())
+	}
+}

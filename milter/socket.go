@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,8 +23,12 @@ const maxListenQueue = 1 << 15
 
 // Listen opens a socket for MTAs: network "unix" with a path, or "tcp", "tcp4" or
 // "tcp6" with host and port. A unix socket gets mode and group (a name or a
-// number, "" to leave it); one left over from a process that died is replaced,
-// one on which somebody listens is not.
+// number, "" to leave it) before anybody can connect; closing the listener removes it.
+// One left over from a process that died is replaced.
+//
+// It is an error if somebody listens there, if the path is of something that is no
+// socket, if the group is not known or may not be given, and whatever the system says
+// of an address.
 func Listen(network, address string, mode fs.FileMode, group string) (net.Listener, error) {
 	if network != "unix" {
 		ln, err := net.Listen(network, address)
@@ -57,7 +60,7 @@ func listenUnix(path string, mode fs.FileMode, group string) (_ net.Listener, er
 			_ = os.Remove(path)
 		}
 	}()
-	if err := own(path, mode, group); err != nil {
+	if err := setOwner(path, mode, group); err != nil {
 		return nil, err
 	}
 	if err := unix.Listen(fd, maxListenQueue); err != nil {
@@ -73,133 +76,8 @@ func listenUnix(path string, mode fs.FileMode, group string) (_ net.Listener, er
 	return ln, nil
 }
 
-// ListenLoopback opens a TCP port on the loopback addresses of both families: of the one
-// that the machine has, where it has only one.
-func ListenLoopback(port string) ([]net.Listener, error) {
-	var all []net.Listener
-	var errs []error
-	for network, host := range map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1"} {
-		ln, err := net.Listen(network, net.JoinHostPort(host, port))
-		switch {
-		case err == nil:
-			all = append(all, ln)
-		case !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT):
-			errs = append(errs, fmt.Errorf("listen on %s: %w", net.JoinHostPort(host, port), err))
-		}
-	}
-	if len(all) == 0 && len(errs) == 0 {
-		errs = append(errs, fmt.Errorf("listen on port %s: the machine has no loopback address", port))
-	}
-	if len(errs) == 0 {
-		return all, nil
-	}
-	for _, ln := range all {
-		errs = append(errs, ln.Close())
-	}
-	return nil, errors.Join(errs...)
-}
-
-// Open reports whether others than root, the socket's owner and its group can connect to
-// it: it is an inet socket, or everybody may write to it.
-func Open(addr net.Addr) bool {
-	a, ok := addr.(*net.UnixAddr)
-	if !ok {
-		return true
-	}
-	if isAbstract(a.Name) {
-		return true
-	}
-	info, err := os.Stat(a.Name)
-	return err == nil && info.Mode().Perm()&0o002 != 0
-}
-
-// Reach says in words who can connect to a socket of ours: whoever can is believed which
-// logins he claims.
-func Reach(addr net.Addr) string {
-	switch a := addr.(type) {
-	case *net.UnixAddr:
-		return reachUnix(a.Name)
-	case *net.TCPAddr:
-		return reachTCP(a)
-	}
-	return "unknown"
-}
-
-// isAbstract reports whether a unix socket is in Linux's abstract name space, where there
-// are no modes.
-func isAbstract(name string) bool { return name == "" || name[0] == '@' }
-
-func reachUnix(path string) string {
-	if isAbstract(path) {
-		return "every user of this machine (abstract socket)"
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return "unknown: " + err.Error()
-	}
-	mode := info.Mode().Perm()
-	if mode&0o002 != 0 { // to connect takes the right to write
-		return fmt.Sprintf("every user of this machine (mode %04o)", mode)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Sprintf("mode %04o", mode)
-	}
-	who := []string{"root"}
-	if mode&0o200 != 0 && stat.Uid != 0 {
-		who = append(who, "user "+userName(stat.Uid))
-	}
-	if mode&0o020 != 0 {
-		who = append(who, "group "+groupName(stat.Gid))
-	}
-	return fmt.Sprintf("%s (mode %04o)", strings.Join(who, ", "), mode)
-}
-
-func userName(uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return id
-}
-
-func groupName(gid uint32) string {
-	id := strconv.FormatUint(uint64(gid), 10)
-	if g, err := user.LookupGroupId(id); err == nil {
-		return g.Name
-	}
-	return id
-}
-
-func reachTCP(addr *net.TCPAddr) string {
-	if addr.IP.IsLoopback() {
-		return "every user of this machine (loopback)"
-	}
-	var at []string
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return "unknown: " + err.Error()
-	}
-	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil || i.Flags&net.FlagUp == 0 {
-			continue
-		}
-		if addr.IP.IsUnspecified() {
-			at = append(at, i.Name)
-			continue
-		}
-		for _, a := range addrs {
-			if network, ok := a.(*net.IPNet); ok && network.IP.Equal(addr.IP) {
-				at = append(at, i.Name)
-				break
-			}
-		}
-	}
-	return "every host that reaches the port, through interface " + strings.Join(at, ", ")
-}
-
-func own(path string, mode fs.FileMode, group string) error {
+// setOwner gives the socket to the group, and its mode.
+func setOwner(path string, mode fs.FileMode, group string) error {
 	if group != "" {
 		gid, err := groupID(group)
 		if err != nil {

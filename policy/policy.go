@@ -141,8 +141,8 @@ func (p *Policy) Decide(env Envelope, res verifier.Result) Plan {
 	return p.decide(env, res, false)
 }
 
-// Separates reports whether the session is to answer at RCPT: OwnTransaction to
-// each recipient whose Profile is not that of the first one.
+// Separates reports whether the session is to answer at RCPT: 452 to each recipient whose
+// Profile is not that of the first one, who then gets a transaction of his own.
 func (p *Policy) Separates() bool { return p.opts.Separate && !p.opts.Test }
 
 // A Profile is what a recipient's layers come to for every result. Where all

@@ -22,21 +22,6 @@ const (
 	textPolicy   = "Message refused by policy"
 )
 
-// Replies which no configuration changes.
-var (
-	// FilterError is for a fault of ours: the message is not lost, it comes again.
-	FilterError = Reply{451, "4.3.0", "Filter error, try again later"}
-	// TooManyFields is for a header with more fields to remove than an MTA stands.
-	TooManyFields = Reply{550, "5.7.1", "Too many authentication header fields"}
-	// TooManyRecipients is for more recipients than limits.recipients.
-	TooManyRecipients = Reply{451, "4.5.3", "Too many recipients"}
-	// NoKeyNow is for a submission that waits for its key (attach.on_error: tempfail).
-	NoKeyNow = Reply{451, "4.3.0", "No AuthKey can be attached now, try again later"}
-	// OwnTransaction is, at RCPT, for a recipient whose Profile is not that of the
-	// first one (policy.recipients: separate).
-	OwnTransaction = Reply{452, "4.5.3", "Recipient needs a transaction of its own"}
-)
-
 // Texts are the administrator's texts in place of the standard ones, named for
 // the result which first brings each of them up; an empty one stays standard.
 type Texts struct {

@@ -31,14 +31,14 @@ func settings(c config.Config) (milter.Settings, error) {
 			Networks:      c.Submission.Networks,
 			Daemons:       c.Submission.Daemons,
 		},
-		MarkHeader:    c.Mark.Header,
-		MarkValue:     c.Mark.Value,
-		From:          map[string]milter.FromCheck{"off": milter.FromOff, "report": milter.FromReport, "enforce": milter.FromEnforce}[c.From.Check],
-		VerifyTimeout: c.Verify.Timeout,
+		MarkHeader:  c.Mark.Header,
+		MarkValue:   c.Mark.Value,
+		From:        map[string]milter.FromCheck{"off": milter.FromOff, "report": milter.FromReport, "enforce": milter.FromEnforce}[c.From.Check],
+		FromTimeout: c.Verify.Timeout,
 	}
 	for _, entry := range c.Notify.Trust {
 		id, method, _ := strings.Cut(entry, "/")
-		s.NotifyTrust = append(s.NotifyTrust, milter.Voucher{ID: id, Method: method})
+		s.DSNVouchers = append(s.DSNVouchers, milter.Voucher{ID: id, Method: method})
 	}
 	for _, name := range c.LocalDomains {
 		domain, err := wire.ParseDomain(name)
@@ -50,7 +50,7 @@ func settings(c config.Config) (milter.Settings, error) {
 	var senders []string
 	for _, t := range c.From.Trusted {
 		if t.MailFrom == "" {
-			s.Trust.Clients = append(s.Trust.Clients, t.Client)
+			s.FromTrusted.Clients = append(s.FromTrusted.Clients, t.Client)
 			continue
 		}
 		pattern, err := foldPattern(t.MailFrom)
@@ -59,7 +59,7 @@ func settings(c config.Config) (milter.Settings, error) {
 		}
 		senders = append(senders, pattern)
 	}
-	s.Trust.Senders = policy.NewMatcher(senders)
+	s.FromTrusted.Senders = policy.NewMatcher(senders)
 	return s, nil
 }
 

@@ -65,9 +65,9 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
-		reach := milter.Reach(ln.Addr())
+		reach, everybody := reachOf(ln.Addr())
 		d.log.Info("listening", "listen", ln.Addr().String(), "reach", reach)
-		if d.attacher != nil && milter.Open(ln.Addr()) {
+		if d.attacher != nil && everybody {
 			d.log.Warn("keys are attached for whoever connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
 		}
 		go func() { failed <- d.server.Serve(ln) }()
@@ -121,7 +121,7 @@ func open(l config.Listen, socket config.Socket) ([]net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen: %w", err)
 		}
-		return milter.ListenLoopback(port)
+		return listenLoopback(port)
 	}
 	ln, err := milter.Listen(l.Network, l.Address, socket.Mode, socket.Group)
 	if err != nil {

@@ -166,7 +166,7 @@ func newFaultyWorld(t *testing.T) (f *faultyWorld, end func()) {
 
 func (f *faultyWorld) engine() *milter.Engine {
 	return &milter.Engine{
-		Settings: milter.Settings{HostName: "mx.test", MarkHeader: "X-Spam-Flag", MarkValue: "YES", From: milter.FromReport, VerifyTimeout: time.Second},
+		Settings: milter.Settings{HostName: "mx.test", MarkHeader: "X-Spam-Flag", MarkValue: "YES", From: milter.FromReport, FromTimeout: time.Second},
 		Limits:   milter.Limits{Connections: 2 * mtaClients, IdleTimeout: time.Minute, Recipients: 10},
 		Verifier: f.verifier, Policy: policy.New(policy.Options{}),
 		Release: func() { f.releases.Add(1) },

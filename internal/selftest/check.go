@@ -151,7 +151,7 @@ func (c *checker) results(line logLine) (envelope, from result) {
 		return envelope, result{verifier.Result{Status: verifier.Skipped}, ""}
 	}
 	from = result{s.fromFinding().result(envelope.Reason), s.fromAddress()}
-	if contains(settings.Trust.Clients, c.client) {
+	if contains(settings.FromTrusted.Clients, c.client) {
 		from = result{verifier.Result{Status: verifier.Skipped}, ""}
 	}
 	c.must("from_result= in the log", string(line.FromIs), string(from.Status))

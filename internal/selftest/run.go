@@ -39,7 +39,7 @@ func chooseClient(s *milter.Settings) (client netip.Addr, ok bool) {
 	for _, addr := range strangers {
 		switch {
 		case contains(s.ExemptNetworks, addr), contains(s.Submission.Networks, addr):
-		case !contains(s.Trust.Clients, addr):
+		case !contains(s.FromTrusted.Clients, addr):
 			return addr, true
 		case !ok:
 			client, ok = addr, true

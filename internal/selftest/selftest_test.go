@@ -61,7 +61,7 @@ func newEngine(t *testing.T, w *World, opts policy.Options) *milter.Engine {
 	t.Cleanup(v.Close)
 	return &milter.Engine{
 		Settings: milter.Settings{HostName: "host.test", MarkHeader: "X-Spam-Flag", MarkValue: "YES",
-			From: milter.FromReport, VerifyTimeout: 45 * time.Second},
+			From: milter.FromReport, FromTimeout: 45 * time.Second},
 		Limits:   milter.Limits{Connections: 10, IdleTimeout: time.Minute, Recipients: 10},
 		Verifier: v, Policy: policy.New(opts),
 	}
@@ -359,7 +359,7 @@ func TestCannotTell(t *testing.T) {
 		<-ctx.Done()
 		return verifier.Result{Status: verifier.TempError}
 	}}
-	stuck.Settings.VerifyTimeout = time.Minute
+	stuck.Settings.FromTimeout = time.Minute
 	socket := startMilter(t, w, &stuck)
 	if _, err := w.Run(ctx, Subject{Socket: socket, Engine: e, Recipients: []string{"b@rcpt.test"}}); !errors.Is(err, late) {
 		t.Errorf("Run with a milter that is stuck: %v, want %v", err, late)
@@ -388,7 +388,7 @@ func TestChooseClient(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, ok := chooseClient(&milter.Settings{ExemptNetworks: tt.exempt,
-				Submission: milter.Submission{Networks: tt.submission}, Trust: milter.Trust{Clients: tt.trusted}})
+				Submission: milter.Submission{Networks: tt.submission}, FromTrusted: milter.Trusted{Clients: tt.trusted}})
 			if ok != (tt.want != "") || ok && got.String() != tt.want {
 				t.Errorf("chooseClient = %v, %v; want %q", got, ok, tt.want)
 			}
@@ -400,7 +400,7 @@ func TestChooseClient(t *testing.T) {
 func TestTrustedClient(t *testing.T) {
 	w := newWorld(t)
 	e := newEngine(t, w, policy.Options{})
-	e.Settings.Trust.Clients = milter.Networks{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	e.Settings.FromTrusted.Clients = milter.Networks{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	report := run(t, w, e, startMilter(t, w, e))
 	if !report.OK() {
 		t.Errorf("faults: %q", faults(report))

@@ -17,21 +17,23 @@ const (
 )
 
 // logMessage writes the one line that a message gets.
-func (s *session) logMessage(msg *message, out outcome) {
-	action, reason := out.plan.Action.String(), string(out.envelope.Reason)
+func (s *session) logMessage(msg *message, out *outcome) {
+	action, reason := out.plan.Action, out.envelope.Reason
 	if !out.own.IsZero() {
-		action, reason = ownReply(out, msg.uncounted || s.srv.ctx.Err() != nil)
+		action, reason = out.own.action(), out.own.reason
 	}
 	attrs := append(messageAttrs(msg, s.attrs[:0]),
 		slog.String("result", string(out.envelope.Status)),
-		slog.String("reason", reason),
+		slog.String("reason", string(reason)),
 		slog.String("as", cut(out.envelope.Server, maxLogValue)),
 		slog.Bool("cached", out.envelope.Cached))
 	if msg.engine.Settings.From != FromOff && out.from.Status != "" {
 		attrs = append(attrs, slog.String("from_result", string(out.from.Status)))
-		attrs = appendFrom(attrs, msg, out.from)
+		if out.from.address != msg.address {
+			attrs = appendFrom(attrs, out.from)
+		}
 	}
-	attrs = append(attrs, slog.String("action", action))
+	attrs = append(attrs, slog.String("action", action.String()))
 	if out.own.IsZero() {
 		attrs = appendPlan(attrs, &out.plan)
 	}
@@ -39,8 +41,8 @@ func (s *session) logMessage(msg *message, out outcome) {
 		attrs = append(attrs, slog.String("note", notes))
 	}
 	removed := 0
-	if out.delivers() && msg.losesKeys() {
-		removed = msg.counts.key
+	if out.delivers() && out.removesKeys(msg) {
+		removed = msg.counts[keyKind]
 	}
 	now := time.Now()
 	attrs = append(attrs,
@@ -53,22 +55,21 @@ func (s *session) logMessage(msg *message, out outcome) {
 	if out.ends() {
 		s.settle()
 	}
-	for _, failure := range []struct {
-		what string
-		err  error
-	}{{"notices could not be handed over, the message is deferred", out.err}, {"preferences could not be looked up", out.prefsErr}} {
-		if failure.err != nil {
-			s.srv.log.Error(failure.what, "qid", cut(msg.queueID, maxLogValue), "error", cut(failure.err.Error(), maxLogValue))
-		}
+	if out.deliverErr != nil {
+		s.logFailure("notices could not be handed over, the message is deferred", msg, out.deliverErr)
 	}
+	if out.prefsErr != nil {
+		s.logFailure("preferences could not be looked up", msg, out.prefsErr)
+	}
+}
+
+func (s *session) logFailure(what string, msg *message, err error) {
+	s.srv.log.Error(what, "qid", cut(msg.queueID, maxLogValue), "error", cut(err.Error(), maxLogValue))
 }
 
 // appendFrom says why the From field has its result, and for which address, where that
 // is not the envelope sender's.
-func appendFrom(attrs []slog.Attr, msg *message, from fromResult) []slog.Attr {
-	if from.address == msg.address {
-		return attrs
-	}
+func appendFrom(attrs []slog.Attr, from fromResult) []slog.Attr {
 	if from.Reason != "" {
 		attrs = append(attrs, slog.String("from_reason", string(from.Reason)))
 	}
@@ -76,24 +77,6 @@ func appendFrom(attrs []slog.Attr, msg *message, from fromResult) []slog.Attr {
 		attrs = append(attrs, slog.String("header_from", cut(from.address.String(), maxLogValue)))
 	}
 	return attrs
-}
-
-// ownReply is action= and reason= of a message about which the policy had nothing
-// to say.
-func ownReply(out outcome, stopping bool) (action, reason string) {
-	switch {
-	case out.own == policy.TooManyRecipients:
-		return policy.TempFail.String(), "too-many-recipients"
-	case out.own == policy.TooManyFields:
-		return policy.Reject.String(), "too-many-fields"
-	case out.err != nil:
-		return policy.TempFail.String(), "not-handed-over"
-	case out.own == policy.NoKeyNow:
-		return policy.TempFail.String(), "no-key-now"
-	case stopping:
-		return policy.TempFail.String(), "shutdown"
-	}
-	return policy.TempFail.String(), "filter-error"
 }
 
 // appendPlan says what each recipient gets where they differ, what test mode would
@@ -133,10 +116,10 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 }
 
 // notesOf lists what a postmaster may ask about.
-func notesOf(out outcome) string {
+func notesOf(out *outcome) string {
 	switch {
 	case !out.attachment.Key.IsZero():
-		return "key-attached"
+		return string(noteKeyAttached)
 	case out.attachment.Note != "":
 		return out.attachment.Note
 	}
@@ -171,7 +154,7 @@ func (s *session) writeLine(now time.Time, attrs []slog.Attr) {
 
 // ends reports whether somebody who was to get the message will not, and the sender is
 // not to come again: then its line is all that is left of it.
-func (o outcome) ends() bool {
+func (o *outcome) ends() bool {
 	if reply := o.reply(); !reply.IsZero() {
 		return reply.Code >= 500
 	}
@@ -198,4 +181,12 @@ func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
 // milliseconds is a decimal number of them, to the microsecond.
 func milliseconds(name string, d time.Duration) slog.Attr {
 	return slog.Float64(name, float64(d.Microseconds())/1000)
+}
+
+// cut bounds what came from outside, without splitting a UTF-8 sequence.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }

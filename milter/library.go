@@ -3,6 +3,7 @@ package milter
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 
 	gomilter "github.com/d--j/go-milter"
@@ -40,6 +41,46 @@ var (
 // no such macro.
 const macroSender gomilter.MacroName = "f"
 
+// libraryOptions are those of every connection.
+func (s *Server) libraryOptions() []gomilter.Option {
+	return []gomilter.Option{
+		gomilter.WithActions(wantedActions),
+		gomilter.WithProtocols(wantedProtocol),
+		gomilter.WithNegotiationCallback(s.negotiate),
+		gomilter.WithMacroRequest(gomilter.StageConnect, macrosAtConnect),
+		gomilter.WithMacroRequest(gomilter.StageMail, macrosAtMail),
+		gomilter.WithMacroRequest(gomilter.StageRcpt, macrosAtRcpt),
+		gomilter.WithMacroRequest(gomilter.StageEOH, macrosAtEOH),
+		gomilter.WithMacroRequest(gomilter.StageEOM, macrosAtEnd),
+		gomilter.WithWriteTimeout(0), // conn bounds writes
+	}
+}
+
+// runLibrary has the library serve one connection, in a goroutine that it starts. The
+// library has no other way to tell a session which connection is its own than a
+// server of the session's own, which costs some allocations.
+func (s *Server) runLibrary(c *conn) {
+	lib := gomilter.NewServer(append(s.options[:len(s.options):len(s.options)], gomilter.WithDynamicMilter(
+		func(_ uint32, actions gomilter.OptAction, protocol gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
+			return s.newSession(c, actions, protocol)
+		}))...)
+	_ = lib.Serve(&once{conn: c}) // ends with the listener, at once
+}
+
+// A once is a listener that accepts one connection, which is there already.
+type once struct{ conn *conn }
+
+func (o *once) Accept() (net.Conn, error) {
+	if c := o.conn; c != nil {
+		o.conn = nil
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (o *once) Close() error   { return nil }
+func (o *once) Addr() net.Addr { return nil }
+
 // negotiate takes what the MTA offers of what we want. The library by itself
 // would close the connection if anything were missing, and every client of an
 // MTA with milter_protocol = 2 would hear 451. Replies to RCPT are given only where
@@ -65,6 +106,7 @@ func (s *Server) inForce() *Engine {
 	return s.engine
 }
 
+// abilitiesOf says what an MTA lets us do.
 func abilitiesOf(actions gomilter.OptAction) policy.Abilities {
 	return policy.Abilities{
 		Quarantine:      actions&gomilter.OptQuarantine != 0,

@@ -34,8 +34,8 @@ func asMTA(written, understood string) string {
 	return understood
 }
 
-// senderAsMTA is asMTA for MAIL FROM. sender is Sendmail's own word for what stands on
-// the envelope, and decides; resolved is where mail to it would go, for which both MTAs
+// senderAsMTA is asMTA for MAIL FROM. sender is what Sendmail says
+// that the envelope has (macro f), and decides; resolved is where mail to it would go, for which both MTAs
 // strip their own name and read the local part anew: as "ceo@bank.test" in
 // ceo%bank.test@mx.test, and in "ceo@bank.test"@mx.test. That is no sender of this
 // message.

@@ -2,14 +2,16 @@ package milter
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// A Voucher is a filter before us that deletes forgeries of itself, and one of its
-// methods, by which it authenticates senders (notify.trust).
-type Voucher struct {
-	ID     string // its authserv-id
-	Method string // "spf" or "dkim"
+// vouchedFor reports whether a filter before us, whom the administrator trusts, says in
+// the header spf or dkim pass for a sender's domain.
+func vouchedFor(header []Field, vouchers []Voucher, domain string) bool {
+	return slices.ContainsFunc(header, func(f Field) bool {
+		return isField(f.Name, authResField) && vouches(f.Value, vouchers, domain)
+	})
 }
 
 // Limits of a field that vouches for somebody. What a filter cannot read it does not

@@ -88,6 +88,10 @@ func FuzzSenderAsMTA(f *testing.F) {
 		if got != written && got != withDomain(written) && got != sender && got != resolved && withoutQuoting.Replace(got) != withoutQuoting.Replace(sender) {
 			t.Errorf("%q of %q, %q, %q", got, written, sender, resolved)
 		}
+		// Where the MTA says the same, the session does not even look.
+		if got := senderAsMTA(written, "", written); got != written {
+			t.Errorf("%q of %q, which the MTA reads alike", got, written)
+		}
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/authkey/authkey/policy"
 )
 
-var everyWish = fakePreferences{
+var everyAction = fakePreferences{
 	"accept@rcpt.test":         {Wishes: policy.Wishes{Fail: policy.Accept}},
 	"mark@rcpt.test":           {Wishes: policy.Wishes{Fail: policy.Mark}},
 	"quarantine@rcpt.test":     {Wishes: policy.Wishes{Fail: policy.Quarantine}},
@@ -22,7 +22,7 @@ var everyWish = fakePreferences{
 	"reject-notify@rcpt.test":  {Wishes: policy.Wishes{Fail: policy.RejectNotify}},
 }
 
-// engineWith is the rig's Engine with preferences and other options.
+// swap puts an Engine with preferences and other options in force.
 func (r *rig) swap(opts policy.Options, prefs Preferences) {
 	settings := defaultSettings()
 	r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(opts),
@@ -36,10 +36,10 @@ func forged(rcpts ...string) sent {
 	return sent{from: "alice@a.test", rcpts: rcpts, fields: []field{{"From", "alice@a.test"}, {"X-Auth-Key", "wrong"}}}
 }
 
-// TestSixWishes: one message, and each recipient gets what it wants.
-func TestSixWishes(t *testing.T) {
+// TestActionPerRecipient: one message, and each recipient gets what it wants.
+func TestActionPerRecipient(t *testing.T) {
 	r := newRig(t, defaultSettings(), policy.Options{})
-	r.swap(policy.Options{Readdress: "{local}+spam@{domain}", QuarantineMailbox: "q@rcpt.test"}, everyWish)
+	r.swap(policy.Options{Readdress: "{local}+spam@{domain}", QuarantineMailbox: "q@rcpt.test"}, everyAction)
 	got := r.mustSend(r.connect(), forged("accept", "mark", "quarantine", "discard", "discard-notify", "reject", "reject-notify"))
 	if got.action != gomilter.ActionAccept {
 		t.Fatalf("%v %q", got.action, got.reply)
@@ -83,12 +83,12 @@ func TestSixWishes(t *testing.T) {
 // again, changed in nothing.
 func TestNoticesGoBeforeTheVerdict(t *testing.T) {
 	r := newRig(t, defaultSettings(), policy.Options{})
-	r.swap(policy.Options{}, everyWish)
+	r.swap(policy.Options{}, everyAction)
 	s := r.connect()
 	r.told.fail = errors.New("disk full")
 	got := r.mustSend(s, forged("accept", "discard-notify"))
-	if got.reply != filterError || len(got.rcpts) != 2 {
-		t.Errorf("%q, recipients %q; want %q and nothing changed", got.reply, got.rcpts, filterError)
+	if got.reply != filterErrorText || len(got.rcpts) != 2 {
+		t.Errorf("%q, recipients %q; want %q and nothing changed", got.reply, got.rcpts, filterErrorText)
 	}
 	if !strings.Contains(r.log.String(), "reason=not-handed-over") || !strings.Contains(r.log.String(), "disk full") {
 		t.Errorf("log: %s", r.log)
@@ -103,7 +103,7 @@ func TestNoticesGoBeforeTheVerdict(t *testing.T) {
 // message marked, unless the sender asked not to be told.
 func TestNoDSNNoSilence(t *testing.T) {
 	r := newRig(t, defaultSettings(), policy.Options{})
-	r.swap(policy.Options{}, everyWish)
+	r.swap(policy.Options{}, everyAction)
 	r.told.allow = false
 	s := r.connect()
 	got := r.mustSend(s, forged("accept", "reject"))
@@ -144,7 +144,7 @@ func TestNoDSNNoSilence(t *testing.T) {
 	msg := newMessage(e, origin{}, "", "", "alice@a.test", "")
 	msg.addRecipient("accept@rcpt.test", "accept@rcpt.test", "")
 	msg.addRecipient("reject@rcpt.test", "reject@rcpt.test", "")
-	out := judge{abilities: policy.Abilities{DeleteRecipient: true}, guard: func(*message, string) {}}.decide(t.Context(), msg)
+	out := handler{abilities: policy.Abilities{DeleteRecipient: true}}.decide(t.Context(), msg)
 	if !out.delivers() || !out.plan.Mark || out.plan.Notes&policy.NoteNoDSN == 0 {
 		t.Errorf("without a notifier: %+v, %+v", out.own, out.plan)
 	}
@@ -153,7 +153,7 @@ func TestNoDSNNoSilence(t *testing.T) {
 // TestSeparateTransactions: who differs from the first recipient hears 452.
 func TestSeparateTransactions(t *testing.T) {
 	r := newRig(t, defaultSettings(), policy.Options{})
-	r.swap(policy.Options{Separate: true}, everyWish)
+	r.swap(policy.Options{Separate: true}, everyAction)
 	s := r.connect()
 	if _, err := s.Mail("alice@a.test", ""); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestSeparateTransactions(t *testing.T) {
 		t.Errorf("%d %q", got.code, got.reply)
 	}
 	// Without the option the MTA is not made to wait at RCPT.
-	r.swap(policy.Options{}, everyWish)
+	r.swap(policy.Options{}, everyAction)
 	plain := r.connect()
 	if plain.ProtocolOption(gomilter.OptNoRcptReply) == false {
 		t.Error("replies to RCPT are asked for without need")
@@ -188,7 +188,7 @@ func TestSeparateTransactions(t *testing.T) {
 func TestPreferencesThatFail(t *testing.T) {
 	for _, deferring := range []bool{false, true} {
 		r := newRig(t, defaultSettings(), policy.Options{})
-		r.swap(policy.Options{DeferUnknown: deferring}, everyWish)
+		r.swap(policy.Options{DeferUnknown: deferring}, everyAction)
 		got := r.mustSend(r.connect(), forged("unknowable"))
 		if deferring && got.code != 451 || !deferring && got.action != gomilter.ActionAccept {
 			t.Errorf("on_error tempfail %v: %d %q", deferring, got.code, got.reply)

@@ -1,0 +1,73 @@
+package milter
+
+import (
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// An ownReply answers a message about which the policy has nothing to say. The zero
+// ownReply is none.
+type ownReply struct {
+	policy.Reply
+	reason verifier.Reason // for the log
+}
+
+// The replies of our own, which no configuration changes.
+var (
+	// A fault of ours: the message is not lost, it comes again.
+	filterError   = ownReply{policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "Filter error, try again later"}, reasonFilterError}
+	shuttingDown  = ownReply{filterError.Reply, reasonShutdown}
+	notHandedOver = ownReply{filterError.Reply, reasonNotHandedOver}
+	// More header fields to remove than an MTA stands.
+	tooManyFields = ownReply{policy.Reply{Code: 550, Enhanced: "5.7.1", Text: "Too many authentication header fields"}, reasonTooManyFields}
+	// More recipients than limits.recipients.
+	tooManyRecipients = ownReply{policy.Reply{Code: 451, Enhanced: "4.5.3", Text: "Too many recipients"}, reasonTooManyRecipients}
+	// A submission that waits for its key (attach.on_error: tempfail).
+	noKeyNow = ownReply{policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "No AuthKey can be attached now, try again later"}, reasonNoKeyNow}
+)
+
+// ownTransaction is, at RCPT, for a recipient whose Profile is not that of the first one
+// (policy.recipients: separate).
+var ownTransaction = policy.Reply{Code: 452, Enhanced: "4.5.3", Text: "Recipient needs a transaction of its own"}
+
+// action is what an ownReply comes to, in the policy's words.
+func (r ownReply) action() policy.Action {
+	if r.Code < 500 {
+		return policy.TempFail
+	}
+	return policy.Reject
+}
+
+// answer is what the MTA is told in the end.
+func (o *outcome) answer() *gomilter.Response {
+	reply := o.reply()
+	if reply.IsZero() && o.discards() {
+		return gomilter.RespDiscard
+	}
+	return response(reply)
+}
+
+// reply is what the client hears; zero for 250.
+func (o *outcome) reply() policy.Reply {
+	if !o.own.IsZero() {
+		return o.own.Reply
+	}
+	return o.plan.Reply
+}
+
+// response makes the library's response of a Reply; the zero Reply is 250.
+func response(r policy.Reply) *gomilter.Response {
+	if r.IsZero() {
+		return gomilter.RespAccept
+	}
+	resp, err := gomilter.RejectWithCodeAndReason(uint16(r.Code), r.Enhanced+" "+r.Text)
+	if err != nil { // a text the library cannot send: say it without
+		if r.Code < 500 {
+			return gomilter.RespTempFail
+		}
+		return gomilter.RespReject
+	}
+	return resp
+}

@@ -1,0 +1,280 @@
+package milter
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
+)
+
+// maxDeletions bounds the header deletions of one message. Some 12 000 make
+// Postfix's cleanup abort, and honest mail has one or two.
+const maxDeletions = 256
+
+// deletions counts the fields to delete.
+func (o *outcome) deletions(msg *message) int {
+	var buf [maxRemovals]removal
+	n := 0
+	for _, r := range o.removals(buf[:0], msg) {
+		n += r.count
+	}
+	return n
+}
+
+// A removal is the deletion of the fields of one name.
+type removal struct {
+	name  string
+	count int
+	which []int // their indexes, 1-based, among the fields of that name; nil: all of them
+}
+
+// maxRemovals is how many names removals can have.
+const maxRemovals = 5
+
+// removals appends to list what has to go, by whose mail it is.
+func (o *outcome) removals(list []removal, msg *message) []removal {
+	if o.removesKeys(msg) {
+		list = append(list, removal{keyField, msg.counts[keyKind], nil})
+	}
+	// What only we write, our own users and relays do not.
+	list = append(list,
+		removal{newKeyField, msg.counts[newKeyKind], nil},
+		removal{quarantineField, msg.counts[quarantineKind], nil},
+		removal{authResField, len(msg.authRes), msg.authRes})
+	if o.plan.Mark && msg.class == inbound {
+		list = append(list, removal{msg.engine.Settings.MarkHeader, msg.counts[markKind], nil})
+	}
+	return list
+}
+
+// removesKeys reports whether the keys that a message came with go. Those of our own
+// user's mail stay, unless nobody else gets it, or one of ours or none is to stand in
+// their place.
+func (o *outcome) removesKeys(msg *message) bool {
+	return msg.class != submission || o.attachment.Strip || !o.attachment.Key.IsZero() || msg.staysHere()
+}
+
+// change tells the MTA every change. Deletions come first, and go from the last
+// field of a name to the first: Postfix renumbers the rest after each one.
+func (o *outcome) change(msg *message, c *changes) error {
+	if !o.delivers() {
+		return nil
+	}
+	var buf [maxRemovals]removal
+	for _, r := range o.removals(buf[:0], msg) {
+		for i := r.count - 1; i >= 0; i-- {
+			index := i + 1
+			if r.which != nil {
+				index = r.which[i]
+			}
+			c.delete(index, r.name)
+		}
+	}
+	for _, value := range o.plan.QuarantineFields {
+		c.insert(quarantineField, value)
+	}
+	if o.plan.Mark {
+		c.insert(msg.engine.Settings.MarkHeader, msg.engine.Settings.MarkValue)
+	}
+	if value := o.authRes(msg); value != "" {
+		c.insert(authResField, value)
+	}
+	if !o.attachment.Key.IsZero() { // what the client brought is gone by now
+		c.insert(agentField, o.attachment.Agent)
+		c.insert(keyField, o.attachment.Key.Reveal())
+	}
+	if len(o.plan.Recipients) > 0 {
+		o.changeRecipients(msg, c)
+	}
+	if o.plan.Hold {
+		c.try("quarantine", c.library.Quarantine, o.quarantineReason())
+	}
+	return c.err
+}
+
+// changeRecipients takes recipients off the envelope and puts others on it.
+func (o *outcome) changeRecipients(msg *message, c *changes) {
+	for _, r := range o.plan.Recipients {
+		if r.Disposition == policy.Keep {
+			continue
+		}
+		c.try("delete recipient", c.library.DeleteRecipient, r.Address)
+		// Postfix knows some recipients only as it reads them. What an MTA does not know
+		// it ignores.
+		if understood, ok := msg.understood[r.Address]; ok {
+			c.try("delete recipient", c.library.DeleteRecipient, understood)
+		}
+	}
+	for _, added := range o.plan.Added {
+		c.try("add recipient", func(address string) error { return c.library.AddRecipient(address, "") }, added)
+	}
+}
+
+// changes tells an MTA one change after the other, up to the first that fails.
+type changes struct {
+	library gomilter.Modifier // for recipients and quarantine
+	header  *conn             // past it, for header fields
+	err     error             // why one failed
+}
+
+func (c *changes) delete(index int, name string) {
+	if c.err == nil {
+		if err := c.header.change('m', index, name, ""); err != nil {
+			c.err = fmt.Errorf("delete %s: %w", name, err)
+		}
+	}
+}
+
+func (c *changes) insert(name, value string) {
+	if c.err == nil {
+		if err := c.header.change('i', 0, name, value); err != nil {
+			c.err = fmt.Errorf("insert %s: %w", name, err)
+		}
+	}
+}
+
+func (c *changes) try(what string, change func(string) error, argument string) {
+	if c.err == nil {
+		if err := change(argument); err != nil {
+			c.err = fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+// quarantineReason is what the MTA shows beside the held message.
+func (o *outcome) quarantineReason() string {
+	res := o.envelope
+	if o.plan.By == policy.ByFrom {
+		res = o.from.Result
+	}
+	reason := "authkey: " + string(res.Status)
+	if res.Reason != "" {
+		reason += " (" + string(res.Reason) + ")"
+	}
+	return reason
+}
+
+// authMethod is our method in Authentication-Results (RFC 8601; docs/protocol.md section 5).
+const authMethod = "x-authkey"
+
+// usualAuthRes is enough for the field of most messages, in octets.
+const usualAuthRes = 256
+
+// authRes is the value of our Authentication-Results, or "" where every result was
+// skipped. Line breaks are the "\n\t" that a milter hands over.
+func (o *outcome) authRes(msg *message) string {
+	b := append(make([]byte, 0, usualAuthRes), authID(msg.authID)...)
+	none := len(b)
+	b = appendResult(b, o.envelope, " smtp.mailfrom=", msg.address)
+	b = appendResult(b, o.from.Result, " header.from=", o.from.address)
+	if len(b) == none {
+		return ""
+	}
+	return string(b)
+}
+
+// appendResult appends one result, and the address as a property.
+func appendResult(b []byte, r verifier.Result, property string, address wire.Address) []byte {
+	word, reason := methodResult(r)
+	if word == "" {
+		return b
+	}
+	b = append(append(b, ";\n\t"+authMethod+"="...), word...)
+	if reason != "" {
+		b = append(append(b, " reason="...), quoteString(reason)...)
+	}
+	if value := propValue(address); value != "" {
+		b = append(append(b, property...), value...)
+	}
+	return b
+}
+
+// methodResult maps a result to the words that RFC 8601 readers know.
+func methodResult(r verifier.Result) (word, reason string) {
+	switch r.Status {
+	case verifier.Skipped:
+		return "", ""
+	case verifier.NoKey:
+		return "none", "no AuthKey"
+	}
+	return string(r.Status), string(r.Reason)
+}
+
+// authID writes an authserv-id, which is a token of RFC 2045 or has to be quoted.
+func authID(id string) string {
+	if id != "" && strings.Trim(id, tokenOctets) == "" {
+		return id
+	}
+	return quoteString(id)
+}
+
+// tokenOctets are those of which a token consists.
+const tokenOctets = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!#$%&'*+^_`{|}~"
+
+// maxPropValue keeps an Authentication-Results line below the 998 octets of RFC
+// 5322; a longer address is left out, the result stands without it.
+const maxPropValue = 900
+
+// propValue writes an address as a pvalue that needs no quotes, however its readers
+// split the field: all but letters, digits and ".+-_/" is percent-encoded, so that no
+// sender can write "=", ";" or a blank here. That is another encoding than the canonical
+// one: of the local part itself, without quotes and backslashes.
+func propValue(address wire.Address) string {
+	value := policy.SafeAddress(mailboxOf(address))
+	if !onlyASCII(value) {
+		value = percentOthers(value)
+	}
+	if len(value) > maxPropValue {
+		return ""
+	}
+	return value
+}
+
+// mailboxOf is an address without quotes and encoding, "" for none.
+func mailboxOf(a wire.Address) string {
+	if a.IsZero() {
+		return ""
+	}
+	return a.Local() + "@" + a.Domain()
+}
+
+func onlyASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// percentOthers percent-encodes all that is not ASCII.
+func percentOthers(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] < utf8.RuneSelf {
+			b.WriteByte(s[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		}
+	}
+	return b.String()
+}
+
+// quoteString writes an RFC 5322 quoted-string; what cannot stand in one becomes "?".
+func quoteString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < 0x20 || c > 0x7E:
+			b.WriteByte('?')
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

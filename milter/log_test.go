@@ -1,0 +1,41 @@
+package milter
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/authkey/authkey/policy"
+)
+
+// settlingHandler keeps lines back until somebody wants them written.
+type settlingHandler struct {
+	slog.Handler
+	settled *atomic.Int32
+}
+
+func (h settlingHandler) Settle() { h.settled.Add(1) }
+
+// TestLinesOfWhatEndsHereAreWritten before the MTA is answered: nothing else is left of
+// such a message.
+func TestLinesOfWhatEndsHereAreWritten(t *testing.T) {
+	for action, settles := range map[policy.Action]int32{
+		policy.Accept: 0, policy.Mark: 0, policy.Quarantine: 0, policy.TempFail: 0,
+		policy.Reject: 1, policy.RejectNotify: 1, policy.Discard: 1, policy.DiscardNotify: 1,
+	} {
+		for _, alone := range []bool{true, false} {
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: action}})
+			var settled atomic.Int32
+			r.srv.log = slog.New(settlingHandler{r.srv.log.Handler(), &settled})
+			r.swap(policy.Options{Defaults: policy.Wishes{Fail: action}}, everyAction)
+			in := forged("one")
+			if !alone {
+				in = forged("one", "accept")
+			}
+			r.mustSend(r.connect(), in)
+			if got := settled.Load(); got != settles {
+				t.Errorf("%v, alone %v: written at once %d times, want %d", action, alone, got, settles)
+			}
+		}
+	}
+}
