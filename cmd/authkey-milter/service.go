@@ -115,7 +115,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 	d.attacher = keys
 	if keys != nil {
 		keys.Reload(d.reportList)
-		e.Attacher = attacher{keys}
+		e.Attacher = keys
 	}
 	d.prefs = file
 	d.watch(file)
