@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -26,7 +27,7 @@ const (
 // A composer writes one DSN or notice.
 type composer struct {
 	n    *Notifier
-	o    *Original
+	o    *original
 	kind string
 	to   string // as mailbox returns it
 	id   digest // of what is sent: the same mail, sent again, has the same Message-ID
@@ -59,14 +60,14 @@ func (c composer) header(b *bytes.Buffer, subject string) {
 }
 
 // notice writes a notice: one text, 7bit whatever its language.
-func (c composer) notice(notice Notice) []byte {
+func (c composer) notice(notice milter.Notice) []byte {
 	o := c.o
 	t := c.n.text(o, kindNotice, notice.Language, NoticeFields{
 		Recipient: oneLine(policy.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
 		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue),
 		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
 		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: string(o.Result.Status), Reason: string(o.Result.Reason),
 		Refused: notice.Refused, Host: c.host(),
 	})
 	var b bytes.Buffer
@@ -78,7 +79,7 @@ func (c composer) notice(notice Notice) []byte {
 
 // dsn writes a multipart/report about all of failures. A sender whose address
 // needs UTF-8 gets it in the forms of RFC 6533; for any other it is 7bit.
-func (c composer) dsn(failures []Failure) []byte {
+func (c composer) dsn(failures []milter.Failure) []byte {
 	wide := !isASCII(c.to)
 	t := c.n.text(c.o, kindDSN, c.n.languageOf(c.o), c.dsnFields(failures))
 	var b bytes.Buffer
@@ -108,11 +109,11 @@ func (c composer) dsn(failures []Failure) []byte {
 	return b.Bytes()
 }
 
-func (c composer) dsnFields(failures []Failure) DSNFields {
+func (c composer) dsnFields(failures []milter.Failure) DSNFields {
 	o := c.o
 	fields := DSNFields{
 		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: string(o.Result.Status), Reason: string(o.Result.Reason),
 		Reply: replyLine(failures[0]), Host: c.host(),
 		More: max(0, len(failures)-maxListed),
 	}
@@ -123,7 +124,7 @@ func (c composer) dsnFields(failures []Failure) DSNFields {
 }
 
 // status writes the fields of RFC 3464 sections 2.2 and 2.3.
-func (c composer) status(failures []Failure, wide bool) []byte {
+func (c composer) status(failures []milter.Failure, wide bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
 	if id := envelopeID(c.o.MailArgs); id != "" {
@@ -149,17 +150,17 @@ func (c composer) status(failures []Failure, wide bool) []byte {
 }
 
 // replyLine is the reply as an SMTP client would have seen it.
-func replyLine(f Failure) string {
+func replyLine(f milter.Failure) string {
 	if f.Reply.IsZero() {
 		return ""
 	}
 	return fmt.Sprintf("%d %s %s", f.Reply.Code, printable(f.Reply.Enhanced), cutOctets(printable(f.Reply.Text), maxLine-64))
 }
 
-func (o *Original) subject() string { return oneLine(decodeWords(o.value("Subject")), maxValue) }
+func (o *original) subject() string { return oneLine(decodeWords(o.value("Subject")), maxValue) }
 
 // text renders a template and logs its fault, if it has one.
-func (n *Notifier) text(o *Original, kind, language string, data any) text {
+func (n *Notifier) text(o *original, kind, language string, data any) text {
 	t, err := n.templates.render(kind, language, data)
 	if err != nil {
 		n.log.Error("a template failed, the built-in text is sent", "qid", cutOctets(o.QueueID, maxQueueID), "error", err.Error())
@@ -170,7 +171,7 @@ func (n *Notifier) text(o *Original, kind, language string, data any) text {
 // languageOf is the first language of the sender's (Accept-Language of RFC 3282,
 // which some clients write, else Content-Language) that we have a DSN in. Weights
 // are not read: those who write several begin with the best.
-func (n *Notifier) languageOf(o *Original) string {
+func (n *Notifier) languageOf(o *original) string {
 	for _, field := range []string{"Accept-Language", "Content-Language"} {
 		for tag := range strings.SplitSeq(cutOctets(o.value(field), maxValue), ",") {
 			tag, _, _ = strings.Cut(tag, ";")

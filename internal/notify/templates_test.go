@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/authkey/authkey/milter"
 )
 
 // folder writes templates into a folder of their own.
@@ -176,9 +178,9 @@ func TestTemplateFailsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := original()
+	o := honest()
 	o.Sender = "a@b.test"
-	if err := n.Deliver(t.Context(), o, nil, []Notice{{Recipient: "bob@rcpt.example", Language: "fr"}}); err != nil {
+	if err := n.deliver(t.Context(), o, nil, []milter.Notice{{Recipient: "bob@rcpt.example", Language: "fr"}}); err != nil {
 		t.Fatal(err)
 	}
 	p := readMail(t, m.taken()[0].data)

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/emersion/go-message/charset"
+
+	"github.com/authkey/authkey/milter"
 )
 
 const (
@@ -126,7 +128,7 @@ func formatName(name string) string {
 // quoteFields writes header fields as they came, but for those with AuthKeys and
 // for what could not stand in a message: whatever is in a value stays inside its
 // field. In a wide text octets above ASCII are valid UTF-8.
-func quoteFields(fields []Field, wide bool) []byte {
+func quoteFields(fields []milter.Field, wide bool) []byte {
 	var out []byte
 	for _, f := range fields {
 		name := strings.TrimSpace(f.Name)
