@@ -16,7 +16,7 @@ const perDSN = 2000
 
 // An item is one mail of a batch.
 type item struct {
-	mail
+	outgoing
 	kind   string
 	keys   []digest // to remember once it is handed over; claimed, but for that of the whole DSN
 	tokens []token  // taken from the rates
@@ -76,7 +76,7 @@ func (b *batch) addDSN(failures []milter.Failure) error {
 		}
 		b.counted = true
 		c := composer{n: n, o: o, kind: kindDSN, to: to, id: it.keys[0]}
-		it.mail = mail{to, func() []byte { return c.dsn(fresh) }}
+		it.outgoing = outgoing{to, func() []byte { return c.dsn(fresh) }}
 		it.keys = append(it.keys, b.id.dsn())
 	}
 	return nil
@@ -110,7 +110,7 @@ func (b *batch) addNotices(notices []milter.Notice) error {
 			continue
 		}
 		c := composer{n: n, o: o, kind: kindNotice, to: to, id: it.keys[0]}
-		it.mail = mail{to, func() []byte { return c.notice(notice) }}
+		it.outgoing = outgoing{to, func() []byte { return c.notice(notice) }}
 	}
 	return nil
 }
@@ -157,9 +157,9 @@ const syncEvery = 32
 // in the middle, only the one under way can be sent again; should the machine, those
 // since the last synchronisation.
 func (b *batch) handOver(ctx context.Context) error {
-	mails := make([]mail, len(b.items))
+	mails := make([]outgoing, len(b.items))
 	for i, it := range b.items {
-		mails[i] = it.mail
+		mails[i] = it.outgoing
 	}
 	var first error
 	failed, unsynced := 0, 0

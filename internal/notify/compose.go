@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
-	"mime/multipart"
 	"mime/quotedprintable"
-	"net/textproto"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/emersion/go-message/mail"
+	"github.com/emersion/go-message/textproto"
 
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
@@ -42,37 +44,43 @@ func (c composer) host() string {
 	return c.n.opts.Hostname
 }
 
-// header writes the fields that all our mail has, without the empty line.
-func (c composer) header(b *bytes.Buffer, subject string) {
+// writeHeader writes the fields that all our mail has, those about its body, which h has,
+// and the empty line.
+func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	from, auto := "MAILER-DAEMON", "auto-replied"
 	if c.kind == kindNotice {
 		from, auto = "postmaster", "auto-generated"
 	}
-	fmt.Fprintf(b, "Date: %s\r\n", c.n.now().Format(time.RFC1123Z))
-	fmt.Fprintf(b, "From: %s <%s@%s>\r\n", formatName(c.n.opts.FromName), from, c.host())
-	fmt.Fprintf(b, "To: <%s>\r\n", c.to)
-	b.WriteString(formatField("Subject", subject))
-	fmt.Fprintf(b, "Message-ID: <authkey-%s.%s@%s>\r\n", c.kind, hex.EncodeToString(c.id[:]), c.host())
+	// Each goes on top of those before.
+	h.Set("MIME-Version", "1.0")
+	h.Set(reportField, c.kind)
+	h.Set("Auto-Submitted", auto)
 	if id := c.o.messageID(); id != "" {
-		fmt.Fprintf(b, "In-Reply-To: %s\r\nReferences: %s\r\n", id, id)
+		h.SetMsgIDList("References", []string{id})
+		h.SetMsgIDList("In-Reply-To", []string{id})
 	}
-	fmt.Fprintf(b, "Auto-Submitted: %s\r\n%s: %s\r\nMIME-Version: 1.0\r\n", auto, reportField, c.kind)
+	h.SetMessageID("authkey-" + c.kind + "." + hex.EncodeToString(c.id[:]) + "@" + c.host())
+	// What looks like an encoded word and is none must not be read as one.
+	h.SetSubject(strings.ReplaceAll(subject, "=?", "= ?"))
+	h.AddRaw([]byte("To: <" + c.to + ">\r\n")) // it is quoted where need be; a quoted blank is no place to fold
+	h.SetAddressList("From", []*mail.Address{{Name: c.n.opts.FromName, Address: from + "@" + c.host()}})
+	h.SetDate(c.n.now())
+	_ = textproto.WriteHeader(b, h.Header.Header) // a buffer takes everything, and no value has a line break
 }
 
 // notice writes a notice: one text, 7bit whatever its language.
 func (c composer) notice(notice milter.Notice) []byte {
-	o := c.o
-	t := c.n.text(o, kindNotice, notice.Language, NoticeFields{
-		Recipient: oneLine(policy.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue),
-		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
-		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: string(o.Result.Status), Reason: string(o.Result.Reason),
-		Refused: notice.Refused, Host: c.host(),
+	t := c.n.text(c.o, kindNotice, notice.Language, NoticeFields{
+		MessageFields: c.fields(),
+		Recipient:     shownAddress(notice.Recipient), Domain: oneLine(domainOf(c.to), maxValue),
+		From: c.o.text("From"), Client: oneLine(c.o.Client, maxValue), Refused: notice.Refused,
 	})
+	var h mail.Header
+	h.Set("Content-Language", t.language)
+	h.Set("Content-Transfer-Encoding", "quoted-printable")
+	h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
 	var b bytes.Buffer
-	c.header(&b, t.subject)
-	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\nContent-Language: %s\r\n\r\n", t.language)
+	c.writeHeader(&b, h, t.subject)
 	b.Write(quotePrintable([]byte(t.body)))
 	return b.Bytes()
 }
@@ -83,13 +91,14 @@ func (c composer) dsn(failures []milter.Failure) []byte {
 	wide := !isASCII(c.to)
 	t := c.n.text(c.o, kindDSN, c.n.languageOf(c.o), c.dsnFields(failures))
 	var b bytes.Buffer
-	c.header(&b, t.subject)
+	parts := textproto.NewMultipartWriter(&b)
+	var h mail.Header
 	if wide {
-		b.WriteString("Content-Transfer-Encoding: 8bit\r\n")
+		h.Set("Content-Transfer-Encoding", "8bit")
 	}
-	parts := multipart.NewWriter(&b)
 	// Drawn anew each time: who wrote the header below must not know what would end its part.
-	fmt.Fprintf(&b, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"\r\n\r\n", c.n.boundary(parts))
+	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status", "boundary": c.n.boundary(parts)})
+	c.writeHeader(&b, h, t.subject)
 
 	human := part("Content-Type", "text/plain; charset=utf-8", "Content-Transfer-Encoding", "quoted-printable", "Content-Language", t.language)
 	writePart(parts, human, quotePrintable([]byte(t.body)))
@@ -110,18 +119,23 @@ func (c composer) dsn(failures []milter.Failure) []byte {
 }
 
 func (c composer) dsnFields(failures []milter.Failure) DSNFields {
-	o := c.o
-	fields := DSNFields{
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: string(o.Result.Status), Reason: string(o.Result.Reason),
-		Reply: replyLine(failures[0]), Host: c.host(),
-		More: max(0, len(failures)-maxListed),
-	}
+	fields := DSNFields{MessageFields: c.fields(), Reply: replyLine(failures[0]), More: max(0, len(failures)-maxListed)}
 	for _, f := range failures[:len(failures)-fields.More] {
-		fields.Recipients = append(fields.Recipients, oneLine(policy.SafeAddress(f.Recipient), maxValue))
+		fields.Recipients = append(fields.Recipients, shownAddress(f.Recipient))
 	}
 	return fields
 }
+
+func (c composer) fields() MessageFields {
+	o := c.o
+	return MessageFields{
+		Sender: shownAddress(o.Sender), Subject: o.text("Subject"), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
+		Checked: shownAddress(o.checked()), Result: string(o.Result.Status), Reason: string(o.Result.Reason), Host: c.host(),
+	}
+}
+
+// shownAddress is an address of the envelope as the texts have it.
+func shownAddress(addr string) string { return oneLine(policy.SafeAddress(addr), maxValue) }
 
 // status writes the fields of RFC 3464 sections 2.2 and 2.3.
 func (c composer) status(failures []milter.Failure, wide bool) []byte {
@@ -157,8 +171,6 @@ func replyLine(f milter.Failure) string {
 	return fmt.Sprintf("%d %s %s", f.Reply.Code, printable(f.Reply.Enhanced), cutOctets(printable(f.Reply.Text), maxLine-64))
 }
 
-func (o *original) subject() string { return oneLine(decodeWords(o.value("Subject")), maxValue) }
-
 // text renders a template and logs its fault, if it has one.
 func (n *Notifier) text(o *original, kind, language string, data any) text {
 	t, err := n.templates.render(kind, language, data)
@@ -183,16 +195,17 @@ func (n *Notifier) languageOf(o *original) string {
 	return fallback
 }
 
-func part(namesAndValues ...string) textproto.MIMEHeader {
-	h := make(textproto.MIMEHeader)
-	for i := 0; i < len(namesAndValues); i += 2 {
-		h.Set(namesAndValues[i], namesAndValues[i+1])
+// part is the header of a part.
+func part(namesAndValues ...string) textproto.Header {
+	var h textproto.Header
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		h.Set(pair[0], pair[1])
 	}
 	return h
 }
 
 // writePart writes to a buffer, which takes everything.
-func writePart(parts *multipart.Writer, header textproto.MIMEHeader, body []byte) {
+func writePart(parts *textproto.MultipartWriter, header textproto.Header, body []byte) {
 	if w, err := parts.CreatePart(header); err == nil {
 		_, _ = w.Write(body)
 	}

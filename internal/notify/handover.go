@@ -20,15 +20,15 @@ const (
 	maxReply = 200
 )
 
-// A mail is a DSN or a notice to be handed over, from the null sender.
-type mail struct {
+// An outgoing mail is a DSN or a notice to be handed over, from the null sender.
+type outgoing struct {
 	to      string        // as mailbox returns it
 	compose func() []byte // writes it, when its turn has come; lines end in CRLF
 }
 
 // handOver hands mails to an MTA, over one connection, and calls done for each as soon
 // as the MTA has answered. One refused does not keep the others back.
-func (n *Notifier) handOver(ctx context.Context, mails []mail, done func(i int, err error)) {
+func (n *Notifier) handOver(ctx context.Context, mails []outgoing, done func(i int, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
 	c, broken := n.dial(ctx)
@@ -74,7 +74,7 @@ func (n *Notifier) dial(ctx context.Context) (*smtpConn, error) {
 }
 
 // send hands over one mail.
-func (c *smtpConn) send(m mail) error {
+func (c *smtpConn) send(m outgoing) error {
 	data := m.compose()
 	opts := &smtp.MailOptions{Size: int64(len(data))}
 	if ok, _ := c.Extension("SMTPUTF8"); ok {

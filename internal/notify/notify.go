@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"mime/multipart"
 	"time"
+
+	"github.com/emersion/go-message/textproto"
 
 	"github.com/authkey/authkey/milter"
 )
@@ -38,7 +39,7 @@ type Notifier struct {
 
 	timeout  time.Duration
 	now      func() time.Time
-	boundary func(*multipart.Writer) string
+	boundary func(*textproto.MultipartWriter) string
 }
 
 // New returns a Notifier that remembers in ledger what it sent. Its error names
@@ -68,7 +69,7 @@ func New(opts Options, ledger *Ledger, log *slog.Logger) (*Notifier, error) {
 	}
 	return &Notifier{
 		opts: opts, templates: t, ledger: ledger, log: log,
-		timeout: HandOverTimeout, now: time.Now, boundary: (*multipart.Writer).Boundary,
+		timeout: HandOverTimeout, now: time.Now, boundary: (*textproto.MultipartWriter).Boundary,
 	}, nil
 }
 

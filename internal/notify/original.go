@@ -3,6 +3,10 @@ package notify
 import (
 	"strings"
 
+	"github.com/emersion/go-message"
+	_ "github.com/emersion/go-message/charset" // that the header can be read in any
+	"github.com/emersion/go-message/mail"
+
 	"github.com/authkey/authkey/milter"
 )
 
@@ -92,20 +96,25 @@ func (id identity) report(kind, recipient string) digest {
 	return digestOf(string(id[:]), kind, recipient)
 }
 
-// messageID returns the Message-ID if it is well-formed enough to refer to.
+// text is the value of the first field of a name for a text of ours: encoded words
+// decoded, in any charset known.
+func (o *original) text(name string) string {
+	var h message.Header
+	h.Set(name, o.value(name))
+	text, _ := h.Text(name) // as it came where it cannot be decoded
+	return oneLine(text, maxValue)
+}
+
+// messageID returns the Message-ID, without its brackets, if it is well-formed enough to
+// refer to.
 func (o *original) messageID() string {
-	id := strings.TrimSpace(o.value("Message-ID"))
-	inner, opened := strings.CutPrefix(id, "<")
-	inner, closed := strings.CutSuffix(inner, ">")
-	if !opened || !closed || len(inner) > maxMessageID || strings.IndexByte(inner, '@') < 1 {
+	var h mail.Header
+	h.Set("Message-ID", o.value("Message-ID"))
+	ids, err := h.MsgIDList("Message-ID")
+	if err != nil || len(ids) != 1 || len(ids[0]) > maxMessageID || !isASCII(ids[0]) {
 		return ""
 	}
-	for i := 0; i < len(inner); i++ {
-		if c := inner[i]; c <= 0x20 || c >= 0x7F || strings.IndexByte(`<>()[],;:\"`, c) >= 0 {
-			return ""
-		}
-	}
-	return id
+	return ids[0]
 }
 
 // maxMessageID keeps a reference to a Message-ID on one line.

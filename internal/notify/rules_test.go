@@ -1,9 +1,12 @@
 package notify
 
 import (
+	"bytes"
 	netmail "net/mail"
 	"strings"
 	"testing"
+
+	"github.com/emersion/go-message/mail"
 
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
@@ -203,9 +206,16 @@ func TestMessageID(t *testing.T) {
 	}
 }
 
-func TestFormatName(t *testing.T) {
+func TestFromName(t *testing.T) {
 	for _, name := range []string{"Mail Delivery System", `Post "Office" \ Ltd.`, "Poststelle für Grüße und sehr viele andere Dinge, die man im Namen führen kann"} {
-		a, err := netmail.ParseAddress(strings.ReplaceAll(formatName(name), "\r\n", "") + " <a@b.example>")
+		var header bytes.Buffer
+		c := composer{n: newNotifier(t, "", memoryLedger(t), func(o *Options) { o.FromName = name }), o: honest(), to: "a@b.example"}
+		c.writeHeader(&header, mail.Header{}, "subject")
+		m, err := netmail.ReadMessage(&header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := netmail.ParseAddress(m.Header.Get("From"))
 		if err != nil || a.Name != name {
 			t.Errorf("%q came back as %v, %v", name, a, err)
 		}
