@@ -447,3 +447,33 @@ func TestNewRefuses(t *testing.T) {
 		t.Errorf("host name of an IDN: %v", err)
 	}
 }
+
+// TestProbe: what would be refused is refused a probe too, and what is not is no mail.
+func TestProbe(t *testing.T) {
+	m := startMTA(t)
+	recipients := []string{"postmaster@example.com", "jürgen@own.example"}
+	if at, err := Probe(t.Context(), m.addr, "mx.example.com", recipients); err != nil {
+		t.Errorf("recipient %d: %v", at, err)
+	}
+	if m.mailCommand != 2 || !slices.Equal(m.envelopeIDs, []string{milter.ProbeEnvelopeID, milter.ProbeEnvelopeID}) || len(m.taken()) != 0 {
+		t.Errorf("%d transactions, ENVID %q, %d mails", m.mailCommand, m.envelopeIDs, len(m.taken()))
+	}
+	m.set(func(m *mta) {
+		m.rcptErr = map[string]error{recipients[1]: &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "User unknown"}}
+	})
+	at, err := Probe(t.Context(), m.addr, "mx.example.com", recipients)
+	var refusal *Refusal
+	if at != 1 || !errors.As(err, &refusal) || refusal.Status() != "5.1.1" || err.Error() != `RCPT refused: 550 5.1.1 "User unknown"` {
+		t.Errorf("recipient %d: %v", at, err)
+	}
+	for _, code := range []smtp.EnhancedCode{{}, {4, 1, 1}} {
+		if r := (&Refusal{"RCPT", &smtp.SMTPError{Code: 550, EnhancedCode: code, Message: "no"}}); r.Status() != "" || r.Error() != `RCPT refused: 550 "no"` {
+			t.Errorf("%v: status %q, %v", code, r.Status(), r)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Probe(ctx, brokenMTA(t, "RCPT"), "mx.example.com", recipients); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "RCPT is not answered") {
+		t.Errorf("silent at RCPT: %v", err)
+	}
+}

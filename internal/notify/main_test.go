@@ -44,6 +44,7 @@ type mta struct {
 	rcptErr                  map[string]error
 	mails                    []received
 	connections, mailCommand int
+	envelopeIDs              []string
 }
 
 func startMTA(t *testing.T, change ...func(*smtp.Server)) *mta {
@@ -99,6 +100,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	s.mta.mu.Lock()
 	defer s.mta.mu.Unlock()
 	s.mta.mailCommand++
+	s.mta.envelopeIDs = append(s.mta.envelopeIDs, opts.EnvelopeID)
 	s.received = received{from: from, utf8: opts.UTF8}
 	return s.mta.mailErr
 }
@@ -250,6 +252,6 @@ func deliverErr(t *testing.T, err error, want string) {
 }
 
 func isRefusal(err error) bool {
-	var r *refusal
+	var r *Refusal
 	return errors.As(err, &r)
 }
