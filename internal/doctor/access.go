@@ -17,7 +17,7 @@ import (
 
 // access looks whether folders, group and mode let the MTA's user come to our
 // socket. What a mode does not say, such as SELinux and AppArmor, is left out.
-func (o Options) access(context.Context) []Finding {
+func (c *checks) access(context.Context) []Finding {
 	var found []Finding
 	seen := map[string]bool{}
 	check := func(service, name, from, path string) {
@@ -25,9 +25,9 @@ func (o Options) access(context.Context) []Finding {
 			return
 		}
 		seen[from+path] = true
-		found = append(found, o.accessBy(service, name, from, path))
+		found = append(found, c.accessBy(service, name, from, path))
 	}
-	if p := o.Postfix; p != nil {
+	if p := c.Postfix; p != nil {
 		for _, s := range p.Services {
 			for _, f := range s.Milters {
 				if !f.Ours || f.Socket.Network != "unix" {
@@ -41,7 +41,7 @@ func (o Options) access(context.Context) []Finding {
 			}
 		}
 	}
-	if s := o.Sendmail; s != nil {
+	if s := c.Sendmail; s != nil {
 		for _, f := range s.Filters {
 			if f.Ours && f.Socket.Network == "unix" {
 				check("Sendmail", cmp.Or(s.RunAsUser, "root"), "/", f.Socket.Address)
@@ -51,19 +51,19 @@ func (o Options) access(context.Context) []Finding {
 	return found
 }
 
-func (o Options) accessBy(service, name, from, path string) Finding {
+func (c *checks) accessBy(service, name, from, path string) Finding {
 	who, err := lookup(name)
 	if err != nil {
-		return inapplicable(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
+		return Inapplicablef(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
 	}
 	obstacle, err := who.reach(from, path, mayWrite)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return inapplicable(CheckAccess, "there is no socket %s", path)
+		return Inapplicablef(CheckAccess, "there is no socket %s", path)
 	case err != nil:
-		return inapplicable(CheckAccess, "cannot look at %s: %v; run doctor as root", path, err)
+		return Inapplicablef(CheckAccess, "cannot look at %s: %v; run doctor as root", path, err)
 	case obstacle == nil:
-		return ok(CheckAccess, "user %s may connect to %s", name, path)
+		return Okf(CheckAccess, "user %s may connect to %s", name, path)
 	}
 	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and does its default action"}
 	if obstacle.path != path {
@@ -72,10 +72,10 @@ func (o Options) accessBy(service, name, from, path string) Finding {
 		return f
 	}
 	f.What = fmt.Sprintf("user %s may not write to the socket: %s", name, obstacle)
-	if o.Ours.Unit != "" {
-		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", o.Ours.Unit, who.group, o.Ours.Unit)
+	if c.Ours.Unit != "" {
+		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", c.Ours.Unit, who.group, c.Ours.Unit)
 	} else {
-		f.Mend = o.setting(fmt.Sprintf("socket: {mode: \"0660\", group: %s}", who.group))
+		f.Mend = c.setting(fmt.Sprintf("socket: {mode: \"0660\", group: %s}", who.group))
 	}
 	return f
 }

@@ -316,10 +316,10 @@ func TestPlantedFaults(t *testing.T) {
 			}()
 			p.t.Cleanup(func() { ln.Close() })
 			p.yaml = strings.ReplaceAll(p.yaml, p.postfix.Listener("relay"), ln.Addr().String())
-		}, CheckNotify, "no SMTP greeting", `notify: {smtp: "HOST:PORT"}`, false},
+		}, CheckNotify, "EHLO is not answered: ", `notify: {smtp: "HOST:PORT"}`, false},
 		{"notify.smtp does not relay for us", func(p *patient) {
 			p.yaml = strings.ReplaceAll(p.yaml, p.postfix.Listener("relay"), p.postfix.SMTPAddr())
-		}, CheckNotify, "RCPT TO:<postmaster@example.com>: 554", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8", false},
+		}, CheckNotify, "to postmaster@example.com: RCPT refused: 554 5.7.1", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8", false},
 
 		{"own AS is down", func(p *patient) {
 			must(p.t, p.world.Publish("down.test", "AS="+deadAddr(p.t)))
@@ -467,8 +467,8 @@ func TestServiceDoesNotRun(t *testing.T) {
 		{"inactive", 0, "does not run", "systemctl start authkey-milter"},
 		{"", 0, "", ""},
 	} {
-		o := Options{Service: Service{User: "root", State: func(context.Context) (string, int) { return tc.active, tc.exit }}}
-		f, down := o.stopped(t.Context())
+		c := checks{Options: Options{Service: Service{User: "root", State: func(context.Context) (string, int) { return tc.active, tc.exit }}}}
+		f, down := c.stopped(t.Context())
 		if down != (tc.want != "") || !strings.Contains(f.What, tc.want) || !strings.Contains(f.Mend, tc.mend) {
 			t.Errorf("%s, %d: %v %+v", tc.active, tc.exit, down, f)
 		}
@@ -642,8 +642,8 @@ func text(t *testing.T, found []Finding) string {
 }
 
 func TestNoMTA(t *testing.T) {
-	o := Options{MTAErr: errors.New("no Postfix on this machine")}
-	found := o.mta(t.Context())
+	c := checks{Options: Options{MTAErr: errors.New("no Postfix on this machine")}}
+	found := c.mta(t.Context())
 	if len(found) != 1 || found[0].Status != Fault || !strings.Contains(found[0].What, "no Postfix on this machine") {
 		t.Errorf("%+v", found)
 	}

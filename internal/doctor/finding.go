@@ -35,12 +35,24 @@ type Finding struct {
 	Mend   string `json:"mend,omitempty"` // the commands that mend it, one a line; "in FILE: …" is a change to a file
 }
 
-func ok(check, format string, args ...any) Finding {
+// Okf is a Finding that there is nothing wrong.
+func Okf(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
 }
 
-func inapplicable(check, format string, args ...any) Finding {
+// Inapplicablef is a Finding that there is nothing to check, or why it cannot be told.
+func Inapplicablef(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
+}
+
+// NewFault is a Finding that something has to be repaired.
+func NewFault(check, what, why, mend string) Finding {
+	return Finding{check, Fault, what, why, mend}
+}
+
+// NewWarning is a Finding that a person has to judge.
+func NewWarning(check, what, why, mend string) Finding {
+	return Finding{check, Warning, what, why, mend}
 }
 
 // AnyFault reports whether something has to be mended. Warnings do not count.

@@ -65,13 +65,13 @@ func negotiate(ctx context.Context, network, address string) error {
 }
 
 // listening negotiates on each of our sockets.
-func (o Options) listening(ctx context.Context) []Finding {
+func (c *checks) listening(ctx context.Context) []Finding {
 	unit := "authkey-milter"
-	if o.Ours.Unit != "" {
-		unit = o.Ours.Unit
+	if c.Ours.Unit != "" {
+		unit = c.Ours.Unit
 	}
 	var found []Finding
-	for _, s := range o.Ours.Sockets {
+	for _, s := range c.Ours.Sockets {
 		network := "tcp"
 		if s.Network == "unix" {
 			network = "unix"
@@ -86,9 +86,9 @@ func listeningOn(s mtaconf.Socket, unit string, err error) Finding {
 	f := Finding{CheckListening, Fault, "", "no mail can be checked", "systemctl start " + unit + "\n" + log}
 	switch {
 	case err == nil:
-		return ok(CheckListening, "the milter answers on %s, and negotiates", s)
+		return Okf(CheckListening, "the milter answers on %s, and negotiates", s)
 	case errors.Is(err, fs.ErrPermission):
-		return inapplicable(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s)
+		return Inapplicablef(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s)
 	case errors.Is(err, fs.ErrNotExist):
 		f.What = fmt.Sprintf("there is no socket %s", s.Address)
 	case errors.Is(err, syscall.ECONNREFUSED):

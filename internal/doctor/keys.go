@@ -37,7 +37,7 @@ func (e examiner) examine(ctx context.Context) Finding {
 	refused, err := e.refused(ctx)
 	switch {
 	case err != nil:
-		return inapplicable(CheckKey, "%s: are its keys right? %v", e.Name(), err)
+		return Inapplicablef(CheckKey, "%s: are its keys right? %v", e.Name(), err)
 	case len(refused) > 0:
 		return e.explain(ctx, refused[0], len(refused))
 	}
@@ -47,7 +47,7 @@ func (e examiner) examine(ctx context.Context) Finding {
 			return e.clockDiffers("behind that of")
 		}
 	}
-	return ok(CheckKey, "%s: %s accepts the keys that are made here (asked about %d)", e.Name(), e.server, len(e.sample))
+	return Okf(CheckKey, "%s: %s accepts the keys that are made here (asked about %d)", e.Name(), e.server, len(e.sample))
 }
 
 // refused are those of the sample whose keys the server calls invalid. The error says

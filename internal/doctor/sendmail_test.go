@@ -118,20 +118,20 @@ func TestNotifyUnknownMailbox(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Stop()) })
 	for _, mta := range []Options{{Sendmail: &mtaconf.Sendmail{}}, {}} {
-		o := mta
-		o.Hostname, o.Config.LocalDomains, o.Config.Notify.SMTP = "mx.test", []string{testmta.DefaultRecipientDomain}, p.Listener("relay")
-		found := o.notify(t.Context())
+		c := checks{Options: mta}
+		c.Hostname, c.Config.LocalDomains, c.Config.Notify.SMTP = "mx.test", []string{testmta.DefaultRecipientDomain}, p.Listener("relay")
+		found := c.notify(t.Context())
 		if len(found) != 1 || found[0].Status != Warning || !strings.Contains(found[0].What, "knows no postmaster@rcpt.test") ||
 			!strings.Contains(found[0].What, "550") || !strings.Contains(found[0].Mend, "newaliases") {
 			t.Errorf("without postmaster: %+v", found)
 		}
-		o.Config.LocalDomains = nil
-		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != OK {
+		c.Config.LocalDomains = nil
+		if found := c.notify(t.Context()); len(found) != 1 || found[0].Status != OK {
 			t.Errorf("to strangers: %+v", found)
 		}
 		// Where no DSN is ever sent, nobody need relay to strangers.
-		o.Config.Notify.DSN, o.Config.Notify.SMTP = "never", p.SMTPAddr()
-		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != Inapplicable {
+		c.Config.Notify.DSN, c.Config.Notify.SMTP = "never", p.SMTPAddr()
+		if found := c.notify(t.Context()); len(found) != 1 || found[0].Status != Inapplicable {
 			t.Errorf("no DSNs: %+v", found)
 		}
 	}
