@@ -70,7 +70,7 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 		return Finding{CheckSecret, Fault, d.Domain + ": " + what, why, mend}
 	}
 	ring, err := keyring.Open(d.Config)
-	if who, lookupErr := lookup(c.Service.User); err == nil && c.Service.User != "" && lookupErr == nil && !d.OpenSecret && !c.Service.passes(path) {
+	if who, lookupErr := lookup(c.Service.User); err == nil && c.Service.User != "" && lookupErr == nil && !d.OpenSecret && !c.Service.Passes(path) {
 		groups := make([]int, len(who.groups)) // the milter judges by its own, not by root's
 		for i, gid := range who.groups {
 			groups[i] = int(gid)
@@ -92,12 +92,15 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 	case err != nil:
 		return Finding{CheckSecret, Fault, program.OneLine(err), noKeys, "install -m 0600 FILE " + path + fromAuth + "\n" + restart}, nil
 	}
-	if c.Service.passes(path) {
-		switch stale, err := c.Service.stale(path); {
+	if c.Service.Passes(path) {
+		const changed = "its users' mail gets no keys, or those of the old secret"
+		switch copied, err := c.Service.Copied(path); {
 		case err != nil:
 			return Inapplicablef(CheckSecret, "%s: %v; run doctor as root", d.Domain, err), ring
-		case stale != "":
-			return fault(stale, "its users' mail gets no keys, or those of the old secret", restart), ring
+		case copied == CopyMissing:
+			return fault("the milter was started before "+path+" was there, and does not see it", changed, restart), ring
+		case copied == CopyOld:
+			return fault(path+" was changed after the milter was started, which has the old one", changed, restart), ring
 		}
 		return Okf(CheckSecret, "%s: systemd passes %s to the milter, and nobody else may read it", d.Domain, path), ring
 	}

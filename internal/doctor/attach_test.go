@@ -327,7 +327,7 @@ func TestFindService(t *testing.T) {
 	}
 	script := "#!/bin/sh\ncase $1 in show) echo LoadState=loaded; echo User=authkey; echo ActiveState=failed; echo ExecMainStatus=78;; cat) echo LoadCredential=authkey:/x;; esac\n"
 	must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte(script), 0o755))
-	if got := FindService(t.Context()); got.User != "authkey" || !got.passes("/x/secret") || got.passes("/y/secret") {
+	if got := FindService(t.Context()); got.User != "authkey" || !got.Passes("/x/secret") || got.Passes("/y/secret") {
 		t.Errorf("%+v", got)
 	} else if active, exit := got.State(t.Context()); active != "failed" || exit != 78 {
 		t.Errorf("%s, exit code %d", active, exit)

@@ -16,8 +16,8 @@ import (
 // ErrNoPostfix says that there is no postconf(1).
 var ErrNoPostfix = errors.New("no Postfix on this machine")
 
-// postconfTimeout bounds each run of postconf.
-const postconfTimeout = 10 * time.Second
+// commandTimeout bounds each run of one of Postfix's programs.
+const commandTimeout = 10 * time.Second
 
 // A Postfix is what a Postfix's configuration says about milters.
 type Postfix struct {
@@ -125,21 +125,29 @@ func postconfCommand() (string, error) {
 
 // run runs postconf on the configuration.
 func (p *Postfix) run(ctx context.Context, args ...string) (string, error) {
+	out, _, err := p.command(ctx, "postconf", args...)
+	return out, err
+}
+
+// command runs one of Postfix's programs on the configuration. complaint is what it says
+// on standard error, which an error has too.
+func (p *Postfix) command(ctx context.Context, program string, args ...string) (out, complaint string, err error) {
 	if p.postconf == "" {
-		return "", ErrNoPostfix
+		return "", "", ErrNoPostfix
 	}
 	if p.explicit {
 		args = append([]string{"-c", p.ConfigDir}, args...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.postconf, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(p.postconf), program), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("postconf: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		complaint = strings.TrimSpace(stderr.String())
+		return "", complaint, fmt.Errorf("%s: %w: %s", program, err, complaint)
 	}
-	return stdout.String(), nil
+	return stdout.String(), "", nil
 }
 
 // settings reads "name = value", one a line.

@@ -1,13 +1,11 @@
 package mtaconf
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -15,27 +13,15 @@ import (
 // lookup asks one lookup table of Postfix, as postmap(1) does; found is false where it
 // has nothing.
 func (p *Postfix) lookup(ctx context.Context, table, key string) (value string, found bool, err error) {
-	if p.postconf == "" {
-		return "", false, ErrNoPostfix
-	}
-	args := []string{"-q", key, table}
-	if p.explicit {
-		args = append([]string{"-c", p.ConfigDir}, args...)
-	}
-	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(p.postconf), "postmap"), args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
+	out, complaint, err := p.command(ctx, "postmap", "-q", key, table)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return strings.TrimSpace(stdout.String()), true, nil
-	case errors.As(err, &exit) && exit.ExitCode() == 1 && !bytes.Contains(stderr.Bytes(), []byte("fatal")) && !bytes.Contains(stderr.Bytes(), []byte("error")):
+		return strings.TrimSpace(out), true, nil
+	case errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(complaint, "fatal") && !strings.Contains(complaint, "error"):
 		return "", false, nil
 	}
-	return "", false, fmt.Errorf("%s: %w: %s", table, err, bytes.TrimSpace(stderr.Bytes()))
+	return "", false, fmt.Errorf("%s: %w", table, err)
 }
 
 // first asks tables in their order, as Postfix does.
