@@ -79,7 +79,7 @@ func newSetupPostfix() *cobra.Command {
 			if file == "" {
 				file = this().DefaultConfig
 			}
-			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, unreachable.Mend(file)))
+			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, doctor.MendUnreachable(unreachable, file)))
 		case err != nil:
 			return program.Exit(program.Negative, err)
 		case len(edits) == 0:

@@ -204,7 +204,7 @@ func (c *checks) authorize(sound attach.Options) []Finding {
 	case errors.Is(err, fs.ErrPermission):
 		return []Finding{Inapplicablef(CheckAuthorize, "%v; run doctor as root", err)}
 	case err != nil:
-		return []Finding{{CheckAuthorize, Fault, program.OneLine(err), why, "in " + path + ": mend the line\nsystemctl reload authkey-milter"}}
+		return []Finding{{CheckAuthorize, Fault, program.OneLine(err), why, "in " + path + ": correct the line\nsystemctl reload authkey-milter"}}
 	}
 	if obstacle, who := c.kept(path); obstacle != nil {
 		return []Finding{{CheckAuthorize, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read the map of logins: %s", c.Service.User, obstacle),

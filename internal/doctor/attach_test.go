@@ -151,7 +151,7 @@ func TestPlantedFaultsOfAttaching(t *testing.T) {
 		{"empty list", func(s *sender) { s.write(s.list, "# nobody\n") }, CheckAddresses, "has no address", "authkey-server address add ", false},
 
 		{"no map", func(s *sender) { must(s.t, os.Remove(s.logins)) }, CheckAuthorize, "there is no map of logins ", "systemctl reload authkey-milter", false},
-		{"bad map", func(s *sender) { s.write(s.logins, "alice@own.test alice\nnobody\n") }, CheckAuthorize, "logins: line 2: ", "mend the line", false},
+		{"bad map", func(s *sender) { s.write(s.logins, "alice@own.test alice\nnobody\n") }, CheckAuthorize, "logins: line 2: ", "correct the line", false},
 		{"map of root", func(s *sender) { must(s.t, os.Chmod(s.logins, 0o600)) }, CheckAuthorize, "may not read the map of logins: ", "chmod g+r ", true},
 
 		{"another secret", func(s *sender) { s.write(s.secret, s.freshSecret()) }, CheckKey, "the secret here is another one, or avt, ", "authkey-server init own.test", false},

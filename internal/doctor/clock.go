@@ -59,14 +59,14 @@ func ExamineClock(configFile string, now time.Time, synchronized func() (bool, e
 		return []Finding{{CheckClock, Fault, fmt.Sprintf("it is %s by the clock, and %s was changed at %s",
 			now.Format(time.RFC3339), configFile, info.ModTime().Format(time.RFC3339)), why, mend}}
 	}
-	kept, err := synchronized()
+	synced, err := synchronized()
 	switch {
 	case err != nil:
-		return []Finding{Inapplicablef(CheckClock, "the kernel does not say whether the clock is kept: %v", err)}
-	case !kept && container != "":
-		return []Finding{Inapplicablef(CheckClock, "this is a container (%s): its host keeps the clock, or should; the kernel says that it is not synchronised", container)}
-	case !kept:
-		return []Finding{{CheckClock, Fault, "nobody keeps the clock: the kernel says that it is not synchronised", why, mend}}
+		return []Finding{Inapplicablef(CheckClock, "the kernel does not say whether the clock is synchronised: %v", err)}
+	case !synced && container != "":
+		return []Finding{Inapplicablef(CheckClock, "this is a container (%s), and its host sets the clock; the kernel says that it is not synchronised", container)}
+	case !synced:
+		return []Finding{{CheckClock, Fault, "the kernel says that the clock is not synchronised", why, mend}}
 	}
-	return []Finding{Okf(CheckClock, "the clock is kept, says the kernel")}
+	return []Finding{Okf(CheckClock, "the kernel says that the clock is synchronised")}
 }

@@ -283,17 +283,17 @@ func TestPlantedFaults(t *testing.T) {
 			CheckOrder, "runs authkey after inet:localhost:11332", "'smtpd_milters = unix:", true},
 
 		{"dead resolver", func(p *patient) { p.resolvers = deadAddr(p.t) },
-			CheckDNS, ": no name server ", "mend the server, or take 127.0.0.1 out of dns.servers", false},
+			CheckDNS, ": no name server ", "repair that server, or take 127.0.0.1 out of dns.servers", false},
 		{"one of two resolvers dead", func(p *patient) {
 			p.resolvers += ", " + deadAddr(p.t)
-		}, CheckDNS, ": no name server ", "mend the server", false},
+		}, CheckDNS, ": no name server ", "repair that server", false},
 		{"lame resolver", func(p *patient) {
 			p.world.DNS.Behave(probeDomain, testdns.Rcode(2))
 			p.t.Cleanup(func() { p.world.DNS.Behave(probeDomain) })
-		}, CheckDNS, "no name server gave a usable answer", "mend the server", false},
+		}, CheckDNS, "no name server gave a usable answer", "repair that server", false},
 
 		{"clock not kept", func(p *patient) { p.options.Synchronized = func() (bool, error) { return false, nil } },
-			CheckClock, "nobody keeps the clock", "timedatectl set-ntp true", false},
+			CheckClock, "the clock is not synchronised", "timedatectl set-ntp true", false},
 		{"clock of a container, not kept", func(p *patient) {
 			p.options.Synchronized = func() (bool, error) { return false, nil }
 			p.options.Container = "lxc"
@@ -659,5 +659,20 @@ func TestSynchronized(t *testing.T) {
 	must(t, err)
 	if second, err := Synchronized(); err != nil || second != first {
 		t.Errorf("%v, then %v, %v", first, second, err)
+	}
+}
+
+func TestMendUnreachable(t *testing.T) {
+	const queue, dir = "/var/spool/postfix", "/etc/postfix in"
+	u := &mtaconf.Unreachable{Postfix: &mtaconf.Postfix{ConfigDir: dir, Explicit: true, QueueDir: queue, Owner: "postfix"}}
+	want := "install -d -o authkey -g postfix -m 2750 " + queue + "/authkey\n" +
+		"in milter.yaml: listen: [\"unix:" + queue + "/authkey/milter.sock\"]\nsystemctl restart authkey-milter\n" +
+		"authkey-milter setup postfix --apply --postfix-config '" + dir + "'\npostfix -c '" + dir + "' reload"
+	if got := MendUnreachable(u, "milter.yaml"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	u.Postfix.Explicit = false
+	if got := MendUnreachable(u, "milter.yaml"); strings.Contains(got, dir) {
+		t.Error(got)
 	}
 }

@@ -55,7 +55,7 @@ func NewWarning(check, what, why, mend string) Finding {
 	return Finding{check, Warning, what, why, mend}
 }
 
-// AnyFault reports whether something has to be mended. Warnings do not count.
+// AnyFault reports whether something has to be repaired. Warnings do not count.
 func AnyFault(findings []Finding) bool {
 	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
 }
@@ -150,7 +150,7 @@ func summary(faults, warnings int) string {
 // something is to be changed, and what.
 func isCommand(line string) bool {
 	word, _, _ := strings.Cut(line, " ")
-	return !slices.Contains([]string{"in", "on", "put", "mend", "copy", "give", "take", "run", "set", "move", "remove", "look", "let"}, word) &&
+	return !slices.Contains([]string{"in", "on", "put", "repair", "correct", "copy", "give", "take", "run", "set", "move", "remove", "look", "let"}, word) &&
 		!strings.HasSuffix(word, ",") && !strings.HasSuffix(word, ":")
 }
 

@@ -95,7 +95,7 @@ func listeningOn(s mtaconf.Socket, unit string, err error) Finding {
 		f.What = fmt.Sprintf("nobody listens on %s", s)
 	case errors.Is(err, errSilent):
 		f.What = fmt.Sprintf("%s takes a connection, and nobody answers on it", s)
-		f.Why = "the service does not start, or is stuck: every mail waits for Postfix's or Sendmail's patience with milters"
+		f.Why = "the service does not start, or is stuck: each message waits until Postfix or Sendmail gives up"
 		f.Mend = "authkey-milter check   # is the configuration sound?\n" + log + "\nsystemctl restart authkey-milter"
 	case errors.Is(err, errClosed):
 		f.What = fmt.Sprintf("%s closes connections at once", s)

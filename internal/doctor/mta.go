@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ func (c *checks) mendPostfix(ctx context.Context) string {
 	var unreachable *mtaconf.Unreachable
 	switch {
 	case errors.As(err, &unreachable):
-		return unreachable.Mend(c.file())
+		return MendUnreachable(unreachable, c.file())
 	case err != nil:
 		return err.Error()
 	}
@@ -43,10 +44,23 @@ func (c *checks) mendPostfix(ctx context.Context) string {
 	return strings.Join(append(commands, c.Postfix.Command("postfix", "reload")), "\n")
 }
 
-// setting says how to change milter.yaml, and to have it read.
-func (c *checks) setting(line string) string {
-	return mtaconf.MendSetting(c.file(), line)
+// MendUnreachable are the commands that make the milter listen where Postfix's smtpd can
+// come, chrooted or not. file is the milter's configuration.
+func MendUnreachable(u *mtaconf.Unreachable, file string) string {
+	dir := filepath.Join(u.Postfix.QueueDir, "authkey")
+	setup := "authkey-milter setup postfix --apply"
+	if u.Postfix.Explicit {
+		setup += " --postfix-config " + mtaconf.Quote(u.Postfix.ConfigDir)
+	}
+	return fmt.Sprintf("install -d -o authkey -g %s -m 2750 %s\n%s\n%s\n%s", u.Postfix.Owner, mtaconf.Quote(dir),
+		setting(file, fmt.Sprintf("listen: [%q]", "unix:"+filepath.Join(dir, "milter.sock"))),
+		setup, u.Postfix.Command("postfix", "reload"))
 }
+
+// setting says how to change milter.yaml, and to have it read.
+func (c *checks) setting(line string) string { return setting(c.file(), line) }
+
+func setting(file, line string) string { return "in " + file + ": " + line + "\n" + restart }
 
 func (c *checks) file() string {
 	if c.ConfigFile == "" {

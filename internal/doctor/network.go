@@ -58,7 +58,7 @@ func (c *checks) dns(ctx context.Context) []Finding {
 				why = "every verification ends in temperror"
 			}
 			found[i] = Finding{CheckDNS, Fault, fmt.Sprintf("name server %s: %v", server, d.Err), why,
-				fmt.Sprintf("mend the server, or take %s out of %s", server.Addr(), source)}
+				fmt.Sprintf("repair that server, or take %s out of %s", server.Addr(), source)}
 		})
 	}
 	all.Wait()

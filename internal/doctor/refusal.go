@@ -16,7 +16,7 @@ const (
 	causeLater                  // not now
 	causeMailbox                // it knows the domain, and not the mailbox
 	causeDomain                 // it finds no such domain
-	causeName                   // it does not like our name in EHLO
+	causeName                   // it does not accept our name in EHLO
 	causeLogin                  // it wants a login, or TLS
 	causeSender                 // it does not take the null sender
 	causeElsewhere              // something else
@@ -75,7 +75,7 @@ func (c *checks) refusedBy(address, to string, local bool, r *notify.Refusal) Fi
 		f.What = fmt.Sprintf("notify.smtp %s finds no domain of %s: %v", address, to, r)
 		f.Mend = "look into the DNS of that server: does it resolve names of others?\n" + elsewhere
 	case causeName:
-		f.What = fmt.Sprintf("notify.smtp %s does not like this host's name %s: %v", address, c.Hostname, r)
+		f.What = fmt.Sprintf("notify.smtp %s does not accept this host's name %s: %v", address, c.Hostname, r)
 		f.Mend = "hostnamectl set-hostname NAME   # the full one, such as mx.example.com\nsystemctl restart authkey-milter\n" + elsewhere
 	case causeLogin:
 		f.What = fmt.Sprintf("notify.smtp %s wants a login or TLS: %v", address, r)

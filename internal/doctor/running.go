@@ -129,7 +129,7 @@ func (c *checks) inForce() []Finding {
 	case n == nil && c.Service.ConfigFile != "" && !samePath(c.Service.ConfigFile, c.ConfigFile):
 		return []Finding{c.otherFile(serviceUnit+" is to run", c.Service.ConfigFile)}
 	case n == nil:
-		return []Finding{Inapplicablef(CheckConfig, "the milter has left no word of what it has in force: it does not run, is older, or has no runtime folder")}
+		return []Finding{Inapplicablef(CheckConfig, "the milter has left no note of what it has in force: it does not run, is older, or has no runtime folder")}
 	case !samePath(n.File, c.ConfigFile):
 		return []Finding{c.otherFile("the milter runs", n.File)}
 	}
@@ -147,7 +147,7 @@ func (c *checks) inForce() []Finding {
 	}
 	if c.Version != "" && n.Version != c.Version {
 		found = append(found, Finding{CheckConfig, Warning, fmt.Sprintf("the milter that runs is version %s, this is %s", n.Version, c.Version),
-			"what was mended in between is not in force", restart})
+			"what was fixed in between is not in force", restart})
 	}
 	return found
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/authkey/authkey/internal/mtaconf"
@@ -95,7 +94,7 @@ func (c *checks) ownMail(context.Context) []Finding {
 		}
 	}
 	for _, gateway := range c.Gateways {
-		if slices.ContainsFunc(c.Config.Submission.Networks, func(n netip.Prefix) bool { return n.Contains(gateway) }) {
+		if mtaconf.Covers(c.Config.Submission.Networks, gateway) {
 			found = append(found, Finding{CheckOwnMail, Warning,
 				fmt.Sprintf("this machine's default gateway %s is in submission.networks", gateway),
 				"if it translates addresses (NAT, a published port of a container, a load balancer), strangers come with its address: " + own,
@@ -113,7 +112,7 @@ func (c *checks) ownMail(context.Context) []Finding {
 // be reached from this machine only. For Postfix it is one of the losses.
 func (c *checks) loopbackOnly(own string) []Finding {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	if c.Sendmail == nil || !slices.ContainsFunc(c.Config.Submission.Networks, func(n netip.Prefix) bool { return n.Contains(loopback) }) {
+	if c.Sendmail == nil || !mtaconf.Covers(c.Config.Submission.Networks, loopback) {
 		return nil
 	}
 	var names []string

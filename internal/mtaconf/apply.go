@@ -147,7 +147,7 @@ func (w work) edited(ctx context.Context, p *Postfix, runs [][]string) (map[stri
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	copied := &Postfix{ConfigDir: dir, explicit: true, postconf: p.postconf}
+	copied := &Postfix{ConfigDir: dir, Explicit: true, postconf: p.postconf}
 	old := time.Now().Add(-time.Minute) // a file just written postconf would not believe for seconds
 	for name, f := range w {
 		path := filepath.Join(dir, name)

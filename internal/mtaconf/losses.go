@@ -136,7 +136,7 @@ func (p *Postfix) proxied(s Service, t Traffic) []Loss {
 	})
 	// Where loopback does not count as our own, the milter behind the filter does the work.
 	asksNot := func(o Service) bool { return !o.Asks() }
-	if len(behind) > 0 && !slices.ContainsFunc(behind, asksNot) && !covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
+	if len(behind) > 0 && !slices.ContainsFunc(behind, asksNot) && !Covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(filter, "inet:"))
@@ -305,7 +305,7 @@ func (p *Postfix) qmqp() []Loss {
 
 // behindProxy: who comes by a proxy or relay on this machine looks like this machine.
 func (p *Postfix) behindProxy(t Traffic) []Loss {
-	if !covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) && !covers(t.Networks, netip.IPv6Loopback()) {
+	if !Covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) && !Covers(t.Networks, netip.IPv6Loopback()) {
 		return nil
 	}
 	var names []string
@@ -352,7 +352,7 @@ func (p *Postfix) furtherInstances() []Loss {
 	var all []Loss
 	for _, dir := range splitList(p.main["multi_instance_directories"]) {
 		all = append(all, Loss{Asked, true, "there is a further instance of Postfix, configured in " + dir + ", which this does not look at",
-			"if mail from outside comes in there, it has to ask the milter too", "authkey-milter doctor --postfix-config " + quote(dir)})
+			"if mail from outside comes in there, it has to ask the milter too", "authkey-milter doctor --postfix-config " + Quote(dir)})
 	}
 	return all
 }
@@ -371,7 +371,8 @@ func (p *Postfix) loopback(s Service) bool {
 	return len(interfaces) > 0 && !slices.ContainsFunc(interfaces, func(i string) bool { return !local(strings.Trim(i, "[]")) })
 }
 
-func covers(networks []netip.Prefix, a netip.Addr) bool {
+// Covers reports whether one of the networks has an address.
+func Covers(networks []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
 }
 

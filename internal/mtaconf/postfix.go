@@ -22,6 +22,7 @@ const commandTimeout = 10 * time.Second
 // A Postfix is what a Postfix's configuration says about milters.
 type Postfix struct {
 	ConfigDir string
+	Explicit  bool // the directory was named: commands name it too
 	QueueDir  string
 	Owner     string // the user that talks to milters
 	// NonSMTPD are the milters for mail that does not come by SMTP.
@@ -29,7 +30,6 @@ type Postfix struct {
 	// Services are the SMTP servers of master.cf, in its order.
 	Services []Service
 
-	explicit bool // the directory was named: commands name it too
 	postconf string
 	main     map[string]string // references expanded
 	dkim     OpenDKIM
@@ -96,7 +96,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf),
+	p := &Postfix{ConfigDir: o.ConfigDir, Explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf),
 		attach: o.Attach, daemons: o.Daemons, ours: o.Ours.Sockets}
 	out, err := p.run(ctx, append([]string{"-x"}, parameters...)...)
 	if err != nil {
@@ -104,7 +104,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	}
 	p.main = settings(out)
 	p.QueueDir, p.Owner = p.main["queue_directory"], p.main["mail_owner"]
-	if !p.explicit {
+	if !p.Explicit {
 		p.ConfigDir = p.main["config_directory"]
 	}
 	if err := p.readServices(ctx); err != nil {
@@ -135,7 +135,7 @@ func (p *Postfix) command(ctx context.Context, program string, args ...string) (
 	if p.postconf == "" {
 		return "", "", ErrNoPostfix
 	}
-	if p.explicit {
+	if p.Explicit {
 		args = append([]string{"-c", p.ConfigDir}, args...)
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
@@ -324,17 +324,17 @@ func (s Service) Stock() bool {
 // configuration.
 func (p *Postfix) Command(program string, args ...string) string {
 	words := []string{program}
-	if p.explicit {
-		words = append(words, "-c", quote(p.ConfigDir))
+	if p.Explicit {
+		words = append(words, "-c", Quote(p.ConfigDir))
 	}
 	for _, arg := range args {
-		words = append(words, quote(arg))
+		words = append(words, Quote(arg))
 	}
 	return strings.Join(words, " ")
 }
 
-// quote makes a word for the shell.
-func quote(s string) string {
+// Quote makes a word for the shell.
+func Quote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,@%+", r)
 	}

@@ -92,24 +92,6 @@ func (u *Unreachable) Error() string {
 	return fmt.Sprintf("Postfix's smtpd is chrooted in %s and cannot reach %s", u.Postfix.QueueDir, u.Ours.Sockets[0])
 }
 
-// Mend are the commands that make the milter listen where smtpd can come, chrooted
-// or not. file is the milter's configuration.
-func (u *Unreachable) Mend(file string) string {
-	dir := filepath.Join(u.Postfix.QueueDir, "authkey")
-	setup := []string{"authkey-milter setup postfix --apply"}
-	if u.Postfix.explicit {
-		setup = append(setup, "--postfix-config", quote(u.Postfix.ConfigDir))
-	}
-	return fmt.Sprintf("install -d -o authkey -g %s -m 2750 %s\n%s\n%s\n%s", u.Postfix.Owner, quote(dir),
-		MendSetting(file, fmt.Sprintf("listen: [%q]", "unix:"+filepath.Join(dir, "milter.sock"))),
-		strings.Join(setup, " "), u.Postfix.Command("postfix", "reload"))
-}
-
-// MendSetting says how to change a setting of the milter.
-func MendSetting(file, line string) string {
-	return fmt.Sprintf("in %s: %s\nsystemctl restart authkey-milter", file, line)
-}
-
 // DefaultAction is what an MTA should do while it cannot ask the milter: a filter
 // that is down must be no way round it, and in test mode must not hold up mail that
 // it would let through anyway.

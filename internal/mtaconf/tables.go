@@ -87,7 +87,7 @@ func (p *Postfix) mapped(ctx context.Context, s Service, t Traffic) []Loss {
 			switch {
 			case err != nil:
 				return append(all, Loss{Asked, true, fmt.Sprintf("%s: smtpd_milter_maps cannot be looked into: %v", s.Name, err),
-					"a client that is in it may have other milters, or none", "mend the table, or " + p.unset(s, "smtpd_milter_maps")})
+					"a client that is in it may have other milters, or none", "correct the table, or " + p.unset(s, "smtpd_milter_maps")})
 			case !found || from != table || p.hasOursText(value, s) || p.isOwn(network, t):
 				continue
 			}
@@ -228,7 +228,7 @@ func (p *Postfix) probed(ctx context.Context, s Service, probe probe) []Loss {
 	switch {
 	case err != nil:
 		return []Loss{{Changes, true, fmt.Sprintf("%s: %s cannot be looked into: %v", s.Name, probe.parameter, err),
-			"if it acts on " + field + ", " + probe.why, "mend the table"}}
+			"if it acts on " + field + ", " + probe.why, "correct the table"}}
 	case !found || !slices.Contains(probe.actions, strings.ToUpper(action)):
 		return nil
 	}

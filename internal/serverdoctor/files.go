@@ -95,7 +95,7 @@ func (c *checks) addresses(d Domain, opened *keyring.Domain) doctor.Finding {
 	case errors.Is(err, fs.ErrNotExist):
 		return doctor.NewFault(CheckAddresses, err.Error(), gone, c.InitLine(d.Name)+"   # makes an empty one; or restore it")
 	case err != nil:
-		return doctor.NewFault(CheckAddresses, err.Error(), gone, "mend "+d.List)
+		return doctor.NewFault(CheckAddresses, err.Error(), gone, "correct "+d.List)
 	case opened.Len() == 0:
 		return doctor.NewFault(CheckAddresses, fmt.Sprintf("%s: %s has no address", d.Name, d.List), "every key of the domain is invalid", c.CommandLine("address", "add", "you@"+d.Name))
 	}
