@@ -114,7 +114,7 @@ func newSetupPostfix() *cobra.Command {
 // writeLosses says what setup leaves to the administrator: settings by which mail goes
 // past the milter all the same. The doctor finds the same, with more around it.
 func writeLosses(cmd *cobra.Command, postfix *mtaconf.Postfix, c config.Config) {
-	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Traffic()) {
+	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Milter()) {
 		if l.Doubt {
 			continue
 		}

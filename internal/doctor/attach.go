@@ -14,16 +14,16 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// A keyed is one of attach.domains whose keys can be made here.
-type keyed struct {
+// A keyDomain is one of attach.domains whose keys can be made here.
+type keyDomain struct {
 	*keyring.Domain
 	avt    time.Duration
-	sample []member // of its addresses
-	all    int      // how many there are; 0: any local part is one
+	sample []listEntry // of its addresses
+	all    int         // how many there are; 0: any local part is one
 }
 
-// A member is an address with its generation in the list.
-type member struct {
+// A listEntry is an address with its generation in the list.
+type listEntry struct {
 	address    wire.Address
 	generation uint32
 }
@@ -39,7 +39,7 @@ const (
 
 // attachments looks at what keys are made from, and at the servers that have to know
 // them.
-func (c *checks) attachments() (found []Finding, domains []keyed) {
+func (c *checks) attachments() (found []Finding, domains []keyDomain) {
 	all := attach.Configured(c.Config.Attach, "authkey")
 	if len(all.Domains) == 0 {
 		return nil, nil
@@ -104,7 +104,7 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 		}
 		return Okf(CheckSecret, "%s: systemd passes %s to the milter, and nobody else may read it", d.Domain, path), ring
 	}
-	if obstacle, who := c.kept(path); obstacle != nil {
+	if obstacle, who := c.mayNotRead(path); obstacle != nil {
 		mend := fmt.Sprintf("chown %s %s\n%s", c.Service.User, path, restart)
 		if obstacle.path != path {
 			mend = obstacle.open(who) + "\n" + mend
@@ -114,9 +114,9 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 	return Okf(CheckSecret, "%s: the milter may read %s, and nobody else", d.Domain, path), ring
 }
 
-// kept is what keeps the milter's user from reading a file, as far as that can be
+// mayNotRead is what keeps the milter's user from reading a file, as far as that can be
 // told.
-func (c *checks) kept(path string) (*obstacle, account) {
+func (c *checks) mayNotRead(path string) (*obstacle, account) {
 	if c.Service.User == "" {
 		return nil, account{}
 	}
@@ -132,38 +132,38 @@ func (c *checks) kept(path string) (*obstacle, account) {
 }
 
 // addresses reads the list of a domain.
-func (c *checks) addresses(d attach.Domain) (Finding, keyed) {
+func (c *checks) addresses(d attach.Domain) (Finding, keyDomain) {
 	path, isFile := strings.CutPrefix(d.Addresses, "file:")
 	if !isFile {
-		k := keyed{}
+		k := keyDomain{}
 		if a, err := wire.ParseAddress("postmaster@" + d.Domain); err == nil {
-			k.sample = []member{{address: a}}
+			k.sample = []listEntry{{address: a}}
 		}
 		return Okf(CheckAddresses, "%s: every local part is an address", d.Domain), k
 	}
-	fault := func(what, mend string) (Finding, keyed) {
-		return Finding{CheckAddresses, Fault, d.Domain + ": " + what, noKeys, mend}, keyed{}
+	fault := func(what, mend string) (Finding, keyDomain) {
+		return Finding{CheckAddresses, Fault, d.Domain + ": " + what, noKeys, mend}, keyDomain{}
 	}
-	k, err := readMembers(keyring.ListFile{Path: path, Form: d.Form})
+	k, err := readEntries(keyring.ListFile{Path: path, Form: d.Form})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault("there is no address list "+path, "install -m 0644 FILE "+path+fromAuth)
 	case errors.Is(err, fs.ErrPermission):
-		return Inapplicablef(CheckAddresses, "%s: %v; run doctor as root", d.Domain, err), keyed{}
+		return Inapplicablef(CheckAddresses, "%s: %v; run doctor as root", d.Domain, err), keyDomain{}
 	case err != nil:
 		return fault(program.OneLine(err), "install -m 0644 FILE "+path+fromAuth)
 	case k.all == 0:
 		return fault("the address list "+path+" has no address", "on the Authentication Server: authkey-server address add ADDRESS...\ninstall -m 0644 FILE "+path+fromAuth)
 	}
-	if obstacle, who := c.kept(path); obstacle != nil {
+	if obstacle, who := c.mayNotRead(path); obstacle != nil {
 		return fault(fmt.Sprintf("user %s, as whom the milter runs, may not read the address list: %s", c.Service.User, obstacle), obstacle.open(who))
 	}
 	return Okf(CheckAddresses, "%s: the milter may read %s: %d in the list", d.Domain, path, k.all), k
 }
 
-// readMembers reads a list, and keeps at most maxAsked addresses evenly spread in it.
-func readMembers(list keyring.ListFile) (keyed, error) {
-	var k keyed
+// readEntries reads a list, and keeps at most maxAsked addresses evenly spread in it.
+func readEntries(list keyring.ListFile) (keyDomain, error) {
+	var k keyDomain
 	every := 1
 	err := list.Each(func(e keyring.Entry) error {
 		k.all++
@@ -184,7 +184,7 @@ func readMembers(list keyring.ListFile) (keyed, error) {
 				return nil
 			}
 		}
-		k.sample = append(k.sample, member{a, e.Generation})
+		k.sample = append(k.sample, listEntry{a, e.Generation})
 		return nil
 	})
 	return k, err
@@ -206,7 +206,7 @@ func (c *checks) authorize(sound attach.Options) []Finding {
 	case err != nil:
 		return []Finding{{CheckAuthorize, Fault, program.OneLine(err), why, "in " + path + ": correct the line\nsystemctl reload authkey-milter"}}
 	}
-	if obstacle, who := c.kept(path); obstacle != nil {
+	if obstacle, who := c.mayNotRead(path); obstacle != nil {
 		return []Finding{{CheckAuthorize, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read the map of logins: %s", c.Service.User, obstacle),
 			why, obstacle.open(who) + "\n" + restart}}
 	}

@@ -269,7 +269,7 @@ func TestHealthySender(t *testing.T) {
 	}
 }
 
-func TestMembers(t *testing.T) {
+func TestReadEntries(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "list")
 	for _, n := range []int{1, 99, 100, 101, 1000, 12345} {
 		var b strings.Builder
@@ -277,7 +277,7 @@ func TestMembers(t *testing.T) {
 			fmt.Fprintf(&b, "u%d gen=%d\n", i, i)
 		}
 		must(t, os.WriteFile(path, []byte(b.String()), 0o644))
-		k, err := readMembers(keyring.ListFile{Path: path, Form: keyring.Form{Domain: "a.test"}})
+		k, err := readEntries(keyring.ListFile{Path: path, Form: keyring.Form{Domain: "a.test"}})
 		must(t, err)
 		if k.all != n || len(k.sample) > maxAsked || len(k.sample) < min(n, maxAsked/2) {
 			t.Errorf("%d: %d, of which %d", n, k.all, len(k.sample))

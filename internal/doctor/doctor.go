@@ -92,7 +92,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	c := &checks{Options: o}
 	c.Service.User = c.serviceUser()
 	if c.Postfix != nil {
-		c.losses = c.Postfix.Losses(ctx, c.Traffic())
+		c.losses = c.Postfix.Losses(ctx, c.Milter())
 	}
 	return SideBySide(ctx, c.mta, c.running, c.listed, c.path, c.access, c.defaultAction,
 		c.order, c.timeout, c.changes, c.ownMail, c.dns, c.clock, c.notify, c.domains)

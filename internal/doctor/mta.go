@@ -131,17 +131,17 @@ func (c *checks) listedByPostfix(ctx context.Context) []Finding {
 		keyless   = "our users' mail that comes in there gets no keys"
 	)
 	astray := func(s mtaconf.Service) bool {
-		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.Astray || f.Former })
+		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.WrongPath || f.OldSocket })
 	}
 	var asking []string
 	attaching := len(c.Config.Attach.Domains) > 0
 	meant, submission := false, false // some service asks us, or is meant to: then others need not
 	for _, s := range c.Postfix.Services {
 		submission = submission || s.Submission
-		if (s.Border() || attaching && s.Submission) && s.Asks() {
+		if (s.Inbound() || attaching && s.Submission) && s.Asks() {
 			asking = append(asking, s.Name)
 		}
-		meant = meant || s.Border() && (s.Asks() || astray(s))
+		meant = meant || s.Inbound() && (s.Asks() || astray(s))
 	}
 	for _, s := range c.Postfix.Services {
 		switch {
@@ -154,8 +154,8 @@ func (c *checks) listedByPostfix(ctx context.Context) []Finding {
 			fault(s.Name+" has -o smtpd_milters= in master.cf, which switches the milter off, and attach.domains is set", keyless, c.mendPostfix(ctx))
 		case s.Submission && attaching && !s.Asks() && !astray(s):
 			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, c.mendPostfix(ctx))
-		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
-		case s.NoMilters && s.Stock(): // see losses
+		case s.Asks() || !s.Inbound() || !s.Port25() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
+		case s.NoMilters && s.Port25(): // see losses
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,
 				c.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+c.Postfix.Command("postfix", "reload"))
@@ -207,11 +207,11 @@ func (c *checks) path(ctx context.Context) []Finding {
 	var found []Finding
 	for _, s := range c.Postfix.Services {
 		for _, f := range s.Milters {
-			if f.Former {
+			if f.OldSocket {
 				found = append(found, Finding{CheckPath, Fault, fmt.Sprintf("%s is told %s, where the milter does not listen any more", s.Name, f.Text),
 					"Postfix asks there too, and does its default action", c.mendPostfix(ctx)})
 			}
-			if !f.Astray {
+			if !f.WrongPath {
 				continue
 			}
 			seen := "is not chrooted"

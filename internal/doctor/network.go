@@ -106,12 +106,12 @@ const probeKey = "authkey-doctor-asks-whether-you-are-there"
 // A target is one of our own domains.
 type target struct {
 	name     string
-	attached bool   // its mail gets keys
-	keys     *keyed // nil: none can be made, or need be
+	attached bool       // its mail gets keys
+	keys     *keyDomain // nil: none can be made, or need be
 }
 
 // targets are local_domains and attach.domains.
-func (c *checks) targets(keys []keyed) []target {
+func (c *checks) targets(keys []keyDomain) []target {
 	var all []target
 	add := func(text string, attached bool) {
 		name, err := wire.ParseDomain(text)
@@ -198,7 +198,7 @@ func (c *checks) ownServers(ctx context.Context, v *verifier.Verifier, t target)
 		}
 		found = append(found, Okf(CheckAS, "%s: %s answers, after %.1f ms", t.name, record.Server, float64(r.ASTime.Microseconds())/1000))
 		if t.keys != nil {
-			keys = append(keys, examiner{v, record.Server, *t.keys, c.Now()}.examine(ctx))
+			keys = append(keys, keyCheck{v, record.Server, *t.keys, c.Now()}.examine(ctx))
 		}
 	}
 	return append(found, keys...)

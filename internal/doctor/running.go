@@ -82,17 +82,17 @@ func (c *checks) running(ctx context.Context) []Finding {
 	return append(found, c.inForce()...)
 }
 
-// A named is a file that the configuration names, or the configuration itself.
-type named struct{ key, path, why string }
+// A namedFile is a file that the configuration names, or the configuration itself.
+type namedFile struct{ key, path, why string }
 
 // readable looks whether the milter's user may read the configuration and the files
 // that it names.
 func (c *checks) readable(context.Context) []Finding {
 	conf := c.Config
 	const starts = "the milter does not start, and a reload is refused"
-	files := []named{{"", c.ConfigFile, starts}, {"verify.ca_file", conf.Verify.CAFile, starts}, {"notify.template_dir", conf.Notify.TemplateDir, starts}}
+	files := []namedFile{{"", c.ConfigFile, starts}, {"verify.ca_file", conf.Verify.CAFile, starts}, {"notify.template_dir", conf.Notify.TemplateDir, starts}}
 	if path, ok := strings.CutPrefix(string(conf.Preferences.Source), "file:"); ok {
-		files = append(files, named{"preferences.source", path, "the milter does not start, or keeps the preferences that it has"})
+		files = append(files, namedFile{"preferences.source", path, "the milter does not start, or keeps the preferences that it has"})
 	}
 	var found []Finding
 	for _, f := range files {
@@ -108,7 +108,7 @@ func (c *checks) readable(context.Context) []Finding {
 				"move it to /etc/authkey, and name it there\n" + restart})
 			continue
 		}
-		if obstacle, who := c.kept(f.path); obstacle != nil {
+		if obstacle, who := c.mayNotRead(f.path); obstacle != nil {
 			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read %s: %s", c.Service.User, what, obstacle), f.why,
 				obstacle.open(who) + "\n" + restart})
 		}

@@ -13,14 +13,14 @@ import (
 	"github.com/authkey/authkey/internal/mtaconf"
 )
 
-// Traffic is what Losses has to know of Config and Hostname.
-func (o Options) Traffic() mtaconf.Traffic {
+// Milter is what Losses has to know of Config and Hostname.
+func (o Options) Milter() mtaconf.Milter {
 	c := o.Config
 	id := c.AuthservID
 	if id == "" {
 		id = o.Hostname
 	}
-	return mtaconf.Traffic{Networks: c.Submission.Networks, Authenticated: c.Submission.Authenticated,
+	return mtaconf.Milter{Networks: c.Submission.Networks, Authenticated: c.Submission.Authenticated,
 		MarkHeader: c.Mark.Header, MarkValue: c.Mark.Value, AuthservID: id, Timeout: c.Verify.Timeout, Notify: c.Notify.SMTP}
 }
 

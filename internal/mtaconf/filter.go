@@ -17,15 +17,15 @@ type Filter struct {
 	ContentTimeout string
 	// Ours: it is authkey.
 	Ours bool
-	// Astray: it names authkey's socket as others see it, but the MTA's process, which
+	// WrongPath: it names authkey's socket as others see it, but the MTA's process, which
 	// is or is not chrooted, looks for it elsewhere.
-	Astray bool
-	// Former: Apply put it there, for a socket on which the milter listened then.
-	Former bool
+	WrongPath bool
+	// OldSocket: Apply put it there, for a socket on which the milter listened then.
+	OldSocket bool
 }
 
-// stale reports whether the filter is an entry of authkey's that leads nowhere.
-func (f Filter) stale() bool { return f.Astray || f.Former }
+// leadsNowhere reports whether the filter is an entry of authkey's that leads nowhere.
+func (f Filter) leadsNowhere() bool { return f.WrongPath || f.OldSocket }
 
 // parseList reads a value of smtpd_milters: sockets, or { socket, name=value … },
 // with blanks or commas between.

@@ -214,7 +214,7 @@ func (p *Postfix) complete(s Service, chroot string) Service {
 	_, port := s.listens()
 	// A name that main.cf gives to all of them makes none a submission service.
 	s.Submission = kind == "inet" && slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port) ||
-		!s.Stock() && p.isDaemon(s.own["milter_macro_daemon_name"])
+		!s.Port25() && p.isDaemon(s.own["milter_macro_daemon_name"])
 	s.Milters = parseList(p.value(s.own, "smtpd_milters"))
 	return s
 }
@@ -259,8 +259,8 @@ func (p *Postfix) findOurs(ours []Socket) {
 		for i := range filters {
 			f := &filters[i]
 			f.Ours = slices.ContainsFunc(ours, p.OnHost(f.Socket, chroot).same)
-			f.Former = !f.Ours && slices.Contains(former, compact(f.Text))
-			f.Astray = !f.Ours && !f.Former && slices.ContainsFunc(ours, p.OnHost(f.Socket, !chroot).same)
+			f.OldSocket = !f.Ours && slices.Contains(former, compact(f.Text))
+			f.WrongPath = !f.Ours && !f.OldSocket && slices.ContainsFunc(ours, p.OnHost(f.Socket, !chroot).same)
 		}
 	}
 	p.NonSMTPD = parseList(p.main["non_smtpd_milters"])
@@ -310,12 +310,12 @@ func (s Service) traffic() traffic {
 	return strangers
 }
 
-// Border reports whether mail of strangers comes in at the service.
-func (s Service) Border() bool { return !s.Submission && !s.Reinjection }
+// Inbound reports whether mail of strangers comes in at the service.
+func (s Service) Inbound() bool { return !s.Submission && !s.Reinjection }
 
-// Stock reports whether it is port 25 itself, by the name that it usually has, or gets
+// Port25 reports whether it is port 25 itself, by the name that it usually has, or gets
 // its connections from postscreen(8).
-func (s Service) Stock() bool {
+func (s Service) Port25() bool {
 	_, port := s.listens()
 	return strings.HasSuffix(s.Name, "/pass") || port == "smtp" || port == "25"
 }

@@ -203,7 +203,7 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 		return append([]Filter{}, without(list)...), nil
 	case s.Reinjection:
 		return nil, nil
-	case hasOwn && (s.Stock() && s.Border() || s.Submission && p.attach || hasOurs(list)):
+	case hasOwn && (s.Port25() && s.Inbound() || s.Submission && p.attach || hasOurs(list)):
 		return p.settle(list, own, action, s.traffic())
 	case !hasOwn && s.Submission:
 		if _, wrong := misplaced(list, users, p.dkim.Mode); wrong {
@@ -245,8 +245,8 @@ func (p *Postfix) mark(filters []Filter) []Filter {
 			for _, f := range s.Milters {
 				if f.Text == filters[i].Text {
 					filters[i].Ours = filters[i].Ours || f.Ours
-					filters[i].Astray = filters[i].Astray || f.Astray
-					filters[i].Former = filters[i].Former || f.Former
+					filters[i].WrongPath = filters[i].WrongPath || f.WrongPath
+					filters[i].OldSocket = filters[i].OldSocket || f.OldSocket
 				}
 			}
 		}
@@ -256,7 +256,7 @@ func (p *Postfix) mark(filters []Filter) []Filter {
 
 // without drops authkey, and what was meant to be.
 func without(filters []Filter) []Filter {
-	return slices.DeleteFunc(slices.Clone(filters), func(f Filter) bool { return f.Ours || f.stale() })
+	return slices.DeleteFunc(slices.Clone(filters), func(f Filter) bool { return f.Ours || f.leadsNowhere() })
 }
 
 func render(filters []Filter) string {

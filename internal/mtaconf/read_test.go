@@ -29,7 +29,7 @@ func TestReadPostfix(t *testing.T) {
 	}
 	var got []view
 	for _, v := range p.Services {
-		got = append(got, view{v.Name, v.Chroot, v.NoMilters, v.Submission, v.Milters[0].Ours, v.Milters[1].Ours, v.Asks(), v.Border(), v.Stock()})
+		got = append(got, view{v.Name, v.Chroot, v.NoMilters, v.Submission, v.Milters[0].Ours, v.Milters[1].Ours, v.Asks(), v.Inbound(), v.Port25()})
 		if v.Milters[0].DefaultAction != "tempfail" {
 			t.Errorf("%s: default action %q", v.Name, v.Milters[0].DefaultAction)
 		}

@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // SendmailCF is where Sendmail's configuration is.
@@ -76,17 +77,10 @@ const defaultEndTimeout = 5 * time.Minute
 // ReadSendmail reads a sendmail.cf. The error wraps ErrNoSendmail where there is
 // none.
 func ReadSendmail(path string, o Options) (*Sendmail, error) {
-	info, err := os.Stat(path)
+	b, _, err := diskfile.Read(path, maxSendmailCF)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoSendmail)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxSendmailCF {
-		return nil, fmt.Errorf("%s: larger than %d octets", path, maxSendmailCF)
-	}
-	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
