@@ -19,15 +19,15 @@ import (
 // milterUser is as whom the milter of a sender runs.
 const milterUser = "daemon"
 
-// A sender is a patient that attaches keys, from copies of the server's files.
+// A sender is a machine that attaches keys, from copies of the server's files.
 type sender struct {
-	*patient
+	*machine
 	dir, secret, list, logins string
 }
 
-func (c *clinic) sender(t *testing.T) *sender {
+func (c *site) sender(t *testing.T) *sender {
 	t.Helper()
-	p := c.patient(t)
+	p := c.machine(t)
 	dir, err := testdaemon.TempDir("authkey-sender-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -104,7 +104,7 @@ const day = 24 * time.Hour
 // TestPlantedFaultsOfAttaching is TestPlantedFaults for the sender's side.
 func TestPlantedFaultsOfAttaching(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t)
+	c := newSite(t)
 	for _, tc := range []struct {
 		name  string
 		plant func(s *sender)
@@ -233,7 +233,7 @@ func (s *sender) signs(conf string) {
 // no secret shows.
 func TestHealthySender(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t)
+	c := newSite(t)
 	s := c.sender(t)
 	s.signs("Mode sv\n")
 	found := s.examine()
