@@ -93,14 +93,11 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 		return Finding{CheckSecret, Fault, program.OneLine(err), noKeys, "install -m 0600 FILE " + path + fromAuth + "\n" + restart}, nil
 	}
 	if c.Service.Passes(path) {
-		const changed = "its users' mail gets no keys, or those of the old secret"
-		switch copied, err := c.Service.Copied(path); {
+		switch stale, err := c.Service.StaleCopy("the milter", path); {
 		case err != nil:
 			return Inapplicablef(CheckSecret, "%s: %v; run doctor as root", d.Domain, err), ring
-		case copied == CopyMissing:
-			return fault("the milter was started before "+path+" was there, and does not see it", changed, restart), ring
-		case copied == CopyOld:
-			return fault(path+" was changed after the milter was started, which has the old one", changed, restart), ring
+		case stale != "":
+			return fault(stale, "its users' mail gets no keys, or those of the old secret", restart), ring
 		}
 		return Okf(CheckSecret, "%s: systemd passes %s to the milter, and nobody else may read it", d.Domain, path), ring
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -155,38 +156,24 @@ func (s Service) hasCopy(path string) bool {
 	return s.Copies != "" && err == nil
 }
 
-// A Copy is what became of a file that systemd passes.
-type Copy string
-
-// What can have become of it.
-const (
-	CopyCurrent Copy = "current" // it is what the file is
-	CopyMissing Copy = "missing" // the service was started before there was the file
-	CopyOld     Copy = "old"     // the file was changed after the start
-	CopyNone    Copy = "none"    // the service does not run, or it cannot be told
-)
-
-// Copied compares a file with the copy that the running service has.
-func (s Service) Copied(path string) (Copy, error) {
+// StaleCopy says why the running service does not have a secret file as it is now; "": it
+// has, or does not run. name is what the service is called in the sentence.
+func (s Service) StaleCopy(name, path string) (why string, err error) {
 	if _, err := os.Stat(s.Copies); errors.Is(err, fs.ErrNotExist) {
-		return CopyNone, nil
+		return "", nil
 	}
 	copied, err := os.ReadFile(s.copyOf(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return CopyMissing, nil
+		return fmt.Sprintf("%s was started before there was %s, and does not have it", name, path), nil
 	}
 	if err != nil {
-		return CopyNone, err
+		return "", err
 	}
 	now, err := os.ReadFile(path)
-	same := bytes.Equal(copied, now)
+	if err == nil && !bytes.Equal(copied, now) {
+		why = fmt.Sprintf("%s was changed after %s was started, which has the old one", path, name)
+	}
 	clear(copied)
 	clear(now)
-	switch {
-	case err != nil:
-		return CopyNone, err
-	case !same:
-		return CopyOld, nil
-	}
-	return CopyCurrent, nil
+	return why, err
 }

@@ -49,13 +49,11 @@ func (c *checks) secret(d Domain) ([]doctor.Finding, *keyring.Domain) {
 	found := doctor.Okf(CheckSecret, "%s: %s can be used", d.Name, path)
 	if c.Unit.Passes(path) {
 		found = doctor.Okf(CheckSecret, "%s: systemd passes %s to the server", d.Name, path)
-		switch copied, err := c.Unit.Copied(path); {
+		switch stale, err := c.Unit.StaleCopy("the server", path); {
 		case err != nil:
 			return []doctor.Finding{doctor.Inapplicablef(CheckSecret, "%s: which secret the server has: %v; run doctor as root", d.Name, err)}, opened
-		case copied == doctor.CopyOld:
-			return bad(path+" was changed after the server was started, which has the old one", restartUnit), opened
-		case copied == doctor.CopyMissing:
-			return bad("the server was started before there was "+path+", and does not have it", restartUnit), opened
+		case stale != "":
+			return bad(stale, restartUnit), opened
 		}
 	} else if obstacle, what := c.mayNotRead(path); obstacle != nil && c.Unit.Known {
 		return bad(what, "chown "+c.Reader.Name+" "+path), opened
