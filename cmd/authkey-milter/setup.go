@@ -98,7 +98,7 @@ func newSetupPostfix() *cobra.Command {
 		}
 		for _, e := range edits {
 			fmt.Fprintln(cmd.OutOrStdout(), "done:", postfix.EditCommand(e))
-			for _, move := range e.Moves() {
+			for _, move := range e.Moves {
 				fmt.Fprintln(cmd.OutOrStdout(), "which", move)
 			}
 		}

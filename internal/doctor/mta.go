@@ -255,25 +255,25 @@ func (c *checks) defaultAction(ctx context.Context) []Finding {
 
 func (c *checks) order(ctx context.Context) []Finding {
 	var found []Finding
-	judge := func(service string, asks, wrong bool, m mtaconf.Misplacement, mend func() string) {
+	judge := func(service string, asks bool, wrong *mtaconf.Misplacement, mend func() string) {
 		switch {
-		case wrong:
+		case wrong != nil:
 			side := "after"
-			if m.Before {
+			if wrong.Before {
 				side = "before"
 			}
-			found = append(found, Finding{CheckOrder, Fault, fmt.Sprintf("%s runs authkey %s %s", service, side, m.Filter.Text), m.Why, mend()})
+			found = append(found, Finding{CheckOrder, Fault, fmt.Sprintf("%s runs authkey %s %s", service, side, wrong.Filter.Text), wrong.Why, mend()})
 		case asks:
 			found = append(found, Okf(CheckOrder, "%s runs authkey at the right place among its milters", service))
 		}
 	}
 	if p := c.Postfix; p != nil {
 		for _, s := range p.Services {
-			judge(s.Name, s.Asks(), s.Misplaced, s.Wrong, func() string { return c.mendPostfix(ctx) })
+			judge(s.Name, s.Asks(), s.Misplaced, func() string { return c.mendPostfix(ctx) })
 		}
 	}
 	if s := c.Sendmail; s != nil {
-		judge("Sendmail", s.Asks(), s.Misplaced, s.Wrong, c.mendSendmail)
+		judge("Sendmail", s.Asks(), s.Misplaced, c.mendSendmail)
 	}
 	return found
 }

@@ -60,9 +60,8 @@ type Service struct {
 	Submission bool
 	// Reinjection: a content filter hands back here what was filtered before.
 	Reinjection bool
-	// Wrong is a filter on the wrong side of authkey, if Misplaced.
-	Wrong     Misplacement
-	Misplaced bool
+	// Misplaced is a filter on the wrong side of authkey; nil: none is.
+	Misplaced *Misplacement
 
 	own           map[string]string // parameters of its own
 	defaultAction string
@@ -213,11 +212,14 @@ func (p *Postfix) complete(s Service, chroot string) Service {
 	_, kind, _ := strings.Cut(s.Name, "/")
 	_, port := s.listens()
 	// A name that main.cf gives to all of them makes none a submission service.
-	s.Submission = kind == "inet" && slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port) ||
+	s.Submission = kind == "inet" && slices.Contains(submissionPorts, port) ||
 		!s.Port25() && p.isDaemon(s.own["milter_macro_daemon_name"])
 	s.Milters = parseList(p.value(s.own, "smtpd_milters"))
 	return s
 }
+
+// submissionPorts are those at which users hand mail in, by name and number.
+var submissionPorts = []string{"submission", "submissions", "smtps", "587", "465"}
 
 // value is that of a parameter for a service with parameters of its own.
 func (p *Postfix) value(own map[string]string, name string) string {
@@ -273,7 +275,7 @@ func (p *Postfix) findOurs(ours []Socket) {
 				f.DefaultAction = s.defaultAction
 			}
 		}
-		s.Wrong, s.Misplaced = misplaced(s.Milters, s.traffic(), p.dkim.Mode)
+		s.Misplaced = misplaced(s.Milters, s.traffic(), p.dkim.Mode)
 	}
 }
 

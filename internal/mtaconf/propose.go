@@ -19,17 +19,8 @@ type Edit struct {
 	WasSet  bool   `json:"was_set"` // false: there was no such line, Old is empty
 	New     string `json:"new"`
 	Ours    string `json:"ours,omitempty"` // the entry of New that is authkey
-	// Moved are entries of others that change their place, behind authkey.
-	Moved []string `json:"-"`
-}
-
-// Moves says which entries of others an edit moves, and why, one a line.
-func (e Edit) Moves() []string {
-	var lines []string
-	for _, entry := range e.Moved {
-		lines = append(lines, fmt.Sprintf("moves %s behind authkey: %s", entry, changedAfterwards))
-	}
-	return lines
+	// Moves says which entries of others change their place, and why.
+	Moves []string `json:"-"`
 }
 
 // parameter is the parameter as postconf(1) names it.
@@ -65,7 +56,7 @@ func (p *Postfix) WriteEdits(w io.Writer, edits []Edit) error {
 			where += ", behind " + e.Service
 		}
 		fmt.Fprintf(&b, "# %s\n", where)
-		for _, move := range e.Moves() {
+		for _, move := range e.Moves {
 			fmt.Fprintf(&b, "# %s\n", move)
 		}
 		fmt.Fprintf(&b, "%s\n\n", e.Line())
@@ -153,10 +144,7 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 
 	var edits []Edit
 	add := func(service, name, value string, moved ...Filter) {
-		e := Edit{Service: service, Name: name, New: value}
-		for _, f := range moved {
-			e.Moved = append(e.Moved, f.Text)
-		}
+		e := Edit{Service: service, Name: name, New: value, Moves: moves(moved)}
 		if at := slices.IndexFunc(splitList(value), func(text string) bool { return compact(text) == compact(own.Text) }); at >= 0 {
 			e.Ours = splitList(value)[at]
 		}
@@ -206,7 +194,7 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 	case hasOwn && (s.Port25() && s.Inbound() || s.Submission && p.attach || hasOurs(list)):
 		return p.settle(list, own, action, s.traffic())
 	case !hasOwn && s.Submission:
-		if _, wrong := misplaced(list, users, p.dkim.Mode); wrong {
+		if misplaced(list, users, p.dkim.Mode) != nil {
 			return p.settle(list, own, action, users)
 		}
 	}
@@ -217,10 +205,7 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 // well. moved are the filters of others that change their place.
 func (p *Postfix) settle(list []Filter, own Filter, action string, mail traffic) (settled, moved []Filter) {
 	at := slices.IndexFunc(list, func(f Filter) bool { return f.Ours })
-	if at < 0 {
-		return arrange(without(list), own, mail, p.dkim.Mode)
-	}
-	if _, wrong := misplaced(list, mail, p.dkim.Mode); wrong {
+	if at < 0 || misplaced(list, mail, p.dkim.Mode) != nil {
 		return arrange(without(list), own, mail, p.dkim.Mode)
 	}
 	current := list[at].DefaultAction

@@ -105,7 +105,7 @@ func TestPropose(t *testing.T) {
 			must(t, err)
 			var got []string
 			for _, e := range edits {
-				got = append(got, strings.Join(append([]string{e.parameter() + ": " + e.Line()}, e.Moves()...), "; "))
+				got = append(got, strings.Join(append([]string{e.parameter() + ": " + e.Line()}, e.Moves...), "; "))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -114,8 +114,8 @@ func TestPropose(t *testing.T) {
 			must(t, p.Apply(t.Context(), edits))
 			p = s.read(t)
 			for _, service := range p.Services {
-				if service.Misplaced {
-					t.Errorf("%s: %+v", service.Name, service.Wrong)
+				if service.Misplaced != nil {
+					t.Errorf("%s: %+v", service.Name, *service.Misplaced)
 				}
 			}
 			if again, err := p.Propose(t.Context(), s.options.Ours, tc.action); err != nil || len(again) > 0 {

@@ -30,8 +30,7 @@ type Sendmail struct {
 	Filters []SendmailFilter
 	// Defined are all X lines' names, listed or not, with the socket.
 	Defined   []SendmailFilter
-	Wrong     Misplacement
-	Misplaced bool
+	Misplaced *Misplacement // a filter on the wrong side of authkey; nil: none is
 	// Daemons are those of DaemonPortOptions.
 	Daemons []SendmailDaemon
 
@@ -105,7 +104,7 @@ func ReadSendmail(path string, o Options) (*Sendmail, error) {
 		s.traffic = everybody
 	}
 	s.dkim = ReadOpenDKIM(o.OpenDKIMConf).Mode
-	s.Wrong, s.Misplaced = misplaced(plainFilters(s.Filters), s.traffic, s.dkim)
+	s.Misplaced = misplaced(plainFilters(s.Filters), s.traffic, s.dkim)
 	return s, nil
 }
 
@@ -171,7 +170,7 @@ func parseDaemon(value string) (d SendmailDaemon, own []string) {
 		case key[0] == 'N':
 			d.Name = value
 		case key[0] == 'P':
-			d.Submission = d.Submission || slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, value)
+			d.Submission = d.Submission || slices.Contains(submissionPorts, value)
 		case key[0] == 'A':
 			d.Loopback = isLoopback(value)
 		case key[0] == 'M': // a: who has not logged in is refused
@@ -263,7 +262,7 @@ func (s *Sendmail) Plan(ours Ours, action string, verify time.Duration) (plan Se
 		count++
 		fits = fits && Fits(f.DefaultAction, action) && f.EndTimeout >= verify
 	}
-	if count == 1 && fits && !s.Misplaced && !slices.ContainsFunc(s.Daemons, func(d SendmailDaemon) bool { return d.Own && !d.Asks() && !d.Submission }) {
+	if count == 1 && fits && s.Misplaced == nil && !slices.ContainsFunc(s.Daemons, func(d SendmailDaemon) bool { return d.Own && !d.Asks() && !d.Submission }) {
 		return plan, true, nil
 	}
 	if len(others) == 0 {
@@ -273,9 +272,7 @@ func (s *Sendmail) Plan(ours Ours, action string, verify time.Duration) (plan Se
 	for _, f := range list {
 		plan.Order = append(plan.Order, f.Text)
 	}
-	for _, f := range moved {
-		plan.Moves = append(plan.Moves, fmt.Sprintf("moves %s behind authkey: %s", f.Text, changedAfterwards))
-	}
+	plan.Moves = moves(moved)
 	return plan, false, nil
 }
 
