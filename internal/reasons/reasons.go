@@ -23,16 +23,16 @@ type Group struct {
 	Entries []Entry
 }
 
-// theirs is what to do where the domain's own people are the only ones who can.
-const theirs = "The domain's own people can mend it; `authkey-milter lookup DOMAIN --connect` shows what recipients see."
+// theirs is what to do where only those who run the domain can do something.
+const theirs = "Only those who run the domain can repair it; `authkey-milter lookup DOMAIN --connect` shows what recipients see."
 
 // Groups returns every word, in the order in which the page lists them.
 func Groups() []Group {
 	return []Group{
 		{"Reasons of fail", "The sender is not authenticated.", []Entry{
-			{"invalid-key", "The domain's Authentication Server (AS) says that the key is not the address's, or no longer.", "A forgery, or mail that was in a queue for longer than the key lives. If it is your own domain's mail: `authkey-server verify`, and look whether the sending side's secret and clock are the server's."},
-			{"bad-key", "No AS can have issued this key: it has blanks or other forbidden characters, is too long, or the message has two different ones.", "Look at what changes the header on the way; `authkey-milter explain FILE.eml` reads a message as the milter does."},
-			{"required", "The message has no key, and the domain says `req=yes`: every message of its has one.", "A forgery, or mail that the domain sends by a way that attaches no keys, such as a newsletter service."},
+			{"invalid-key", "The domain's Authentication Server (AS) says that the key is not the address's, or no longer.", "A forgery, or mail that was in a queue for longer than the key lives. If it is your own domain's mail: `authkey-server verify`, and check that the sending side has the server's secret, and the right time."},
+			{"bad-key", "No AS can have issued this key: it has spaces or other forbidden characters, is too long, or the message has two different ones.", "Look at what changes the header on the way; `authkey-milter explain FILE.eml` reads a message as the milter does."},
+			{"required", "The message has no key, and the domain says `req=yes`: each of its messages has one.", "A forgery, or mail that the domain sends by a way that attaches no keys, such as a newsletter service."},
 		}},
 		{"Reasons of none", "The domain takes no part, or the address cannot.", []Entry{
 			{"no-as", "The domain publishes no AS record.", "If it is meant to: `authkey-milter lookup DOMAIN` shows records that only look like one."},
@@ -41,15 +41,15 @@ func Groups() []Group {
 			{"bad-domain", "The domain can be no host name.", ""},
 			{"bad-address", "The address cannot be brought to the form in which servers are asked.", ""},
 		}},
-		{"Reasons of temperror", "It cannot be told now. The next message of the domain is tried again.", []Entry{
+		{"Reasons of temperror", "It is not known now. The next message of the domain is tried again.", []Entry{
 			{"dns-timeout", "No name server answered in time.", "`authkey-milter doctor` tries each of yours; `dns.timeout` is how long it may take."},
 			{"dns-failure", "Every name server failed, refused or answered nonsense (SERVFAIL, REFUSED, a lame server), for the domain or for the name of its AS.", "If it is one domain: its DNS is broken. If it is all: `authkey-milter doctor`."},
-			{"as-timeout", "The AS was connected to and did not answer in time, or did not let itself be connected to.", theirs},
+			{"as-timeout", "The AS did not answer in time, or no connection to it could be made in time.", theirs},
 			{"as-refused", "The AS cannot be connected to: refused, no route, or it hung up.", theirs},
-			{"as-tls", "TLS with the AS failed: its certificate is over, of another name or signed by nobody we trust, or it speaks no TLS.", theirs},
+			{"as-tls", "TLS with the AS failed: its certificate has expired, is for another name or is signed by nobody whom we trust; or it does not speak TLS.", theirs},
 			{"as-violation", "The AS answered what the protocol does not allow.", theirs},
 			{"as-tempfail", "The AS says that it cannot tell now, or gives a code that is not known.", theirs},
-			{"as-busy", "The AS says that we ask too much.", "The AS's `limits.per_client` is for whoever runs it."},
+			{"as-busy", "The AS says that we ask too many questions.", "Whoever runs the AS can raise `limits.per_client`."},
 			{"as-left-alone", "The AS failed five times in a row and is not asked for half a minute to five minutes.", theirs},
 			{"dial-budget", "Too many new connections were begun just now, in all or to this network, so that no sender can use us against others.", "Rare. If it is often, look who names so many servers."},
 			{"overload", "Too many verifications are under way.", "Look at what is slow: `dns_ms`, `as_ms` in the log."},
@@ -84,7 +84,7 @@ func Groups() []Group {
 			{"not-handed-over", "A notice or delivery status notification could not be handed to `notify.smtp`. The message is deferred, and comes again.", "`authkey-milter doctor` tries `notify.smtp`."},
 			{"no-key-now", "No key could be attached, and `attach.on_error` is tempfail.", "See the note of the same line."},
 		}},
-		{"Notes", "note=, commas between several: what became of the message in a way that one may ask about.", []Entry{
+		{"Notes", "note=, commas between several: what else was done with the message, or could not be done.", []Entry{
 			{"no-quarantine", "The MTA cannot hold mail: marked instead.", "`quarantine.mailbox` needs nothing of the MTA but another recipient."},
 			{"no-delete", "The MTA does not let recipients be taken off: marked instead.", ""},
 			{"no-readdress", "The recipient's copy could not be sent to another address.", "Look whether `mark.readdress` or `quarantine.mailbox` makes an address of this recipient."},
@@ -93,7 +93,7 @@ func Groups() []Group {
 			{"marked-for-all", "Marked for recipients who wanted it unmarked: there is one header.", "`policy.mark_conflict`, `mark.readdress`, or `policy.recipients: separate`."},
 			{"not-marked", "Left unmarked for the sake of other recipients (`policy.mark_conflict: accept`).", "The same."},
 			{"preference-failed", "The recipient's preference could not be looked up; `preferences.on_error` decided.", "The line with `preferences could not be looked up` says why."},
-			{"preference-not-allowed", "The recipient's preference is none of `policy.allowed`, and was left out.", "`authkey-milter check` lists the lines."},
+			{"preference-not-allowed", "The recipient's preference is none of `policy.allowed`, and was ignored.", "`authkey-milter check` lists the lines."},
 		}},
 		{"Notes on our own users' mail", "Where attach: is set: why a submission was given a key, or none.", []Entry{
 			{"key-attached", "It was given the key of its sender.", ""},
