@@ -23,7 +23,7 @@ const (
 	OK           Status = "ok"
 	Fault        Status = "fault"
 	Warning      Status = "warn" // right in some networks, wrong in others: a person has to judge; no fault
-	Inapplicable Status = "n/a"  // there is nothing to check, or it cannot be told from here
+	Inapplicable Status = "n/a"  // there is nothing to check, or it cannot be known from here
 )
 
 // A Finding is what one check found.
@@ -40,7 +40,7 @@ func Okf(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
 }
 
-// Inapplicablef is a Finding that there is nothing to check, or why it cannot be told.
+// Inapplicablef is a Finding that there is nothing to check, or why it cannot be known.
 func Inapplicablef(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
 }
@@ -160,16 +160,16 @@ func isCommand(line string) bool {
 func wrap(line string, width int, carry string) []string {
 	var parts []string
 	current := ""
-	room := width
+	left := width
 	for _, word := range quotedWords(line) {
 		switch {
 		case current == "":
 			current = word
-		case len([]rune(current))+1+len([]rune(word))+len(carry) <= room:
+		case len([]rune(current))+1+len([]rune(word))+len(carry) <= left:
 			current += " " + word
 		default:
 			parts = append(parts, current+carry)
-			current, room = word, width-2
+			current, left = word, width-2
 		}
 	}
 	return append(parts, current)

@@ -26,7 +26,7 @@ var (
 	errNoMilter = errors.New("what answers is no milter")
 )
 
-// negotiate connects to a socket and negotiates as an MTA does, and says good-bye: a
+// negotiate connects to a socket and negotiates as an MTA does, and quits: a
 // milter sees no message in that, and logs none.
 func negotiate(ctx context.Context, network, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)

@@ -154,7 +154,7 @@ func (c *checks) listedByPostfix(ctx context.Context) []Finding {
 			fault(s.Name+" has -o smtpd_milters= in master.cf, which switches the milter off, and attach.domains is set", keyless, c.mendPostfix(ctx))
 		case s.Submission && attaching && !s.Asks() && !astray(s):
 			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, c.mendPostfix(ctx))
-		case s.Asks() || !s.Inbound() || !s.Port25() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
+		case s.Asks() || !s.Inbound() || !s.Port25() && (meant || s.OptsOut()) || astray(s): // nothing is wrong, or another check says it
 		case s.NoMilters && s.Port25(): // see losses
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,

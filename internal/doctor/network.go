@@ -45,7 +45,7 @@ func (c *checks) dns(ctx context.Context) []Finding {
 			d := v.Discover(ctx, probeDomain)
 			if d.Err == nil && len(d.Texts) == 0 {
 				found[i] = Finding{CheckDNS, Warning, fmt.Sprintf("name server %s answers, and knows no TXT record of %s, which has some", server, probeDomain),
-					"a server that knows its own network only, or withholds TXT records, makes every domain one that takes no part",
+					"a server that knows its own network only, or withholds TXT records, makes every domain look as if it took no part",
 					"dig @" + server.Addr().String() + " " + probeDomain + " TXT   # and of a domain that takes part: authkey-milter lookup DOMAIN"}
 				return
 			}
@@ -85,7 +85,7 @@ func (c *checks) notify(ctx context.Context) []Finding {
 	address := c.Config.Notify.SMTP
 	recipients := c.notified()
 	if len(recipients) == 0 {
-		return []Finding{Inapplicablef(CheckNotify, "notify.dsn is never, and local_domains is empty: to whom %s is to relay cannot be told", address)}
+		return []Finding{Inapplicablef(CheckNotify, "notify.dsn is never and local_domains is empty, so that it is not known to whom %s has to relay", address)}
 	}
 	at, err := notify.Probe(ctx, address, c.Hostname, recipients)
 	if err == nil {

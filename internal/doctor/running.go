@@ -125,7 +125,7 @@ func (c *checks) inForce() []Finding {
 	n, err := c.note()
 	switch {
 	case err != nil:
-		return []Finding{Inapplicablef(CheckConfig, "what the milter has in force cannot be told: %v", err)}
+		return []Finding{Inapplicablef(CheckConfig, "what the milter has in force is not known: %v", err)}
 	case n == nil && c.Service.ConfigFile != "" && !samePath(c.Service.ConfigFile, c.ConfigFile):
 		return []Finding{c.otherFile(serviceUnit+" is to run", c.Service.ConfigFile)}
 	case n == nil:

@@ -27,7 +27,7 @@ func (o Options) Milter() mtaconf.Milter {
 // checkOf is the check under which a loss is found.
 var checkOf = map[mtaconf.Concern]string{mtaconf.Asked: CheckListed, mtaconf.Class: CheckOwnMail, mtaconf.Changes: CheckChanges, mtaconf.Waiting: CheckTimeout}
 
-// losses are what Postfix's configuration takes from the milter, of one concern.
+// lost is what Postfix's configuration takes from the milter, of one concern.
 func (c *checks) lost(concern mtaconf.Concern) []Finding {
 	var found []Finding
 	for _, l := range c.losses {

@@ -155,7 +155,7 @@ func (c *smtpConn) broken(err error) error {
 	return c.explain("RSET", c.Reset())
 }
 
-// end says good-bye.
+// end sends QUIT and closes the connection.
 func (c *smtpConn) end() {
 	c.CommandTimeout = quitTimeout
 	_ = c.Quit() // the MTA has what it accepted, whether it answers or not

@@ -17,7 +17,7 @@ func (c *checks) unit(context.Context) []doctor.Finding {
 	u := c.Unit
 	switch {
 	case !u.Known:
-		return []doctor.Finding{doctor.Inapplicablef(CheckUnit, "systemd has no %s: how the server is started cannot be told", u.Name)}
+		return []doctor.Finding{doctor.Inapplicablef(CheckUnit, "systemd has no %s: how the server is started is not known", u.Name)}
 	case u.Active == "":
 		return []doctor.Finding{doctor.Inapplicablef(CheckUnit, "systemd does not run here")}
 	case u.Active == "active" || u.Active == "reloading":
@@ -46,7 +46,7 @@ func (c *checks) configuration(context.Context) []doctor.Finding {
 	case c.ConfigFile == "":
 		return []doctor.Finding{doctor.Inapplicablef(CheckConfiguration, "there is no file: it is all defaults and environment")}
 	case c.Unit.Active == "":
-		return []doctor.Finding{doctor.Inapplicablef(CheckConfiguration, "%s is right; whether a server runs with it cannot be told", c.ConfigFile)}
+		return []doctor.Finding{doctor.Inapplicablef(CheckConfiguration, "%s is right; whether a server runs with it is not known", c.ConfigFile)}
 	case c.UnitConfig != c.ConfigFile:
 		return []doctor.Finding{doctor.Inapplicablef(CheckConfiguration, "%s is right; %s runs with %s", c.ConfigFile, c.Unit.Name, c.UnitConfig)}
 	}
