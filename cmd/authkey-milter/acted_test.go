@@ -188,7 +188,7 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 	ledger, err := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	note(nil, err)
 	defer ledger.Close()
-	told, err := newTeller(c, ledger, slog.New(slog.DiscardHandler))
+	told, err := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
 	note(told, err)
 
 	// The cache, by what a service makes.

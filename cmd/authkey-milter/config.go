@@ -128,6 +128,6 @@ func buildable(c config.Config) (warnings []string, err error) {
 		return warnings, ledgerErr
 	}
 	defer ledger.Close()
-	_, notifyErr := newTeller(c, ledger, slog.New(slog.DiscardHandler))
+	_, notifyErr := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
 	return warnings, errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
 }

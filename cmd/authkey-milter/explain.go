@@ -103,7 +103,7 @@ func examine(ctx context.Context, c config.Config, sample milter.Sample) (milter
 		return milter.Examination{}, err
 	}
 	defer ledger.Close()
-	told, err := newTeller(c, ledger, slog.New(slog.DiscardHandler))
+	told, err := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return milter.Examination{}, err
 	}

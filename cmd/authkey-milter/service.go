@@ -102,7 +102,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 		return nil, err
 	}
 	if mayTell(popts, file != nil) {
-		if e.Notifier, err = newTeller(c, d.ledger, d.log); err != nil {
+		if e.Notifier, err = newNotifier(c, d.ledger, d.log); err != nil {
 			return nil, err
 		}
 	}
@@ -115,7 +115,7 @@ func (d *service) engine(c config.Config) (*milter.Engine, error) {
 	d.attacher = keys
 	if keys != nil {
 		keys.Reload(d.reportList)
-		e.Attacher = attacher{keys}
+		e.Attacher = keys
 	}
 	d.prefs = file
 	d.watch(file)

@@ -79,7 +79,7 @@ func newSetupPostfix() *cobra.Command {
 			if file == "" {
 				file = this().DefaultConfig
 			}
-			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, unreachable.Mend(file)))
+			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, doctor.MendUnreachable(unreachable, file)))
 		case err != nil:
 			return program.Exit(program.Negative, err)
 		case len(edits) == 0:
@@ -98,7 +98,7 @@ func newSetupPostfix() *cobra.Command {
 		}
 		for _, e := range edits {
 			fmt.Fprintln(cmd.OutOrStdout(), "done:", postfix.EditCommand(e))
-			for _, move := range e.Moves() {
+			for _, move := range e.Moves {
 				fmt.Fprintln(cmd.OutOrStdout(), "which", move)
 			}
 		}
@@ -114,7 +114,7 @@ func newSetupPostfix() *cobra.Command {
 // writeLosses says what setup leaves to the administrator: settings by which mail goes
 // past the milter all the same. The doctor finds the same, with more around it.
 func writeLosses(cmd *cobra.Command, postfix *mtaconf.Postfix, c config.Config) {
-	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Traffic()) {
+	for _, l := range postfix.Losses(cmd.Context(), doctor.Options{Config: c, Hostname: hostName()}.Milter()) {
 		if l.Doubt {
 			continue
 		}

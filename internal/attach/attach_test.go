@@ -18,14 +18,15 @@ import (
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/milter"
 )
 
 var parse = wire.ParseAddress
 
 // bobs is a message of Bob's.
-func bobs(t testing.TB) Submission {
-	return Submission{Login: "bob@example.com", Sender: "bob@example.com",
-		From: addresses(t, "bob@example.com"), Recipients: []string{"x@y.example"}}
+func bobs(t testing.TB) milter.OwnMail {
+	return milter.OwnMail{Login: "bob@example.com", Sender: "bob@example.com",
+		From: addresses(t, "bob@example.com"), FromKnown: true, Recipients: []string{"x@y.example"}}
 }
 
 func TestNewRefuses(t *testing.T) {
@@ -83,11 +84,11 @@ func TestServerAgrees(t *testing.T) {
 		}
 		return answer.Valid
 	}
-	first := a.Attach(bobs(t), midday)
-	if first.Reason != "" || !valid(first.Key) {
-		t.Errorf("reason %q, valid %v", first.Reason, valid(first.Key))
+	first := a.attachAt(bobs(t), midday)
+	if first.Note != "" || !valid(first.Key) {
+		t.Errorf("reason %q, valid %v", first.Note, valid(first.Key))
 	}
-	if next := a.Attach(bobs(t), midday.Add(24*time.Hour)); next.Key.Equal(first.Key) {
+	if next := a.attachAt(bobs(t), midday.Add(24*time.Hour)); next.Key.Equal(first.Key) {
 		t.Error("the key never changes")
 	}
 
@@ -97,11 +98,11 @@ func TestServerAgrees(t *testing.T) {
 	if err := server.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	if valid(first.Key) || valid(a.Attach(bobs(t), midday).Key) {
+	if valid(first.Key) || valid(a.attachAt(bobs(t), midday).Key) {
 		t.Error("a revoked key is valid")
 	}
 	reload(t, a)
-	if !valid(a.Attach(bobs(t), midday).Key) {
+	if !valid(a.attachAt(bobs(t), midday).Key) {
 		t.Error("the new key is not valid")
 	}
 
@@ -114,7 +115,7 @@ func TestServerAgrees(t *testing.T) {
 		if i > 0 {
 			reload(t, a)
 		}
-		if !valid(a.Attach(bobs(t), midday).Key) {
+		if !valid(a.attachAt(bobs(t), midday).Key) {
 			t.Errorf("step %d of the rotation: not valid", i)
 		}
 	}
@@ -135,23 +136,23 @@ func TestNoList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	carols := Submission{Login: "carol@example.com", Sender: "bob@example.com", From: bobs(t).From, Recipients: []string{"x@y.example"}}
+	carols := milter.OwnMail{Login: "carol@example.com", Sender: "bob@example.com", From: bobs(t).From, FromKnown: true, Recipients: []string{"x@y.example"}}
 	cased := bobs(t)
 	cased.Login = "BOB@example.com"
 	tests := []struct {
 		a    *Attacher
-		s    Submission
-		want Verdict
+		s    milter.OwnMail
+		want milter.Attachment
 	}{
-		{send, bobs(t), Verdict{Reason: NoList}},
-		{wait, bobs(t), Verdict{Reason: NoList, TempFail: true}},
-		{wait, cased, Verdict{Reason: NoList, TempFail: true}},
-		{wait, carols, Verdict{Reason: SenderNotAllowed}}, // however long she waits
+		{send, bobs(t), milter.Attachment{Note: string(NoList), Strip: true}},
+		{wait, bobs(t), milter.Attachment{Note: string(NoList), Strip: true, Defer: true}},
+		{wait, cased, milter.Attachment{Note: string(NoList), Strip: true, Defer: true}},
+		{wait, carols, milter.Attachment{Note: string(SenderNotAllowed), Strip: true}}, // however long she waits
 	}
 	check := func() {
 		t.Helper()
 		for i, tt := range tests {
-			if got := tt.a.Attach(tt.s, midday); got.Reason != tt.want.Reason || got.TempFail != tt.want.TempFail || !got.Key.IsZero() || got.Agent != "" {
+			if got := tt.a.attachAt(tt.s, midday); got.Note != tt.want.Note || got.Strip != tt.want.Strip || got.Defer != tt.want.Defer || !got.Key.IsZero() || got.Agent != "" {
 				t.Errorf("%d: %+v, want %+v", i, got, tt.want)
 			}
 		}
@@ -171,8 +172,8 @@ func TestNoList(t *testing.T) {
 	check()
 	write(t, list, "bob\n")
 	reload(t, wait)
-	if got := wait.Attach(bobs(t), midday); got.Reason != "" {
-		t.Errorf("reason %q", got.Reason)
+	if got := wait.attachAt(bobs(t), midday); got.Note != "" {
+		t.Errorf("reason %q", got.Note)
 	}
 
 	// From now on a list that is gone does no harm, nor does a new configuration.
@@ -186,15 +187,15 @@ func TestNoList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := next.Attach(bobs(t), midday); got.Reason != "" {
-		t.Errorf("after a reload: reason %q", got.Reason)
+	if got := next.attachAt(bobs(t), midday); got.Note != "" {
+		t.Errorf("after a reload: reason %q", got.Note)
 	}
-	other := Submission{Login: "bob@example.org", Sender: "bob@example.org", From: addresses(t, "bob@example.org"), Recipients: []string{"x@partner.example"}}
-	if got := next.Attach(other, midday); got.Reason != NoList {
-		t.Errorf("of a domain that changed: reason %q, want %q", got.Reason, NoList)
+	other := milter.OwnMail{Login: "bob@example.org", Sender: "bob@example.org", From: addresses(t, "bob@example.org"), FromKnown: true, Recipients: []string{"x@partner.example"}}
+	if got := next.attachAt(other, midday); Reason(got.Note) != NoList {
+		t.Errorf("of a domain that changed: reason %q, want %q", got.Note, NoList)
 	}
-	if got := wait.Attach(other, midday); got.Reason != "" {
-		t.Errorf("of the Attacher before: reason %q", got.Reason)
+	if got := wait.attachAt(other, midday); got.Note != "" {
+		t.Errorf("of the Attacher before: reason %q", got.Note)
 	}
 }
 
@@ -202,7 +203,7 @@ func TestWatch(t *testing.T) {
 	o := options(t)
 	list := strings.TrimPrefix(o.Domains[0].Addresses, "file:")
 	a := start(t, o)
-	before := a.Attach(bobs(t), midday)
+	before := a.attachAt(bobs(t), midday)
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -225,9 +226,9 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%q, want %q", reports, want)
 		}
 	})
-	after := a.Attach(bobs(t), midday)
-	if after.Reason != "" || after.Key.Equal(before.Key) {
-		t.Errorf("reason %q, same key %v", after.Reason, after.Key.Equal(before.Key))
+	after := a.attachAt(bobs(t), midday)
+	if after.Note != "" || after.Key.Equal(before.Key) {
+		t.Errorf("reason %q, same key %v", after.Note, after.Key.Equal(before.Key))
 	}
 }
 
@@ -316,9 +317,9 @@ func TestAttachDuringReload(t *testing.T) {
 					return
 				default:
 				}
-				v := a.Attach(s, midday)
-				if v.Reason != "" || !slices.ContainsFunc(keys, v.Key.Equal) {
-					t.Errorf("reason %q, key is neither", v.Reason)
+				v := a.attachAt(s, midday)
+				if v.Note != "" || !slices.ContainsFunc(keys, v.Key.Equal) {
+					t.Errorf("reason %q, key is neither", v.Note)
 					return
 				}
 			}
@@ -336,7 +337,7 @@ func TestAttachDuringReload(t *testing.T) {
 func TestNothingShows(t *testing.T) {
 	o := options(t)
 	a := start(t, o)
-	v := a.Attach(bobs(t), midday)
+	v := a.attachAt(bobs(t), midday)
 	text := fmt.Sprintf("%v %+v %#v %v %+v %#v", v, v, v, a, a, a)
 	if strings.Contains(text, v.Key.Reveal()) {
 		t.Error("a key shows")

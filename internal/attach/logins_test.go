@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/milter"
 )
 
 // postmap -s texthash: of Postfix 3.7 shows the same keys and logins, except that it
@@ -181,13 +182,13 @@ func FuzzAttach(f *testing.F) {
 	o.Domains[0].Subaddress, o.Domains[1].CaseSensitive, o.Domains[1].To = "+=", true, nil
 	a := start(f, o)
 	f.Fuzz(func(t *testing.T, login, sender, author string) {
-		s := Submission{Login: login, Sender: sender, Recipients: []string{"x@y.example"}}
+		s := milter.OwnMail{Login: login, Sender: sender, Recipients: []string{"x@y.example"}}
 		if from, err := parse(author); err == nil {
-			s.From = append(s.From, from)
+			s.From, s.FromKnown = append(s.From, from), true
 		}
-		v := a.Attach(s, midday)
-		if (v.Reason == "") != (!v.Key.IsZero()) || v.TempFail {
-			t.Errorf("key %v beside reason %q", v.Key, v.Reason)
+		v := a.attachAt(s, midday)
+		if (v.Note == "") != (!v.Key.IsZero()) || v.Defer {
+			t.Errorf("key %v beside reason %q", v.Key, v.Note)
 		}
 		if v.Key.IsZero() {
 			return

@@ -13,6 +13,7 @@ import (
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/milter"
 )
 
 // A use says what a submitter may do with an address.
@@ -28,23 +29,23 @@ const (
 type right func(addr wire.Address, now time.Time) (use, error)
 
 // rights returns which addresses the submitter may use.
-func (a *Attacher) rights(s Submission) (right, Reason) {
+func (a *Attacher) rights(m milter.OwnMail) (right, Reason) {
 	switch {
-	case s.Login == "":
-		if !slices.ContainsFunc(a.networks, func(p netip.Prefix) bool { return p.Contains(s.Client) }) {
+	case m.Login == "":
+		if !slices.ContainsFunc(a.networks, func(p netip.Prefix) bool { return p.Contains(m.Client) }) {
 			return nil, NoLogin
 		}
 		return func(addr wire.Address, _ time.Time) (use, error) { return useIf(a.domains[addr.Domain()] != nil), nil }, ""
-	case diskfile.CheckName(s.Login) != nil && utf8.ValidString(s.Login):
+	case diskfile.CheckName(m.Login) != nil && utf8.ValidString(m.Login):
 		return nil, LoginSpelling
 	case a.logins != nil:
-		return func(addr wire.Address, now time.Time) (use, error) { return a.granted(s.Login, addr, now) }, ""
+		return func(addr wire.Address, now time.Time) (use, error) { return a.granted(m.Login, addr, now) }, ""
 	}
-	own, err := wire.ParseAddress(s.Login)
+	own, err := wire.ParseAddress(m.Login)
 	if err != nil {
 		return nil, LoginForm
 	}
-	if d := a.domains[own.Domain()]; d != nil && (!d.Own(own) || !isSpelling(s.Login, own)) {
+	if d := a.domains[own.Domain()]; d != nil && (!d.Own(own) || !isSpelling(m.Login, own)) {
 		return nil, LoginSpelling
 	}
 	name := a.names(own)[0]

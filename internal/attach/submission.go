@@ -2,29 +2,13 @@ package attach
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/milter"
 )
-
-// A Submission is what has to be known of a message of one of our own users.
-type Submission struct {
-	Login  string     // that the client authenticated as; empty: it did not
-	Client netip.Addr // IPv4 unmapped, no zone; the zero Addr where there is none
-	// Sender is MAIL FROM without angle brackets, as the MTA gave it; empty is the
-	// null sender.
-	Sender string
-	// From holds the addresses of all From fields; empty where there are none or one
-	// of them cannot be brought to canonical form.
-	From []wire.Address
-	// Shown holds further addresses that some program could show for the From fields.
-	// The submitter must have a right to those of domains that are attached for.
-	Shown      []wire.Address
-	Recipients []string // as the MTA gave them
-}
 
 // A Reason says why a message is given no key: one token, for the log.
 type Reason string
@@ -46,39 +30,40 @@ const (
 	NoList           Reason = "no-list"              // the address list could not be read yet
 )
 
-// A Verdict says what becomes of a Submission.
-type Verdict struct {
-	Key      wire.Key // to put into X-Auth-Key; zero: none, for Reason
-	Agent    string   // to put into X-Auth-Agent beside it
-	Reason   Reason   // empty where there is a key
-	TempFail bool     // defer the message: the key can be had later
-}
+// Attach implements milter.Attacher: the key that a message is given now, or in Note the
+// Reason why it is given none.
+func (a *Attacher) Attach(m milter.OwnMail) milter.Attachment { return a.attachAt(m, time.Now()) }
 
-// Attach decides about a submission at the time now.
-func (a *Attacher) Attach(s Submission, now time.Time) Verdict {
-	key, reason := a.decide(s, now)
-	if reason != "" {
-		return Verdict{Reason: reason, TempFail: a.tempFail && reason == NoList}
+func (a *Attacher) attachAt(m milter.OwnMail, now time.Time) milter.Attachment {
+	if !m.FromKnown { // what could be read of it says nothing
+		m.From, m.FromShown = nil, nil
 	}
-	return Verdict{Key: key, Agent: a.agent}
+	key, reason := a.decide(m, now)
+	switch reason {
+	case "":
+		return milter.Attachment{Key: key, Agent: a.agent}
+	case OtherDomain: // whose key it has, if it has one, is not ours to say
+		return milter.Attachment{Note: string(reason)}
+	}
+	return milter.Attachment{Note: string(reason), Strip: true, Defer: a.tempFail && reason == NoList}
 }
 
 // decide returns the key, or why there is none. What is nobody's fault comes first, and
 // what may be deferred last: nothing is deferred that would not be given a key later.
-func (a *Attacher) decide(s Submission, now time.Time) (wire.Key, Reason) {
-	sender, err := wire.ParseAddress(s.Sender)
-	if err != nil && s.Sender != "" {
+func (a *Attacher) decide(m milter.OwnMail, now time.Time) (wire.Key, Reason) {
+	sender, err := wire.ParseAddress(m.Sender)
+	if err != nil && m.Sender != "" {
 		return wire.Key{}, BadSender
 	}
-	owner, reason := a.keyOwner(sender, s.From)
+	owner, reason := a.keyOwner(sender, m.From)
 	if reason != "" {
 		return wire.Key{}, reason
 	}
 	d := a.domains[owner.Domain()]
-	if reason := a.authorized(s, sender, owner, now); reason != "" {
+	if reason := a.authorized(m, sender, owner, now); reason != "" {
 		return wire.Key{}, reason
 	}
-	if !d.mayReach(s.Recipients) {
+	if !d.mayReach(m.Recipients) {
 		return wire.Key{}, RecipientDomain
 	}
 	issued, err := d.keys.KeyAt(owner, now)
@@ -117,8 +102,8 @@ func (a *Attacher) keyOwner(sender wire.Address, from []wire.Address) (wire.Addr
 // authorized checks that the submitter may use MAIL FROM, which everybody may leave
 // null, and every From address, also those of ours that are only shown, and that he may
 // have the key of owner, which is one of them.
-func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time.Time) Reason {
-	mayUse, reason := a.rights(s)
+func (a *Attacher) authorized(m milter.OwnMail, sender, owner wire.Address, now time.Time) Reason {
+	mayUse, reason := a.rights(m)
 	if reason != "" {
 		return reason
 	}
@@ -138,7 +123,7 @@ func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time
 			return reason
 		}
 	}
-	for _, addr := range s.From {
+	for _, addr := range m.From {
 		if addr == sender {
 			continue
 		}
@@ -146,7 +131,7 @@ func (a *Attacher) authorized(s Submission, sender, owner wire.Address, now time
 			return reason
 		}
 	}
-	for _, addr := range s.Shown {
+	for _, addr := range m.FromShown {
 		if a.domains[addr.Domain()] == nil || addr.IsDomain() {
 			continue // a domain alone is nobody's address
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/milter"
 )
 
 // A story is one submission and what becomes of it: the address whose key it is
@@ -24,17 +25,17 @@ type story struct {
 
 func (s story) tell(t *testing.T, o Options, a *Attacher) {
 	t.Helper()
-	sub := Submission{Login: s.login, Sender: s.sender, From: addresses(t, s.from...), Recipients: s.to}
+	sub := milter.OwnMail{Login: s.login, Sender: s.sender, From: addresses(t, s.from...), FromKnown: true, Recipients: s.to}
 	for _, mailbox := range s.shown {
 		if mailbox[0] == '@' {
 			domain, err := wire.DomainAddress(mailbox)
 			if err != nil {
 				t.Fatal(err)
 			}
-			sub.Shown = append(sub.Shown, domain)
+			sub.FromShown = append(sub.FromShown, domain)
 			continue
 		}
-		sub.Shown = append(sub.Shown, addresses(t, mailbox)...)
+		sub.FromShown = append(sub.FromShown, addresses(t, mailbox)...)
 	}
 	if s.client != "" {
 		sub.Client = netip.MustParseAddr(s.client)
@@ -42,9 +43,9 @@ func (s story) tell(t *testing.T, o Options, a *Attacher) {
 	if sub.Recipients == nil {
 		sub.Recipients = []string{"alice@partner.example"}
 	}
-	got := a.Attach(sub, midday)
-	if got.Reason != s.reason || got.TempFail {
-		t.Errorf("reason %q, tempfail %v, want %q", got.Reason, got.TempFail, s.reason)
+	got := a.attachAt(sub, midday)
+	if Reason(got.Note) != s.reason || got.Strip != (s.reason != "" && s.reason != OtherDomain) || got.Defer {
+		t.Errorf("reason %q, tempfail %v, want %q", got.Note, got.Defer, s.reason)
 	}
 	want, agent := wire.Key{}, ""
 	if s.key != "" {
@@ -306,9 +307,9 @@ func BenchmarkAttach(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				v := a.Attach(Submission{Login: login, Sender: "bob@example.com", From: from, Recipients: []string{"x@y.example"}}, midday)
-				if v.Reason != "" {
-					b.Fatal(v.Reason)
+				v := a.attachAt(milter.OwnMail{Login: login, Sender: "bob@example.com", From: from, FromKnown: true, Recipients: []string{"x@y.example"}}, midday)
+				if v.Note != "" {
+					b.Fatal(v.Note)
 				}
 			}
 		})
@@ -325,5 +326,20 @@ func TestIsSpelling(t *testing.T) {
 		if isSpelling(login, address(t, "bob@bücher.example")) {
 			t.Errorf("%q is one of bob@bücher.example", login)
 		}
+	}
+}
+
+// What was read of From fields that cannot be read whole counts for nothing.
+func TestUnreadableFrom(t *testing.T) {
+	o := options(t)
+	a := start(t, o)
+	m := bobs(t)
+	m.FromKnown = false
+	if got := a.attachAt(m, midday); Reason(got.Note) != BadFrom || !got.Strip || !got.Key.IsZero() {
+		t.Errorf("MAIL FROM of ours: %q, strip %v", got.Note, got.Strip)
+	}
+	m.Sender = ""
+	if got := a.attachAt(m, midday); Reason(got.Note) != OtherDomain || got.Strip || !got.Key.IsZero() {
+		t.Errorf("null sender: %q, strip %v", got.Note, got.Strip)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // access looks whether folders, group and mode let the MTA's user come to our
 // socket. What a mode does not say, such as SELinux and AppArmor, is left out.
-func (o Options) access(context.Context) []Finding {
+func (c *checks) access(context.Context) []Finding {
 	var found []Finding
 	seen := map[string]bool{}
 	check := func(service, name, from, path string) {
@@ -25,9 +25,9 @@ func (o Options) access(context.Context) []Finding {
 			return
 		}
 		seen[from+path] = true
-		found = append(found, o.accessBy(service, name, from, path))
+		found = append(found, c.accessBy(service, name, from, path))
 	}
-	if p := o.Postfix; p != nil {
+	if p := c.Postfix; p != nil {
 		for _, s := range p.Services {
 			for _, f := range s.Milters {
 				if !f.Ours || f.Socket.Network != "unix" {
@@ -41,7 +41,7 @@ func (o Options) access(context.Context) []Finding {
 			}
 		}
 	}
-	if s := o.Sendmail; s != nil {
+	if s := c.Sendmail; s != nil {
 		for _, f := range s.Filters {
 			if f.Ours && f.Socket.Network == "unix" {
 				check("Sendmail", cmp.Or(s.RunAsUser, "root"), "/", f.Socket.Address)
@@ -51,19 +51,19 @@ func (o Options) access(context.Context) []Finding {
 	return found
 }
 
-func (o Options) accessBy(service, name, from, path string) Finding {
+func (c *checks) accessBy(service, name, from, path string) Finding {
 	who, err := lookup(name)
 	if err != nil {
-		return inapplicable(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
+		return Inapplicablef(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
 	}
 	obstacle, err := who.reach(from, path, mayWrite)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return inapplicable(CheckAccess, "there is no socket %s", path)
+		return Inapplicablef(CheckAccess, "there is no socket %s", path)
 	case err != nil:
-		return inapplicable(CheckAccess, "cannot look at %s: %v; run doctor as root", path, err)
+		return Inapplicablef(CheckAccess, "cannot look at %s: %v; run doctor as root", path, err)
 	case obstacle == nil:
-		return ok(CheckAccess, "user %s may connect to %s", name, path)
+		return Okf(CheckAccess, "user %s may connect to %s", name, path)
 	}
 	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and does its default action"}
 	if obstacle.path != path {
@@ -72,10 +72,10 @@ func (o Options) accessBy(service, name, from, path string) Finding {
 		return f
 	}
 	f.What = fmt.Sprintf("user %s may not write to the socket: %s", name, obstacle)
-	if o.Ours.Unit != "" {
-		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", o.Ours.Unit, who.group, o.Ours.Unit)
+	if c.Ours.Unit != "" {
+		f.Mend = fmt.Sprintf("systemctl edit %s   # [Socket] SocketGroup=%s SocketMode=0660\nsystemctl restart %s", c.Ours.Unit, who.group, c.Ours.Unit)
 	} else {
-		f.Mend = o.setting(fmt.Sprintf("socket: {mode: \"0660\", group: %s}", who.group))
+		f.Mend = c.setting(fmt.Sprintf("socket: {mode: \"0660\", group: %s}", who.group))
 	}
 	return f
 }
@@ -123,6 +123,7 @@ type obstacle struct {
 	path string
 	info fs.FileInfo
 	stat *syscall.Stat_t
+	need uint32 // the permission
 }
 
 func (o *obstacle) String() string {
@@ -133,13 +134,13 @@ func (o *obstacle) String() string {
 	return fmt.Sprintf("%s has mode %04o, owner %s and group %s%s", o.path, o.info.Mode().Perm(), o.owner(), o.group(), list)
 }
 
-// open are the commands that let a user read the file or search the folder.
+// open are the commands that let a user read the file or folder, or search the folder.
 func (o *obstacle) open(who account) string {
-	right := "r"
-	if o.info.IsDir() {
-		right = "x"
+	rights := map[uint32]string{mayRead: "r", mayWrite: "w", maySearch: "x"}[o.need]
+	if o.info.IsDir() && o.need == mayRead {
+		rights = "rx"
 	}
-	return fmt.Sprintf("chgrp %s %s\nchmod g+%s %s", who.group, o.path, right, o.path)
+	return fmt.Sprintf("chgrp %s %s\nchmod g+%s %s", who.group, o.path, rights, o.path)
 }
 
 func (o *obstacle) owner() string {
@@ -166,32 +167,50 @@ const (
 	maySearch = 1
 )
 
-// reach walks from a folder, in which the user is, to a socket or file below it, for
-// which he needs a permission, and returns the first obstacle.
+// maxLinks bounds the links on the way to a file, as the kernel does.
+const maxLinks = 40
+
+// reach walks from a folder, in which the user is, to a socket or file, for which he needs
+// a permission, and returns the first obstacle. Links are followed, and the folders that
+// they stand in count too.
 func (a account) reach(from, path string, permission uint32) (*obstacle, error) {
-	path, err := filepath.EvalSymlinks(path)
+	path, err := filepath.Abs(path)
 	if err != nil {
-		return nil, err
-	}
-	if from, err = filepath.EvalSymlinks(from); err != nil {
 		return nil, err
 	}
 	relative, err := filepath.Rel(from, path)
 	if err != nil || !filepath.IsLocal(relative) {
 		from, relative = "/", strings.TrimPrefix(path, "/")
 	}
-	at, need := from, uint32(maySearch)
-	steps := strings.Split(relative, "/")
-	for i := 0; ; i++ {
-		if o, err := a.blocked(at, need); o != nil || err != nil {
+	at, steps := from, strings.Split(relative, "/")
+	for links := 0; ; {
+		if o, err := a.blocked(at, maySearch); o != nil || err != nil {
 			return o, err
 		}
-		if i == len(steps) {
-			return nil, nil
-		}
-		at = filepath.Join(at, steps[i])
-		if i == len(steps)-1 {
-			need = permission
+		next := filepath.Join(at, steps[0])
+		steps = steps[1:]
+		info, err := os.Lstat(next)
+		switch {
+		case err != nil:
+			return nil, err
+		case info.Mode()&fs.ModeSymlink != 0:
+			if links++; links > maxLinks {
+				return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+			}
+			target, err := os.Readlink(next)
+			if err != nil {
+				return nil, err
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			steps = append(strings.Split(strings.TrimPrefix(filepath.Clean(target), "/"), "/"), steps...)
+		case len(steps) == 0:
+			return a.blocked(next, permission)
+		case !info.IsDir():
+			return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+		default:
+			at = next
 		}
 	}
 }
@@ -203,26 +222,23 @@ func (a account) blocked(path string, need uint32) (*obstacle, error) {
 		return nil, err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
+	if !ok || a.uid == 0 || a.may(path, info, stat, need) {
 		return nil, nil
 	}
-	if list, ok := accessList(path); ok && a.uid != 0 {
-		if a.allowed(list, stat.Uid, stat.Gid, need) {
-			return nil, nil
-		}
-		return &obstacle{path, info, stat}, nil
+	return &obstacle{path, info, stat, need}, nil
+}
+
+// may judges by the access control list, if there is one, or else by owner, group and mode.
+func (a account) may(path string, info fs.FileInfo, stat *syscall.Stat_t, need uint32) bool {
+	if list, ok := accessList(path); ok {
+		return a.allowed(list, stat.Uid, stat.Gid, need)
 	}
 	bits := uint32(info.Mode().Perm())
 	switch {
-	case a.uid == 0:
-		return nil, nil
 	case a.uid == stat.Uid:
 		bits >>= 6
 	case slices.Contains(a.groups, stat.Gid):
 		bits >>= 3
 	}
-	if bits&need != 0 {
-		return nil, nil
-	}
-	return &obstacle{path, info, stat}, nil
+	return bits&need != 0
 }

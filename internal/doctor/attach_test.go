@@ -19,15 +19,15 @@ import (
 // milterUser is as whom the milter of a sender runs.
 const milterUser = "daemon"
 
-// A sender is a patient that attaches keys, from copies of the server's files.
+// A sender is a machine that attaches keys, from copies of the server's files.
 type sender struct {
-	*patient
+	*machine
 	dir, secret, list, logins string
 }
 
-func (c *clinic) sender(t *testing.T) *sender {
+func (c *site) sender(t *testing.T) *sender {
 	t.Helper()
-	p := c.patient(t)
+	p := c.machine(t)
 	dir, err := testdaemon.TempDir("authkey-sender-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -104,7 +104,7 @@ const day = 24 * time.Hour
 // TestPlantedFaultsOfAttaching is TestPlantedFaults for the sender's side.
 func TestPlantedFaultsOfAttaching(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t)
+	c := newSite(t)
 	for _, tc := range []struct {
 		name  string
 		plant func(s *sender)
@@ -151,7 +151,7 @@ func TestPlantedFaultsOfAttaching(t *testing.T) {
 		{"empty list", func(s *sender) { s.write(s.list, "# nobody\n") }, CheckAddresses, "has no address", "authkey-server address add ", false},
 
 		{"no map", func(s *sender) { must(s.t, os.Remove(s.logins)) }, CheckAuthorize, "there is no map of logins ", "systemctl reload authkey-milter", false},
-		{"bad map", func(s *sender) { s.write(s.logins, "alice@own.test alice\nnobody\n") }, CheckAuthorize, "logins: line 2: ", "mend the line", false},
+		{"bad map", func(s *sender) { s.write(s.logins, "alice@own.test alice\nnobody\n") }, CheckAuthorize, "logins: line 2: ", "correct the line", false},
 		{"map of root", func(s *sender) { must(s.t, os.Chmod(s.logins, 0o600)) }, CheckAuthorize, "may not read the map of logins: ", "chmod g+r ", true},
 
 		{"another secret", func(s *sender) { s.write(s.secret, s.freshSecret()) }, CheckKey, "the secret here is another one, or avt, ", "authkey-server init own.test", false},
@@ -233,7 +233,7 @@ func (s *sender) signs(conf string) {
 // no secret shows.
 func TestHealthySender(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t)
+	c := newSite(t)
 	s := c.sender(t)
 	s.signs("Mode sv\n")
 	found := s.examine()
@@ -269,7 +269,7 @@ func TestHealthySender(t *testing.T) {
 	}
 }
 
-func TestMembers(t *testing.T) {
+func TestReadEntries(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "list")
 	for _, n := range []int{1, 99, 100, 101, 1000, 12345} {
 		var b strings.Builder
@@ -277,7 +277,7 @@ func TestMembers(t *testing.T) {
 			fmt.Fprintf(&b, "u%d gen=%d\n", i, i)
 		}
 		must(t, os.WriteFile(path, []byte(b.String()), 0o644))
-		k, err := readMembers(keyring.ListFile{Path: path, Form: keyring.Form{Domain: "a.test"}})
+		k, err := readEntries(keyring.ListFile{Path: path, Form: keyring.Form{Domain: "a.test"}})
 		must(t, err)
 		if k.all != n || len(k.sample) > maxAsked || len(k.sample) < min(n, maxAsked/2) {
 			t.Errorf("%d: %d, of which %d", n, k.all, len(k.sample))
@@ -327,7 +327,7 @@ func TestFindService(t *testing.T) {
 	}
 	script := "#!/bin/sh\ncase $1 in show) echo LoadState=loaded; echo User=authkey; echo ActiveState=failed; echo ExecMainStatus=78;; cat) echo LoadCredential=authkey:/x;; esac\n"
 	must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte(script), 0o755))
-	if got := FindService(t.Context()); got.User != "authkey" || !got.passes("/x/secret") || got.passes("/y/secret") {
+	if got := FindService(t.Context()); got.User != "authkey" || !got.Passes("/x/secret") || got.Passes("/y/secret") {
 		t.Errorf("%+v", got)
 	} else if active, exit := got.State(t.Context()); active != "failed" || exit != 78 {
 		t.Errorf("%s, exit code %d", active, exit)

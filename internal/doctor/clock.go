@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,24 +49,24 @@ func containerIn(root string) string {
 	return ""
 }
 
-// clock needs no network: it relies on what the kernel knows, and on a file that
-// cannot have been written in the future.
-func (o Options) clock(context.Context) []Finding {
+// ExamineClock looks at the clock, and needs no network: it relies on what the kernel
+// knows (see Synchronized), and on a file that cannot have been changed in the future, ""
+// where there is none. container is what Container says.
+func ExamineClock(configFile string, now time.Time, synchronized func() (bool, error), container string) []Finding {
 	const why = "certificates of Authentication Servers are refused, and keys are attached or accepted at the wrong time"
 	const mend = "timedatectl set-ntp true"
-	now := o.Now()
-	if info, err := os.Stat(o.ConfigFile); err == nil && info.ModTime().After(now.Add(ahead)) {
+	if info, err := os.Stat(configFile); err == nil && info.ModTime().After(now.Add(ahead)) {
 		return []Finding{{CheckClock, Fault, fmt.Sprintf("it is %s by the clock, and %s was changed at %s",
-			now.Format(time.RFC3339), o.ConfigFile, info.ModTime().Format(time.RFC3339)), why, mend}}
+			now.Format(time.RFC3339), configFile, info.ModTime().Format(time.RFC3339)), why, mend}}
 	}
-	kept, err := o.Synchronized()
+	synced, err := synchronized()
 	switch {
 	case err != nil:
-		return []Finding{inapplicable(CheckClock, "the kernel does not say whether the clock is kept: %v", err)}
-	case !kept && o.Container != "":
-		return []Finding{inapplicable(CheckClock, "this is a container (%s): its host keeps the clock, or should; the kernel says that it is not synchronised", o.Container)}
-	case !kept:
-		return []Finding{{CheckClock, Fault, "nobody keeps the clock: the kernel says that it is not synchronised", why, mend}}
+		return []Finding{Inapplicablef(CheckClock, "the kernel does not say whether the clock is synchronised: %v", err)}
+	case !synced && container != "":
+		return []Finding{Inapplicablef(CheckClock, "this is a container (%s), and its host sets the clock; the kernel says that it is not synchronised", container)}
+	case !synced:
+		return []Finding{{CheckClock, Fault, "the kernel says that the clock is not synchronised", why, mend}}
 	}
-	return []Finding{ok(CheckClock, "the clock is kept, says the kernel")}
+	return []Finding{Okf(CheckClock, "the kernel says that the clock is synchronised")}
 }

@@ -70,7 +70,6 @@ type Options struct {
 	Now      func() time.Time
 	// Synchronized tells whether the clock is kept right; see Synchronized.
 	Synchronized func() (bool, error)
-	lost         []mtaconf.Loss // of Postfix
 
 	// Container is what kind of container this is, whose clock is its host's; empty:
 	// it is none. See Container.
@@ -80,16 +79,31 @@ type Options struct {
 // examineTimeout bounds everything.
 const examineTimeout = time.Minute
 
+// checks are those of one examination.
+type checks struct {
+	Options
+	losses []mtaconf.Loss // of Postfix
+}
+
 // Examine makes all checks, side by side.
 func Examine(ctx context.Context, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	o.Service.User = o.serviceUser()
-	if o.Postfix != nil {
-		o.lost = o.Postfix.Losses(ctx, o.Traffic())
+	c := &checks{Options: o}
+	c.Service.User = c.serviceUser()
+	if c.Postfix != nil {
+		c.losses = c.Postfix.Losses(ctx, c.Milter())
 	}
-	checks := []func(context.Context) []Finding{o.mta, o.running, o.listed, o.path, o.access, o.defaultAction,
-		o.order, o.timeout, o.changes, o.ownMail, o.dns, o.clock, o.notify, o.domains}
+	return SideBySide(ctx, c.mta, c.running, c.listed, c.path, c.access, c.defaultAction,
+		c.order, c.timeout, c.changes, c.ownMail, c.dns, c.clock, c.notify, c.domains)
+}
+
+func (c *checks) clock(context.Context) []Finding {
+	return ExamineClock(c.ConfigFile, c.Now(), c.Synchronized, c.Container)
+}
+
+// SideBySide makes checks at the same time, and returns what they find in their order.
+func SideBySide(ctx context.Context, checks ...func(context.Context) []Finding) []Finding {
 	found := make([][]Finding, len(checks))
 	var all sync.WaitGroup
 	for i, check := range checks {

@@ -23,7 +23,7 @@ const (
 	OK           Status = "ok"
 	Fault        Status = "fault"
 	Warning      Status = "warn" // right in some networks, wrong in others: a person has to judge; no fault
-	Inapplicable Status = "n/a"  // there is nothing to check, or it cannot be told from here
+	Inapplicable Status = "n/a"  // there is nothing to check, or it cannot be known from here
 )
 
 // A Finding is what one check found.
@@ -35,15 +35,27 @@ type Finding struct {
 	Mend   string `json:"mend,omitempty"` // the commands that mend it, one a line; "in FILE: …" is a change to a file
 }
 
-func ok(check, format string, args ...any) Finding {
+// Okf is a Finding that there is nothing wrong.
+func Okf(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: OK, What: fmt.Sprintf(format, args...)}
 }
 
-func inapplicable(check, format string, args ...any) Finding {
+// Inapplicablef is a Finding that there is nothing to check, or why it cannot be known.
+func Inapplicablef(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: Inapplicable, What: fmt.Sprintf(format, args...)}
 }
 
-// AnyFault reports whether something has to be mended. Warnings do not count.
+// NewFault is a Finding that something has to be repaired.
+func NewFault(check, what, why, mend string) Finding {
+	return Finding{check, Fault, what, why, mend}
+}
+
+// NewWarning is a Finding that a person has to judge.
+func NewWarning(check, what, why, mend string) Finding {
+	return Finding{check, Warning, what, why, mend}
+}
+
+// AnyFault reports whether something has to be repaired. Warnings do not count.
 func AnyFault(findings []Finding) bool {
 	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Status == Fault })
 }
@@ -138,7 +150,7 @@ func summary(faults, warnings int) string {
 // something is to be changed, and what.
 func isCommand(line string) bool {
 	word, _, _ := strings.Cut(line, " ")
-	return !slices.Contains([]string{"in", "on", "put", "mend", "copy", "give", "take", "run", "set", "move", "remove", "look", "let"}, word) &&
+	return !slices.Contains([]string{"in", "on", "put", "repair", "correct", "copy", "give", "take", "run", "set", "move", "remove", "look", "let"}, word) &&
 		!strings.HasSuffix(word, ",") && !strings.HasSuffix(word, ":")
 }
 
@@ -148,16 +160,16 @@ func isCommand(line string) bool {
 func wrap(line string, width int, carry string) []string {
 	var parts []string
 	current := ""
-	room := width
+	left := width
 	for _, word := range quotedWords(line) {
 		switch {
 		case current == "":
 			current = word
-		case len([]rune(current))+1+len([]rune(word))+len(carry) <= room:
+		case len([]rune(current))+1+len([]rune(word))+len(carry) <= left:
 			current += " " + word
 		default:
 			parts = append(parts, current+carry)
-			current, room = word, width-2
+			current, left = word, width-2
 		}
 	}
 	return append(parts, current)

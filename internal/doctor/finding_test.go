@@ -9,7 +9,7 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	found := []Finding{ok("a", "good"), inapplicable("b", "none"), {"c", Fault, "what", "why", "do this\ndo that"}, {"d", Warning, "perhaps", "then", "look"}}
+	found := []Finding{Okf("a", "good"), Inapplicablef("b", "none"), {"c", Fault, "what", "why", "do this\ndo that"}, {"d", Warning, "perhaps", "then", "look"}}
 	const want = "ok     a               good\n" +
 		"n/a    b               none\n" +
 		"FAULT  c               what\n" +

@@ -26,7 +26,7 @@ var (
 	errNoMilter = errors.New("what answers is no milter")
 )
 
-// negotiate connects to a socket and negotiates as an MTA does, and says good-bye: a
+// negotiate connects to a socket and negotiates as an MTA does, and quits: a
 // milter sees no message in that, and logs none.
 func negotiate(ctx context.Context, network, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
@@ -65,13 +65,13 @@ func negotiate(ctx context.Context, network, address string) error {
 }
 
 // listening negotiates on each of our sockets.
-func (o Options) listening(ctx context.Context) []Finding {
+func (c *checks) listening(ctx context.Context) []Finding {
 	unit := "authkey-milter"
-	if o.Ours.Unit != "" {
-		unit = o.Ours.Unit
+	if c.Ours.Unit != "" {
+		unit = c.Ours.Unit
 	}
 	var found []Finding
-	for _, s := range o.Ours.Sockets {
+	for _, s := range c.Ours.Sockets {
 		network := "tcp"
 		if s.Network == "unix" {
 			network = "unix"
@@ -86,16 +86,16 @@ func listeningOn(s mtaconf.Socket, unit string, err error) Finding {
 	f := Finding{CheckListening, Fault, "", "no mail can be checked", "systemctl start " + unit + "\n" + log}
 	switch {
 	case err == nil:
-		return ok(CheckListening, "the milter answers on %s, and negotiates", s)
+		return Okf(CheckListening, "the milter answers on %s, and negotiates", s)
 	case errors.Is(err, fs.ErrPermission):
-		return inapplicable(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s)
+		return Inapplicablef(CheckListening, "user %d may not connect to %s: run doctor as root", os.Geteuid(), s)
 	case errors.Is(err, fs.ErrNotExist):
 		f.What = fmt.Sprintf("there is no socket %s", s.Address)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.What = fmt.Sprintf("nobody listens on %s", s)
 	case errors.Is(err, errSilent):
 		f.What = fmt.Sprintf("%s takes a connection, and nobody answers on it", s)
-		f.Why = "the service does not start, or is stuck: every mail waits for Postfix's or Sendmail's patience with milters"
+		f.Why = "the service does not start, or is stuck: each message waits until Postfix or Sendmail gives up"
 		f.Mend = "authkey-milter check   # is the configuration sound?\n" + log + "\nsystemctl restart authkey-milter"
 	case errors.Is(err, errClosed):
 		f.What = fmt.Sprintf("%s closes connections at once", s)

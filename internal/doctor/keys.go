@@ -18,26 +18,26 @@ const (
 	maxGenerations = 8 // below and above the list's
 )
 
-// An examiner asks one Authentication Server about keys made here.
-type examiner struct {
+// A keyCheck asks one Authentication Server about keys made here.
+type keyCheck struct {
 	v      *verifier.Verifier
 	server wire.Server
-	keyed
+	keyDomain
 	now time.Time
 }
 
 // accepts asks about one key.
-func (e examiner) accepts(ctx context.Context, a wire.Address, k keyring.Issued) (bool, verifier.Result) {
+func (e keyCheck) accepts(ctx context.Context, a wire.Address, k keyring.Issued) (bool, verifier.Result) {
 	r := e.v.Ask(ctx, e.server, verifier.Query{Address: a, Key: k.Key})
 	return r.Status == verifier.Pass, r
 }
 
 // examine asks about the keys that would be attached now, as a recipient would.
-func (e examiner) examine(ctx context.Context) Finding {
+func (e keyCheck) examine(ctx context.Context) Finding {
 	refused, err := e.refused(ctx)
 	switch {
 	case err != nil:
-		return inapplicable(CheckKey, "%s: are its keys right? %v", e.Name(), err)
+		return Inapplicablef(CheckKey, "%s: are its keys right? %v", e.Name(), err)
 	case len(refused) > 0:
 		return e.explain(ctx, refused[0], len(refused))
 	}
@@ -47,12 +47,12 @@ func (e examiner) examine(ctx context.Context) Finding {
 			return e.clockDiffers("behind that of")
 		}
 	}
-	return ok(CheckKey, "%s: %s accepts the keys that are made here (asked about %d)", e.Name(), e.server, len(e.sample))
+	return Okf(CheckKey, "%s: %s accepts the keys that are made here (asked about %d)", e.Name(), e.server, len(e.sample))
 }
 
 // refused are those of the sample whose keys the server calls invalid. The error says
 // that it answers otherwise.
-func (e examiner) refused(ctx context.Context) ([]member, error) {
+func (e keyCheck) refused(ctx context.Context) ([]listEntry, error) {
 	invalid := make([]bool, len(e.sample))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
@@ -72,7 +72,7 @@ func (e examiner) refused(ctx context.Context) ([]member, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	var refused []member
+	var refused []listEntry
 	for i, m := range e.sample {
 		if invalid[i] {
 			refused = append(refused, m)
@@ -81,14 +81,14 @@ func (e examiner) refused(ctx context.Context) ([]member, error) {
 	return refused, nil
 }
 
-func (e examiner) clockDiffers(how string) Finding {
+func (e keyCheck) clockDiffers(how string) Finding {
 	return Finding{CheckKey, Fault, fmt.Sprintf("%s: the clock here is %s %s", e.Name(), how, e.server),
 		"keys are refused, now or when a period begins: mail with them fails", "timedatectl set-ntp true   # here, and on the Authentication Server"}
 }
 
 // explain finds out why a key was refused, by asking about those that it would be if
 // one thing were different. bad is how many of the sample were.
-func (e examiner) explain(ctx context.Context, m member, bad int) Finding {
+func (e keyCheck) explain(ctx context.Context, m listEntry, bad int) Finding {
 	fault := func(what, mend string) Finding {
 		if bad > 1 {
 			what += fmt.Sprintf("; of %d addresses asked about it refuses %d", len(e.sample), bad)
@@ -142,7 +142,7 @@ func (e examiner) explain(ctx context.Context, m member, bad int) Finding {
 
 // otherSecret is the id of a secret of our file, other than the first, whose key the
 // server accepts.
-func (e examiner) otherSecret(ctx context.Context, m member) string {
+func (e keyCheck) otherSecret(ctx context.Context, m listEntry) string {
 	current, err := e.KeyOf(m.address, m.generation, e.now)
 	if err != nil || e.Reload() != nil {
 		return ""

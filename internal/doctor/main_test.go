@@ -51,9 +51,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// A clinic is what all patients share: a world with DNS and an Authentication
+// A site is what all machines share: a world with DNS and an Authentication
 // Server, and a running Postfix.
-type clinic struct {
+type site struct {
 	world   *lab.World
 	postfix *testmta.Postfix
 	asPort  int
@@ -62,7 +62,7 @@ type clinic struct {
 // ownDomain has an AS.
 const ownDomain = "own.test"
 
-func newClinic(t *testing.T) *clinic {
+func newSite(t *testing.T) *site {
 	t.Helper()
 	w, err := lab.NewWorld()
 	must(t, err)
@@ -86,13 +86,13 @@ func newClinic(t *testing.T) *clinic {
 			t.Error(err)
 		}
 	})
-	return &clinic{w, p, port}
+	return &site{w, p, port}
 }
 
-// A patient is a milter and a Postfix's configuration, both well, until a test
-// makes them ill.
-type patient struct {
-	*clinic
+// A machine is a milter and a Postfix's configuration, both right, until a test
+// breaks something.
+type machine struct {
+	*site
 	t         *testing.T
 	options   Options
 	yaml      string // beside listen, dns and verify
@@ -108,9 +108,9 @@ type patient struct {
 	written    func(path string) // called when it is there
 }
 
-func (c *clinic) patient(t *testing.T) *patient {
+func (c *site) machine(t *testing.T) *machine {
 	t.Helper()
-	p := &patient{clinic: c, t: t, etc: filepath.Join(t.TempDir(), "etc"), openDKIM: filepath.Join(t.TempDir(), "opendkim.conf")}
+	p := &machine{site: c, t: t, etc: filepath.Join(t.TempDir(), "etc"), openDKIM: filepath.Join(t.TempDir(), "opendkim.conf")}
 	must(t, os.CopyFS(p.etc, os.DirFS(filepath.Join(c.postfix.Dir(), "etc"))))
 	dir, err := os.MkdirTemp(filepath.Join(c.postfix.Dir(), "queue"), "authkey-")
 	must(t, err)
@@ -124,7 +124,7 @@ func (c *clinic) patient(t *testing.T) *patient {
 	return p
 }
 
-func (p *patient) group(name string) int {
+func (p *machine) group(name string) int {
 	p.t.Helper()
 	g, err := user.LookupGroup(name)
 	must(p.t, err)
@@ -134,7 +134,7 @@ func (p *patient) group(name string) int {
 }
 
 // listen listens where the milter would.
-func (p *patient) listen(path string) {
+func (p *machine) listen(path string) {
 	p.t.Helper()
 	if p.listener != nil {
 		p.listener.Close()
@@ -151,13 +151,13 @@ func (p *patient) listen(path string) {
 }
 
 // entry is the milter in smtpd_milters.
-func (p *patient) entry() string {
+func (p *machine) entry() string {
 	relative, err := filepath.Rel(filepath.Join(p.postfix.Dir(), "queue"), p.socket)
 	must(p.t, err)
 	return "unix:" + relative
 }
 
-func (p *patient) postconf(args ...string) {
+func (p *machine) postconf(args ...string) {
 	p.t.Helper()
 	p.age()
 	out, err := exec.Command("postconf", append([]string{"-c", p.etc}, args...)...).CombinedOutput()
@@ -167,7 +167,7 @@ func (p *patient) postconf(args ...string) {
 }
 
 // examine lets the doctor look.
-func (p *patient) examine() []Finding {
+func (p *machine) examine() []Finding {
 	p.t.Helper()
 	if p.configFile == "" {
 		p.open()
@@ -198,7 +198,7 @@ func (p *patient) examine() []Finding {
 }
 
 // age makes the configuration old: postconf waits before it believes a new one.
-func (p *patient) age() {
+func (p *machine) age() {
 	past := time.Now().Add(-time.Minute)
 	for _, name := range []string{"main.cf", "master.cf"} {
 		must(p.t, os.Chtimes(filepath.Join(p.etc, name), past, past))
@@ -217,7 +217,7 @@ func faults(findings []Finding) []Finding {
 }
 
 // mend runs those commands of a mend that do not need a running system.
-func (p *patient) mend(f Finding) {
+func (p *machine) mend(f Finding) {
 	p.t.Helper()
 	for line := range strings.Lines(f.Mend) {
 		word, _, _ := strings.Cut(line, " ")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,52 +13,65 @@ import (
 )
 
 // action is what the MTA should do while it cannot ask us.
-func (o Options) action() string { return mtaconf.DefaultAction(o.Config.Mode) }
+func (c *checks) action() string { return mtaconf.DefaultAction(c.Config.Mode) }
 
-func (o Options) mta(context.Context) []Finding {
+func (c *checks) mta(context.Context) []Finding {
 	switch {
-	case o.Postfix != nil:
-		return []Finding{ok(CheckMTA, "Postfix, configured in %s", o.Postfix.ConfigDir)}
-	case o.Sendmail != nil:
-		return []Finding{ok(CheckMTA, "Sendmail, configured in %s", o.Sendmail.File)}
+	case c.Postfix != nil:
+		return []Finding{Okf(CheckMTA, "Postfix, configured in %s", c.Postfix.ConfigDir)}
+	case c.Sendmail != nil:
+		return []Finding{Okf(CheckMTA, "Sendmail, configured in %s", c.Sendmail.File)}
 	}
-	return []Finding{{CheckMTA, Fault, "no mail system to look at: " + program.OneLine(o.MTAErr),
+	return []Finding{{CheckMTA, Fault, "no mail system to look at: " + program.OneLine(c.MTAErr),
 		"nobody asks the milter, and nothing about it can be checked",
 		"authkey-milter doctor --postfix-config DIR\nauthkey-milter doctor --sendmail-cf FILE"}}
 }
 
 // mendPostfix are the commands that make Postfix ask us as it should.
-func (o Options) mendPostfix(ctx context.Context) string {
-	edits, err := o.Postfix.Propose(ctx, o.Ours, o.action())
+func (c *checks) mendPostfix(ctx context.Context) string {
+	edits, err := c.Postfix.Propose(ctx, c.Ours, c.action())
 	var unreachable *mtaconf.Unreachable
 	switch {
 	case errors.As(err, &unreachable):
-		return unreachable.Mend(o.file())
+		return MendUnreachable(unreachable, c.file())
 	case err != nil:
 		return err.Error()
 	}
 	var commands []string
-	for _, e := range edits {
-		commands = append(commands, o.Postfix.EditCommand(e))
+	for _, edit := range edits {
+		commands = append(commands, c.Postfix.EditCommand(edit))
 	}
-	return strings.Join(append(commands, o.Postfix.Command("postfix", "reload")), "\n")
+	return strings.Join(append(commands, c.Postfix.Command("postfix", "reload")), "\n")
+}
+
+// MendUnreachable are the commands that make the milter listen where Postfix's smtpd can
+// come, chrooted or not. file is the milter's configuration.
+func MendUnreachable(u *mtaconf.Unreachable, file string) string {
+	dir := filepath.Join(u.Postfix.QueueDir, "authkey")
+	setup := "authkey-milter setup postfix --apply"
+	if u.Postfix.Explicit {
+		setup += " --postfix-config " + mtaconf.Quote(u.Postfix.ConfigDir)
+	}
+	return fmt.Sprintf("install -d -o authkey -g %s -m 2750 %s\n%s\n%s\n%s", u.Postfix.Owner, mtaconf.Quote(dir),
+		setting(file, fmt.Sprintf("listen: [%q]", "unix:"+filepath.Join(dir, "milter.sock"))),
+		setup, u.Postfix.Command("postfix", "reload"))
 }
 
 // setting says how to change milter.yaml, and to have it read.
-func (o Options) setting(line string) string {
-	return mtaconf.MendSetting(o.file(), line)
-}
+func (c *checks) setting(line string) string { return setting(c.file(), line) }
 
-func (o Options) file() string {
-	if o.ConfigFile == "" {
+func setting(file, line string) string { return "in " + file + ": " + line + "\n" + restart }
+
+func (c *checks) file() string {
+	if c.ConfigFile == "" {
 		return "/etc/authkey/milter.yaml"
 	}
-	return o.ConfigFile
+	return c.ConfigFile
 }
 
 // mendSendmail is what sendmail.mc should say.
-func (o Options) mendSendmail() string {
-	plan, _, err := o.Sendmail.Plan(o.Ours, o.action(), o.Config.Verify.Timeout)
+func (c *checks) mendSendmail() string {
+	plan, _, err := c.Sendmail.Plan(c.Ours, c.action(), c.Config.Verify.Timeout)
 	if err != nil {
 		return err.Error()
 	}
@@ -68,26 +82,26 @@ func (o Options) mendSendmail() string {
 	return place + plan.Text() + "\n" + mtaconf.SendmailCommands
 }
 
-func (o Options) listed(ctx context.Context) []Finding {
+func (c *checks) listed(ctx context.Context) []Finding {
 	switch {
-	case o.Postfix != nil:
-		return o.listedByPostfix(ctx)
-	case o.Sendmail == nil:
+	case c.Postfix != nil:
+		return c.listedByPostfix(ctx)
+	case c.Sendmail == nil:
 		return nil
 	}
-	return o.listedBySendmail()
+	return c.listedBySendmail()
 }
 
-func (o Options) listedBySendmail() []Finding {
+func (c *checks) listedBySendmail() []Finding {
 	const unchecked = "no mail is checked, and keys are not removed"
-	s := o.Sendmail
+	s := c.Sendmail
 	var found []Finding
 	others := 0 // daemons that have the list for all
 	for _, d := range s.Daemons {
 		switch {
 		case !d.Own:
 			others++
-		case !d.Asks() && (!d.Submission || len(o.Config.Attach.Domains) > 0):
+		case !d.Asks() && (!d.Submission || len(c.Config.Attach.Domains) > 0):
 			found = append(found, Finding{CheckListed, Fault,
 				fmt.Sprintf("the daemon %s has filters of its own (InputMailFilters in DaemonPortOptions), and the milter is not among them", d.Name),
 				"of the mail that comes in there " + unchecked,
@@ -96,7 +110,7 @@ func (o Options) listedBySendmail() []Finding {
 	}
 	switch {
 	case s.Asks() && len(found) == 0:
-		return []Finding{ok(CheckListed, "InputMailFilters has it")}
+		return []Finding{Okf(CheckListed, "InputMailFilters has it")}
 	case s.Asks() || len(s.Daemons) > 0 && others == 0:
 		return found
 	}
@@ -104,10 +118,10 @@ func (o Options) listedBySendmail() []Finding {
 	if slices.ContainsFunc(s.Defined, func(f mtaconf.SendmailFilter) bool { return f.Ours }) {
 		what = "the milter is defined in sendmail.cf, but InputMailFilters lacks it"
 	}
-	return append(found, Finding{CheckListed, Fault, what, unchecked, o.mendSendmail()})
+	return append(found, Finding{CheckListed, Fault, what, unchecked, c.mendSendmail()})
 }
 
-func (o Options) listedByPostfix(ctx context.Context) []Finding {
+func (c *checks) listedByPostfix(ctx context.Context) []Finding {
 	var faults []Finding
 	fault := func(what, why, mend string) {
 		faults = append(faults, Finding{CheckListed, Fault, what, why, mend})
@@ -117,59 +131,59 @@ func (o Options) listedByPostfix(ctx context.Context) []Finding {
 		keyless   = "our users' mail that comes in there gets no keys"
 	)
 	astray := func(s mtaconf.Service) bool {
-		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.Astray || f.Former })
+		return slices.ContainsFunc(s.Milters, func(f mtaconf.Filter) bool { return f.WrongPath || f.OldSocket })
 	}
 	var asking []string
-	attaching := len(o.Config.Attach.Domains) > 0
+	attaching := len(c.Config.Attach.Domains) > 0
 	meant, submission := false, false // some service asks us, or is meant to: then others need not
-	for _, s := range o.Postfix.Services {
+	for _, s := range c.Postfix.Services {
 		submission = submission || s.Submission
-		if (s.Border() || attaching && s.Submission) && s.Asks() {
+		if (s.Inbound() || attaching && s.Submission) && s.Asks() {
 			asking = append(asking, s.Name)
 		}
-		meant = meant || s.Border() && (s.Asks() || astray(s))
+		meant = meant || s.Inbound() && (s.Asks() || astray(s))
 	}
-	for _, s := range o.Postfix.Services {
+	for _, s := range c.Postfix.Services {
 		switch {
 		case s.Reinjection && s.Asks():
 			fault(s.Name+" asks the milter again about mail that comes back from a content filter",
-				"its key is gone by then: it looks like mail without one", o.mendPostfix(ctx))
+				"its key is gone by then: it looks like mail without one", c.mendPostfix(ctx))
 		case s.Submission && attaching && s.NoMilters:
-			fault(s.Name+" has no_milters in receive_override_options, and attach.domains is set", keyless, o.mendPostfix(ctx))
+			fault(s.Name+" has no_milters in receive_override_options, and attach.domains is set", keyless, c.mendPostfix(ctx))
 		case s.Submission && attaching && s.Emptied():
-			fault(s.Name+" has -o smtpd_milters= in master.cf, which switches the milter off, and attach.domains is set", keyless, o.mendPostfix(ctx))
+			fault(s.Name+" has -o smtpd_milters= in master.cf, which switches the milter off, and attach.domains is set", keyless, c.mendPostfix(ctx))
 		case s.Submission && attaching && !s.Asks() && !astray(s):
-			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, o.mendPostfix(ctx))
-		case s.Asks() || !s.Border() || !s.Stock() && (meant || s.OptsOut()) || astray(s): // well, or said elsewhere
-		case s.NoMilters && s.Stock(): // see losses
+			fault(s.Name+" does not have the milter in smtpd_milters, and attach.domains is set", keyless, c.mendPostfix(ctx))
+		case s.Asks() || !s.Inbound() || !s.Port25() && (meant || s.OptsOut()) || astray(s): // nothing is wrong, or another check says it
+		case s.NoMilters && s.Port25(): // see losses
 		case s.NoMilters:
 			fault(s.Name+" has no_milters in receive_override_options", unchecked,
-				o.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+o.Postfix.Command("postfix", "reload"))
+				c.Postfix.Command("postconf", "-P", s.Name+"/receive_override_options="+s.OtherOverrides)+"\n"+c.Postfix.Command("postfix", "reload"))
 		default:
-			fault(s.Name+" does not have the milter in smtpd_milters", unchecked, o.mendPostfix(ctx))
+			fault(s.Name+" does not have the milter in smtpd_milters", unchecked, c.mendPostfix(ctx))
 		}
 	}
-	if slices.ContainsFunc(o.Postfix.NonSMTPD, func(f mtaconf.Filter) bool { return f.Ours }) {
-		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", o.mendPostfix(ctx))
+	if slices.ContainsFunc(c.Postfix.NonSMTPD, func(f mtaconf.Filter) bool { return f.Ours }) {
+		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", c.mendPostfix(ctx))
 	}
-	faults = append(faults, o.losses(mtaconf.Asked)...)
+	faults = append(faults, c.lost(mtaconf.Asked)...)
 	if !AnyFault(faults) && len(asking) > 0 {
-		found := append([]Finding{ok(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}, faults...)
+		found := append([]Finding{Okf(CheckListed, "smtpd_milters has it for %s", strings.Join(asking, ", "))}, faults...)
 		if attaching && !submission {
-			found = append(found, inapplicable(CheckListed, "master.cf has no submission service: keys are attached to what our users send to these"))
+			found = append(found, Inapplicablef(CheckListed, "master.cf has no submission service: keys are attached to what our users send to these"))
 		}
 		return found
 	}
 	if !AnyFault(faults) && !meant {
-		fault("no smtpd of master.cf asks the milter about mail from outside", "no mail is checked, and keys are not removed", o.Postfix.Command("postconf", "-M"))
+		fault("no smtpd of master.cf asks the milter about mail from outside", "no mail is checked, and keys are not removed", c.Postfix.Command("postconf", "-M"))
 	}
 	return faults
 }
 
 // eachOurs calls f for each entry that is ours, or for a service that asks us.
-func (o Options) eachOurs(f func(service string, filter mtaconf.Filter)) {
-	if o.Postfix != nil {
-		for _, s := range o.Postfix.Services {
+func (c *checks) eachOurs(f func(service string, filter mtaconf.Filter)) {
+	if c.Postfix != nil {
+		for _, s := range c.Postfix.Services {
 			for _, filter := range s.Milters {
 				if filter.Ours && !s.NoMilters {
 					f(s.Name, filter)
@@ -177,8 +191,8 @@ func (o Options) eachOurs(f func(service string, filter mtaconf.Filter)) {
 			}
 		}
 	}
-	if o.Sendmail != nil {
-		for _, filter := range o.Sendmail.Filters {
+	if c.Sendmail != nil {
+		for _, filter := range c.Sendmail.Filters {
 			if filter.Ours {
 				f("Sendmail", filter.Filter)
 			}
@@ -186,100 +200,100 @@ func (o Options) eachOurs(f func(service string, filter mtaconf.Filter)) {
 	}
 }
 
-func (o Options) path(ctx context.Context) []Finding {
-	if o.Postfix == nil {
+func (c *checks) path(ctx context.Context) []Finding {
+	if c.Postfix == nil {
 		return nil
 	}
 	var found []Finding
-	for _, s := range o.Postfix.Services {
+	for _, s := range c.Postfix.Services {
 		for _, f := range s.Milters {
-			if f.Former {
+			if f.OldSocket {
 				found = append(found, Finding{CheckPath, Fault, fmt.Sprintf("%s is told %s, where the milter does not listen any more", s.Name, f.Text),
-					"Postfix asks there too, and does its default action", o.mendPostfix(ctx)})
+					"Postfix asks there too, and does its default action", c.mendPostfix(ctx)})
 			}
-			if !f.Astray {
+			if !f.WrongPath {
 				continue
 			}
 			seen := "is not chrooted"
 			if s.Chroot {
-				seen = "is chrooted in " + o.Postfix.QueueDir
+				seen = "is chrooted in " + c.Postfix.QueueDir
 			}
 			found = append(found, Finding{CheckPath, Fault,
-				fmt.Sprintf("%s is told %s, but %s and looks at %s", s.Name, f.Text, seen, o.Postfix.OnHost(f.Socket, s.Chroot).Address),
-				"it cannot reach the milter, and does its default action", o.mendPostfix(ctx)})
+				fmt.Sprintf("%s is told %s, but %s and looks at %s", s.Name, f.Text, seen, c.Postfix.OnHost(f.Socket, s.Chroot).Address),
+				"it cannot reach the milter, and does its default action", c.mendPostfix(ctx)})
 		}
 	}
 	if found != nil {
 		return found
 	}
-	o.eachOurs(func(service string, f mtaconf.Filter) {
-		found = append(found, ok(CheckPath, "%s comes to the milter by %s", service, f.Socket))
+	c.eachOurs(func(service string, f mtaconf.Filter) {
+		found = append(found, Okf(CheckPath, "%s comes to the milter by %s", service, f.Socket))
 	})
 	return found
 }
 
-func (o Options) defaultAction(ctx context.Context) []Finding {
+func (c *checks) defaultAction(ctx context.Context) []Finding {
 	var found []Finding
-	o.eachOurs(func(service string, f mtaconf.Filter) {
-		if mtaconf.Fits(f.DefaultAction, o.action()) {
-			found = append(found, ok(CheckDefault, "%s: %s while the milter cannot be asked, right for mode %s", service, f.DefaultAction, o.Config.Mode))
+	c.eachOurs(func(service string, f mtaconf.Filter) {
+		if mtaconf.Fits(f.DefaultAction, c.action()) {
+			found = append(found, Okf(CheckDefault, "%s: %s while the milter cannot be asked, right for mode %s", service, f.DefaultAction, c.Config.Mode))
 			return
 		}
 		why := "while the milter is down mail goes round it, with its key in it"
-		if o.Config.Mode == "test" {
+		if c.Config.Mode == "test" {
 			why = "in test mode a milter that is down should not hold up mail"
 		}
-		mend := o.mendSendmail
-		if o.Postfix != nil {
-			mend = func() string { return o.mendPostfix(ctx) }
+		mend := c.mendSendmail
+		if c.Postfix != nil {
+			mend = func() string { return c.mendPostfix(ctx) }
 		}
 		found = append(found, Finding{CheckDefault, Fault,
-			fmt.Sprintf("%s does %s while the milter cannot be asked, in mode %s", service, f.DefaultAction, o.Config.Mode), why, mend()})
+			fmt.Sprintf("%s does %s while the milter cannot be asked, in mode %s", service, f.DefaultAction, c.Config.Mode), why, mend()})
 	})
 	return found
 }
 
-func (o Options) order(ctx context.Context) []Finding {
+func (c *checks) order(ctx context.Context) []Finding {
 	var found []Finding
-	judge := func(service string, asks, wrong bool, m mtaconf.Misplacement, mend func() string) {
+	judge := func(service string, asks bool, wrong *mtaconf.Misplacement, mend func() string) {
 		switch {
-		case wrong:
+		case wrong != nil:
 			side := "after"
-			if m.Before {
+			if wrong.Before {
 				side = "before"
 			}
-			found = append(found, Finding{CheckOrder, Fault, fmt.Sprintf("%s runs authkey %s %s", service, side, m.Filter.Text), m.Why, mend()})
+			found = append(found, Finding{CheckOrder, Fault, fmt.Sprintf("%s runs authkey %s %s", service, side, wrong.Filter.Text), wrong.Why, mend()})
 		case asks:
-			found = append(found, ok(CheckOrder, "%s runs authkey at the right place among its milters", service))
+			found = append(found, Okf(CheckOrder, "%s runs authkey at the right place among its milters", service))
 		}
 	}
-	if p := o.Postfix; p != nil {
+	if p := c.Postfix; p != nil {
 		for _, s := range p.Services {
-			judge(s.Name, s.Asks(), s.Misplaced, s.Wrong, func() string { return o.mendPostfix(ctx) })
+			judge(s.Name, s.Asks(), s.Misplaced, func() string { return c.mendPostfix(ctx) })
 		}
 	}
-	if s := o.Sendmail; s != nil {
-		judge("Sendmail", s.Asks(), s.Misplaced, s.Wrong, o.mendSendmail)
+	if s := c.Sendmail; s != nil {
+		judge("Sendmail", s.Asks(), s.Misplaced, c.mendSendmail)
 	}
 	return found
 }
 
 // timeout looks at how long the MTA waits. Postfix waits for five minutes for each
 // answer unless it is told otherwise, and anew whenever the milter reports progress.
-func (o Options) timeout(context.Context) []Finding {
-	if o.Sendmail == nil {
-		return o.losses(mtaconf.Waiting)
+func (c *checks) timeout(context.Context) []Finding {
+	if c.Sendmail == nil {
+		return c.lost(mtaconf.Waiting)
 	}
 	var found []Finding
-	for _, f := range o.Sendmail.Filters {
+	for _, f := range c.Sendmail.Filters {
 		switch {
 		case !f.Ours:
-		case f.EndTimeout < o.Config.Verify.Timeout:
+		case f.EndTimeout < c.Config.Verify.Timeout:
 			found = append(found, Finding{CheckTimeout, Fault,
-				fmt.Sprintf("Sendmail waits for %v at the end of a message, and verify.timeout is %v", f.EndTimeout, o.Config.Verify.Timeout),
-				"where an Authentication Server is slow, Sendmail gives up and does its default action", o.mendSendmail()})
+				fmt.Sprintf("Sendmail waits for %v at the end of a message, and verify.timeout is %v", f.EndTimeout, c.Config.Verify.Timeout),
+				"where an Authentication Server is slow, Sendmail gives up and does its default action", c.mendSendmail()})
 		default:
-			found = append(found, ok(CheckTimeout, "Sendmail waits for %v at the end of a message", f.EndTimeout))
+			found = append(found, Okf(CheckTimeout, "Sendmail waits for %v at the end of a message", f.EndTimeout))
 		}
 	}
 	return found

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/smtp"
-	"net/textproto"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/verifier"
 )
@@ -22,20 +19,16 @@ const (
 	// probeDomain is what name servers are asked about, and where mail is said to
 	// go: RFC 2606 keeps it for such uses.
 	probeDomain = "example.com"
-	// notifyTimeout bounds the conversation with notify.smtp.
-	notifyTimeout = 5 * time.Second
 	// atOnce bounds the questions that are open at a time.
 	atOnce = 8
-	// maxReply bounds what is repeated of a server's reply.
-	maxReply = 200
 )
 
 // dns asks every name server by itself: one that is dead costs a second now and
 // then, and shows nowhere else.
-func (o Options) dns(ctx context.Context) []Finding {
-	servers := verifier.NameServers(o.Verifier)
-	source := "dns.servers in " + o.file()
-	if len(o.Verifier.Resolvers) == 0 {
+func (c *checks) dns(ctx context.Context) []Finding {
+	servers := verifier.NameServers(c.Verifier)
+	source := "dns.servers in " + c.file()
+	if len(c.Verifier.Resolvers) == 0 {
 		source = "/etc/resolv.conf"
 	}
 	if len(servers) == 0 {
@@ -45,19 +38,19 @@ func (o Options) dns(ctx context.Context) []Finding {
 	var all sync.WaitGroup
 	for i, server := range servers {
 		all.Go(func() {
-			opts := o.Verifier
+			opts := c.Verifier
 			opts.Resolvers = []string{server.String()}
 			v := verifier.New(opts)
 			defer v.Close()
 			d := v.Discover(ctx, probeDomain)
 			if d.Err == nil && len(d.Texts) == 0 {
 				found[i] = Finding{CheckDNS, Warning, fmt.Sprintf("name server %s answers, and knows no TXT record of %s, which has some", server, probeDomain),
-					"a server that knows its own network only, or withholds TXT records, makes every domain one that takes no part",
+					"a server that knows its own network only, or withholds TXT records, makes every domain look as if it took no part",
 					"dig @" + server.Addr().String() + " " + probeDomain + " TXT   # and of a domain that takes part: authkey-milter lookup DOMAIN"}
 				return
 			}
 			if d.Err == nil {
-				found[i] = ok(CheckDNS, "name server %s answers, after %.1f ms", server, float64(d.Took.Microseconds())/1000)
+				found[i] = Okf(CheckDNS, "name server %s answers, after %.1f ms", server, float64(d.Took.Microseconds())/1000)
 				return
 			}
 			why := "lookups that ask it first are late"
@@ -65,7 +58,7 @@ func (o Options) dns(ctx context.Context) []Finding {
 				why = "every verification ends in temperror"
 			}
 			found[i] = Finding{CheckDNS, Fault, fmt.Sprintf("name server %s: %v", server, d.Err), why,
-				fmt.Sprintf("mend the server, or take %s out of %s", server.Addr(), source)}
+				fmt.Sprintf("repair that server, or take %s out of %s", server.Addr(), source)}
 		})
 	}
 	all.Wait()
@@ -73,13 +66,13 @@ func (o Options) dns(ctx context.Context) []Finding {
 }
 
 // notified are addresses to which there may be a DSN and a notice.
-func (o Options) notified() (recipients []string) {
-	if o.Config.Notify.DSN != "never" {
+func (c *checks) notified() (recipients []string) {
+	if c.Config.Notify.DSN != "never" {
 		recipients = append(recipients, "postmaster@"+probeDomain) // a DSN goes to a stranger
 	}
-	if len(o.Config.LocalDomains) > 0 {
+	if len(c.Config.LocalDomains) > 0 {
 		// A notice stays here.
-		if local := "postmaster@" + o.Config.LocalDomains[0]; !slices.Contains(recipients, local) {
+		if local := "postmaster@" + c.Config.LocalDomains[0]; !slices.Contains(recipients, local) {
 			recipients = append(recipients, local)
 		}
 	}
@@ -88,76 +81,23 @@ func (o Options) notified() (recipients []string) {
 
 // notify says to notify.smtp what it would hear before a notice and before a DSN,
 // and no more.
-func (o Options) notify(ctx context.Context) []Finding {
-	address := o.Config.Notify.SMTP
-	recipients := o.notified()
+func (c *checks) notify(ctx context.Context) []Finding {
+	address := c.Config.Notify.SMTP
+	recipients := c.notified()
 	if len(recipients) == 0 {
-		return []Finding{inapplicable(CheckNotify, "notify.dsn is never, and local_domains is empty: to whom %s is to relay cannot be told", address)}
+		return []Finding{Inapplicablef(CheckNotify, "notify.dsn is never and local_domains is empty, so that it is not known to whom %s has to relay", address)}
 	}
-	at, err := o.tryEnvelopes(ctx, address, recipients)
+	at, err := notify.Probe(ctx, address, c.Hostname, recipients)
 	if err == nil {
-		return []Finding{ok(CheckNotify, "%s takes mail from the null sender to %s", address, strings.Join(recipients, " and "))}
+		return []Finding{Okf(CheckNotify, "%s takes mail from the null sender to %s", address, strings.Join(recipients, " and "))}
 	}
-	var refused *refusal
-	if !errors.As(err, &refused) {
+	var refusal *notify.Refusal
+	if !errors.As(err, &refusal) {
 		return []Finding{{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s: %v", address, err),
 			"notices and DSNs cannot be handed over: mail that needs one is deferred",
-			o.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server of yours`)}}
+			c.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server of yours`)}}
 	}
-	return []Finding{o.refusedBy(address, recipients[at], recipients[at] != "postmaster@"+probeDomain, refused)}
-}
-
-// A refusal is a reply to one of our commands.
-type refusal struct {
-	command string
-	reply   *textproto.Error
-}
-
-func (r *refusal) Error() string {
-	return fmt.Sprintf("%s: %d %q", r.command, r.reply.Code, r.reply.Msg[:min(len(r.reply.Msg), maxReply)])
-}
-
-// tryEnvelopes begins a transaction with the null sender for each recipient, and
-// resets it. at is the recipient that an error is about.
-func (o Options) tryEnvelopes(ctx context.Context, address string, recipients []string) (at int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return 0, err
-	}
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c, err := smtp.NewClient(conn, "")
-	if err != nil {
-		_ = conn.Close()
-		return 0, fmt.Errorf("no SMTP greeting: %w", err)
-	}
-	defer c.Close()
-	if err := c.Hello(o.Hostname); err != nil {
-		return 0, explain("EHLO", err)
-	}
-	for at, to := range recipients {
-		if err := probeMail(c); err != nil {
-			return at, explain("MAIL FROM:<>", err)
-		}
-		if err := c.Rcpt(to); err != nil {
-			return at, explain("RCPT TO:<"+to+">", err)
-		}
-		if err := c.Reset(); err != nil {
-			return at, explain("RSET", err)
-		}
-	}
-	_ = c.Quit() // whatever it answers to that
-	return 0, nil
-}
-
-func explain(command string, err error) error {
-	var reply *textproto.Error
-	if errors.As(err, &reply) {
-		return &refusal{command, reply}
-	}
-	return fmt.Errorf("%s: %w", command, err)
+	return []Finding{c.refusedBy(address, recipients[at], recipients[at] != "postmaster@"+probeDomain, refusal)}
 }
 
 // probeKey is nobody's AuthKey.
@@ -166,12 +106,12 @@ const probeKey = "authkey-doctor-asks-whether-you-are-there"
 // A target is one of our own domains.
 type target struct {
 	name     string
-	attached bool   // its mail gets keys
-	keys     *keyed // nil: none can be made, or need be
+	attached bool       // its mail gets keys
+	keys     *keyDomain // nil: none can be made, or need be
 }
 
 // targets are local_domains and attach.domains.
-func (o Options) targets(keys []keyed) []target {
+func (c *checks) targets(keys []keyDomain) []target {
 	var all []target
 	add := func(text string, attached bool) {
 		name, err := wire.ParseDomain(text)
@@ -185,10 +125,10 @@ func (o Options) targets(keys []keyed) []target {
 		}
 		all[at].attached = all[at].attached || attached
 	}
-	for _, name := range o.Config.LocalDomains {
+	for _, name := range c.Config.LocalDomains {
 		add(name, false)
 	}
-	for _, d := range o.Config.Attach.Domains {
+	for _, d := range c.Config.Attach.Domains {
 		add(d.Domain, true)
 	}
 	for i := range keys {
@@ -200,20 +140,20 @@ func (o Options) targets(keys []keyed) []target {
 
 // domains looks at our own domains: at what their keys are made from, and at every AS
 // of theirs.
-func (o Options) domains(ctx context.Context) []Finding {
-	all, keys := o.attachments()
-	targets := o.targets(keys)
+func (c *checks) domains(ctx context.Context) []Finding {
+	all, keys := c.attachments()
+	targets := c.targets(keys)
 	if len(targets) == 0 {
-		return append(all, inapplicable(CheckAS, "local_domains is empty"))
+		return append(all, Inapplicablef(CheckAS, "local_domains is empty"))
 	}
 	found := make([][]Finding, len(targets))
-	v := verifier.New(o.Verifier)
+	v := verifier.New(c.Verifier)
 	defer v.Close()
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for i, t := range targets {
 		group.Go(func() error {
-			found[i] = o.ownServers(ctx, v, t)
+			found[i] = c.ownServers(ctx, v, t)
 			return nil
 		})
 	}
@@ -221,44 +161,44 @@ func (o Options) domains(ctx context.Context) []Finding {
 	for _, f := range found {
 		all = append(all, f...)
 	}
-	return append(all, o.signer()...)
+	return append(all, c.signer()...)
 }
 
 // ownServers asks every AS of a domain about a key that is none: who asks us from
 // outside gets no better answer. Then, where keys are attached, about those.
-func (o Options) ownServers(ctx context.Context, v *verifier.Verifier, t target) []Finding {
+func (c *checks) ownServers(ctx context.Context, v *verifier.Verifier, t target) []Finding {
 	const cannot = "others cannot verify our users' mail: it is deferred, or taken for forged where the domain says req=yes"
 	look := "authkey-milter lookup " + t.name
 	d := v.Discover(ctx, t.name)
 	switch {
 	case d.Err != nil:
-		return []Finding{inapplicable(CheckAS, "%s: %v", t.name, d.Err)} // that is dns's fault
+		return []Finding{Inapplicablef(CheckAS, "%s: %v", t.name, d.Err)} // that is dns's fault
 	case !d.Published && t.attached:
 		return []Finding{{CheckAS, Fault, t.name + " publishes no Authentication Server, and its mail gets keys", "nobody can verify them",
 			"on the Authentication Server: authkey-server dns " + t.name + "   # prints the record to publish\n" + look}}
 	case !d.Published:
-		return []Finding{inapplicable(CheckAS, "%s publishes no Authentication Server", t.name)}
+		return []Finding{Inapplicablef(CheckAS, "%s publishes no Authentication Server", t.name)}
 	case len(d.Used) == 0:
 		return []Finding{{CheckAS, Fault, fmt.Sprintf("%s publishes AS records, and none can be used: %v", t.name, d.Refused[0].Why), cannot, look}}
 	}
 	address, err := wire.ParseAddress("postmaster@" + t.name)
 	if err != nil {
-		return []Finding{inapplicable(CheckAS, "%s: %v", t.name, err)}
+		return []Finding{Inapplicablef(CheckAS, "%s: %v", t.name, err)}
 	}
 	key, err := wire.ParseKey(probeKey)
 	if err != nil {
-		return []Finding{inapplicable(CheckAS, "%v", err)}
+		return []Finding{Inapplicablef(CheckAS, "%v", err)}
 	}
 	var found, keys []Finding
 	for _, record := range d.Used {
 		r := v.Ask(ctx, record.Server, verifier.Query{Address: address, Key: key})
 		if r.Reason != verifier.ReasonInvalidKey {
-			found = append(found, Finding{CheckAS, Fault, fmt.Sprintf("%s: Authentication Server %s: %s", t.name, record.Server, reason(r)), cannot, mendAS(o, r, look)})
+			found = append(found, Finding{CheckAS, Fault, fmt.Sprintf("%s: Authentication Server %s: %s", t.name, record.Server, reason(r)), cannot, c.mendAS(r, look)})
 			continue
 		}
-		found = append(found, ok(CheckAS, "%s: %s answers, after %.1f ms", t.name, record.Server, float64(r.ASTime.Microseconds())/1000))
+		found = append(found, Okf(CheckAS, "%s: %s answers, after %.1f ms", t.name, record.Server, float64(r.ASTime.Microseconds())/1000))
 		if t.keys != nil {
-			keys = append(keys, examiner{v, record.Server, *t.keys, o.Now()}.examine(ctx))
+			keys = append(keys, keyCheck{v, record.Server, *t.keys, c.Now()}.examine(ctx))
 		}
 	}
 	return append(found, keys...)
@@ -272,10 +212,10 @@ func reason(r verifier.Result) string {
 }
 
 // mendAS says where to look for what a question to an AS came to.
-func mendAS(o Options, r verifier.Result, look string) string {
+func (c *checks) mendAS(r verifier.Result, look string) string {
 	switch r.Reason {
 	case verifier.ReasonASForbidden:
-		return o.setting("verify: {allow_networks: [...], allow_ports: [...]}   # if it is meant for this network only")
+		return c.setting("verify: {allow_networks: [...], allow_ports: [...]}   # if it is meant for this network only")
 	case verifier.ReasonASNotServed:
 		return "on the Authentication Server, add the domain to server.yaml: domains\n" + look
 	}

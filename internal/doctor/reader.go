@@ -3,25 +3,18 @@ package doctor
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 )
 
 // A Reader is a user, of whom it is judged which files he may read: by folders, owners,
-// groups and modes, for root, who may read everything. What has an access control list
-// counts as open.
+// groups, modes and access control lists, for root, who may read everything.
 type Reader struct {
 	Name string
 	who  account
 }
-
-// maxLinks bounds the links on the way to a file, as the kernel does.
-const maxLinks = 40
 
 // NewReader finds a user by name or number. groups are names of further groups that the
 // process has.
@@ -55,61 +48,18 @@ type Obstacle struct {
 // Read looks for what keeps the user from reading a file; nil: nothing does. Links are
 // followed, and the folders that they stand in count too.
 func (r Reader) Read(path string) (*Obstacle, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
+	o, err := r.who.reach("/", path, mayRead)
+	if o == nil || err != nil {
 		return nil, err
 	}
-	rest := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	at := "/"
-	links := 0
-	for {
-		if o, err := r.who.blocked(at, maySearch); o != nil || err != nil {
-			return r.obstacle(o, false), err
-		}
-		next := filepath.Join(at, rest[0])
-		rest = rest[1:]
-		info, err := os.Lstat(next)
-		if err != nil {
-			return nil, err
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			if links++; links > maxLinks {
-				return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
-			}
-			target, err := os.Readlink(next)
-			if err != nil {
-				return nil, err
-			}
-			if !filepath.IsAbs(target) {
-				target = filepath.Join(at, target)
-			}
-			rest = append(strings.Split(strings.TrimPrefix(filepath.Clean(target), "/"), "/"), rest...)
-			at = "/"
-			continue
-		}
-		if len(rest) == 0 {
-			o, err := r.who.blocked(next, mayRead)
-			return r.obstacle(o, true), err
-		}
-		if !info.IsDir() {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
-		}
-		at = next
-	}
-}
-
-func (r Reader) obstacle(o *obstacle, file bool) *Obstacle {
-	if o == nil {
-		return nil
-	}
-	what := "may not search the folder"
-	if file {
-		what = "may not read"
+	what := "may not read"
+	if o.need == maySearch {
+		what = "may not search the folder"
 	}
 	return &Obstacle{
 		What: fmt.Sprintf("%s %s (mode %04o, owner %s, group %s)", what, o.path, o.info.Mode().Perm(), o.owner(), o.group()),
 		Mend: o.open(r.who),
-	}
+	}, nil
 }
 
 // OnlyOwnerAnd reports whether nobody can read a file but its owner and, where that is one

@@ -2,8 +2,10 @@ package doctor
 
 import (
 	"fmt"
-	"net/textproto"
+	"slices"
 	"strings"
+
+	"github.com/authkey/authkey/internal/notify"
 )
 
 // A cause is why an SMTP server refused what notify.smtp is to take.
@@ -14,39 +16,33 @@ const (
 	causeLater                  // not now
 	causeMailbox                // it knows the domain, and not the mailbox
 	causeDomain                 // it finds no such domain
-	causeName                   // it does not like our name in EHLO
+	causeName                   // it does not accept our name in EHLO
 	causeLogin                  // it wants a login, or TLS
 	causeSender                 // it does not take the null sender
 	causeElsewhere              // something else
 )
 
-// cause reads the reply: RFC 3463 for the enhanced status, and what Postfix, Sendmail
+// causeOf reads the reply: RFC 3463 for the enhanced status, and what Postfix, Sendmail
 // and Exim say where there is none or where it is used for several things.
-func (r *refusal) cause() cause {
-	text := strings.ToLower(r.reply.Msg)
-	status := enhancedStatus(r.reply)
+func causeOf(r *notify.Refusal) cause {
+	text, status := strings.ToLower(r.Message), r.Status()
 	says := func(words ...string) bool {
-		for _, w := range words {
-			if strings.Contains(text, w) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 	}
 	switch {
-	case says("helo command rejected", "ehlo") || r.command == "EHLO" || status == "5.5.2" && r.reply.Code == 504:
+	case says("helo command rejected", "ehlo") || r.Command == "EHLO" || status == "5.5.2" && r.Code == 504:
 		return causeName
-	case status == "5.7.0" && says("starttls", "authentication", "authenticate") || r.reply.Code == 530 || r.reply.Code == 535:
+	case status == "5.7.0" && says("starttls", "authentication", "authenticate") || r.Code == 530 || r.Code == 535:
 		return causeLogin
 	case says("relay"): // Relay access denied, Relaying denied, relay not permitted
 		return causeRelay
 	case status == "4.1.2" || status == "5.1.2" || status == "5.4.4" || says("domain not found", "host unknown", "host not found"):
 		return causeDomain
-	case r.reply.Code < 500:
+	case r.Code < 500:
 		return causeLater
 	case status == "5.1.1" || status == "5.1.0" || status == "5.1.10" || says("user unknown", "unknown user", "no such user", "unrouteable address"):
 		return causeMailbox
-	case strings.HasPrefix(r.command, "MAIL"):
+	case r.Command == "MAIL":
 		return causeSender
 	case strings.HasPrefix(status, "5.7.") || status == "":
 		return causeRelay
@@ -54,28 +50,13 @@ func (r *refusal) cause() cause {
 	return causeElsewhere
 }
 
-// enhancedStatus is that of RFC 3463 at the beginning of a reply; empty: there is none.
-func enhancedStatus(reply *textproto.Error) string {
-	word, _, _ := strings.Cut(reply.Msg, " ")
-	parts := strings.Split(word, ".")
-	if len(parts) != 3 || parts[0] != fmt.Sprint(reply.Code/100) {
-		return ""
-	}
-	for _, part := range parts {
-		if part == "" || len(part) > 3 || strings.Trim(part, "0123456789") != "" {
-			return ""
-		}
-	}
-	return word
-}
-
 // refusedBy is the finding about a refusal. to is the recipient at that time, local
 // whether it is one of our own domain's.
-func (o Options) refusedBy(address, to string, local bool, r *refusal) Finding {
+func (c *checks) refusedBy(address, to string, local bool, r *notify.Refusal) Finding {
 	const deferred = "mail that needs a notice or a DSN is deferred on each retry"
-	f := Finding{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s does not relay for us: %v", address, r), deferred, o.mendRelay()}
-	elsewhere := o.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server that takes mail of this host`)
-	switch r.cause() {
+	f := Finding{CheckNotify, Fault, fmt.Sprintf("notify.smtp %s does not relay for us to %s: %v", address, to, r), deferred, c.mendRelay()}
+	elsewhere := c.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server that takes mail of this host`)
+	switch causeOf(r) {
 	case causeLater:
 		f.What = fmt.Sprintf("notify.smtp %s takes no mail of ours now: %v", address, r)
 		f.Why = "while it lasts (greylisting, a limit, a service of its own that is down) " + deferred
@@ -94,7 +75,7 @@ func (o Options) refusedBy(address, to string, local bool, r *refusal) Finding {
 		f.What = fmt.Sprintf("notify.smtp %s finds no domain of %s: %v", address, to, r)
 		f.Mend = "look into the DNS of that server: does it resolve names of others?\n" + elsewhere
 	case causeName:
-		f.What = fmt.Sprintf("notify.smtp %s does not like this host's name %s: %v", address, o.Hostname, r)
+		f.What = fmt.Sprintf("notify.smtp %s does not accept this host's name %s: %v", address, c.Hostname, r)
 		f.Mend = "hostnamectl set-hostname NAME   # the full one, such as mx.example.com\nsystemctl restart authkey-milter\n" + elsewhere
 	case causeLogin:
 		f.What = fmt.Sprintf("notify.smtp %s wants a login or TLS: %v", address, r)
@@ -109,12 +90,12 @@ func (o Options) refusedBy(address, to string, local bool, r *refusal) Finding {
 }
 
 // mendRelay says how to have a place that relays for this host.
-func (o Options) mendRelay() string {
-	if o.Postfix == nil {
-		return o.setting(`notify: {smtp: "HOST:PORT"}   # one that relays for this host`)
+func (c *checks) mendRelay() string {
+	if c.Postfix == nil {
+		return c.setting(`notify: {smtp: "HOST:PORT"}   # one that relays for this host`)
 	}
 	return strings.Join([]string{
-		o.Postfix.Command("postconf", "-M", "127.0.0.1:10026/inet=127.0.0.1:10026 inet n - n - - smtpd"),
-		o.Postfix.Command("postconf", "-P", "127.0.0.1:10026/inet/smtpd_milters=", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8"),
-		o.Postfix.Command("postfix", "reload"), o.setting(`notify: {smtp: "127.0.0.1:10026"}`)}, "\n")
+		c.Postfix.Command("postconf", "-M", "127.0.0.1:10026/inet=127.0.0.1:10026 inet n - n - - smtpd"),
+		c.Postfix.Command("postconf", "-P", "127.0.0.1:10026/inet/smtpd_milters=", "127.0.0.1:10026/inet/mynetworks=127.0.0.0/8"),
+		c.Postfix.Command("postfix", "reload"), c.setting(`notify: {smtp: "127.0.0.1:10026"}`)}, "\n")
 }

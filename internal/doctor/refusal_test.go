@@ -1,11 +1,14 @@
 package doctor
 
 import (
-	"net/textproto"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/emersion/go-smtp"
+
 	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/notify"
 )
 
 // TestRefusalCause: what MTAs say, and what is wrong.
@@ -16,34 +19,32 @@ func TestRefusalCause(t *testing.T) {
 		text    string
 		want    cause
 	}{
-		{"RCPT TO:<a@b.test>", 554, "5.7.1 <a@b.test>: Relay access denied", causeRelay}, // Postfix
-		{"RCPT TO:<a@b.test>", 454, "4.7.1 <a@b.test>: Relay access denied", causeRelay}, // Postfix, soft_bounce
-		{"RCPT TO:<a@b.test>", 550, "5.7.1 <a@b.test>... Relaying denied", causeRelay},   // Sendmail
-		{"RCPT TO:<a@b.test>", 550, "relay not permitted", causeRelay},                   // Exim
-		{"RCPT TO:<a@b.test>", 550, "5.1.1 <a@b.test>... User unknown", causeMailbox},    // Sendmail
-		{"RCPT TO:<a@b.test>", 550, "5.1.1 <a@b.test>: Recipient address rejected: User unknown in local recipient table", causeMailbox},
-		{"RCPT TO:<a@b.test>", 550, "Unrouteable address", causeMailbox}, // Exim
-		{"RCPT TO:<a@b.test>", 550, "5.1.2 <a@b.test>... Host unknown (Name server: b.test: host not found)", causeDomain},
-		{"RCPT TO:<a@b.test>", 450, "4.1.2 <a@b.test>: Recipient address rejected: Domain not found", causeDomain},
-		{"RCPT TO:<a@b.test>", 450, "4.2.0 <a@b.test>: Recipient address rejected: Greylisted", causeLater},
-		{"RCPT TO:<a@b.test>", 452, "4.3.1 Insufficient system storage", causeLater},
-		{"RCPT TO:<a@b.test>", 504, "5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname", causeName},
+		{"RCPT", 554, "5.7.1 <a@b.test>: Relay access denied", causeRelay}, // Postfix
+		{"RCPT", 454, "4.7.1 <a@b.test>: Relay access denied", causeRelay}, // Postfix, soft_bounce
+		{"RCPT", 550, "5.7.1 <a@b.test>... Relaying denied", causeRelay},   // Sendmail
+		{"RCPT", 550, "relay not permitted", causeRelay},                   // Exim
+		{"RCPT", 550, "5.1.1 <a@b.test>... User unknown", causeMailbox},    // Sendmail
+		{"RCPT", 550, "5.1.1 <a@b.test>: Recipient address rejected: User unknown in local recipient table", causeMailbox},
+		{"RCPT", 550, "Unrouteable address", causeMailbox}, // Exim
+		{"RCPT", 550, "5.1.2 <a@b.test>... Host unknown (Name server: b.test: host not found)", causeDomain},
+		{"RCPT", 450, "4.1.2 <a@b.test>: Recipient address rejected: Domain not found", causeDomain},
+		{"RCPT", 450, "4.2.0 <a@b.test>: Recipient address rejected: Greylisted", causeLater},
+		{"RCPT", 452, "4.3.1 Insufficient system storage", causeLater},
+		{"RCPT", 504, "5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname", causeName},
 		{"EHLO", 501, "5.0.0 Invalid domain name", causeName},
-		{"MAIL FROM:<>", 530, "5.7.0 Must issue a STARTTLS command first", causeLogin},
-		{"MAIL FROM:<>", 530, "5.7.0 Authentication required", causeLogin},
-		{"MAIL FROM:<>", 550, "5.7.1 bounces are not taken here", causeSender},
-		{"RCPT TO:<a@b.test>", 550, "5.7.1 go away", causeRelay},
-		{"RCPT TO:<a@b.test>", 550, "no", causeRelay},
-		{"RCPT TO:<a@b.test>", 552, "5.2.2 mailbox full", causeElsewhere},
+		{"MAIL", 530, "5.7.0 Must issue a STARTTLS command first", causeLogin},
+		{"MAIL", 530, "5.7.0 Authentication required", causeLogin},
+		{"MAIL", 550, "5.7.1 bounces are not taken here", causeSender},
+		{"RCPT", 550, "5.7.1 go away", causeRelay},
+		{"RCPT", 550, "no", causeRelay},
+		{"RCPT", 552, "5.2.2 mailbox full", causeElsewhere},
 	} {
-		r := &refusal{tc.command, &textproto.Error{Code: tc.code, Msg: tc.text}}
-		if got := r.cause(); got != tc.want {
-			t.Errorf("%s: %d %s: %d, want %d", tc.command, tc.code, tc.text, got, tc.want)
+		reply := &smtp.SMTPError{Code: tc.code, Message: tc.text}
+		if _, err := fmt.Sscanf(tc.text, "%d.%d.%d", &reply.EnhancedCode[0], &reply.EnhancedCode[1], &reply.EnhancedCode[2]); err == nil {
+			_, reply.Message, _ = strings.Cut(tc.text, " ")
 		}
-	}
-	for _, text := range []string{"", "5.1", "5.1.1111 x", "5.x.1 x", "4.1.1 x", "5..1 x"} {
-		if got := enhancedStatus(&textproto.Error{Code: 550, Msg: text}); got != "" {
-			t.Errorf("%q: %q", text, got)
+		if got := causeOf(&notify.Refusal{Command: tc.command, SMTPError: reply}); got != tc.want {
+			t.Errorf("%s: %d %s: %d, want %d", tc.command, tc.code, tc.text, got, tc.want)
 		}
 	}
 }
@@ -63,7 +64,7 @@ func TestNotified(t *testing.T) {
 	} {
 		var c config.Config
 		c.Notify.DSN, c.LocalDomains = tt.dsn, tt.local
-		if got := strings.Join(Options{Config: c}.notified(), " "); got != tt.want {
+		if got := strings.Join((&checks{Options: Options{Config: c}}).notified(), " "); got != tt.want {
 			t.Errorf("%+v: %q", tt, got)
 		}
 	}

@@ -20,17 +20,17 @@ const defaultUser = "authkey"
 
 // notes are where the running milter may have left its note, the runtime folder of the
 // unit first.
-func (o Options) notes() []string {
+func (c *checks) notes() []string {
 	var paths []string
 	add := func(dir string) {
 		if path := filepath.Join(dir, inforce.Milter); !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
 	}
-	if o.Service.RuntimeDir != "" {
-		add(o.Service.RuntimeDir)
+	if c.Service.RuntimeDir != "" {
+		add(c.Service.RuntimeDir)
 	}
-	for _, s := range o.Ours.Sockets {
+	for _, s := range c.Ours.Sockets {
 		if s.Network == "unix" {
 			add(filepath.Dir(s.Address))
 		}
@@ -39,8 +39,8 @@ func (o Options) notes() []string {
 }
 
 // note reads what the running milter says of itself; nil: it says nothing.
-func (o Options) note() (*inforce.Note, error) {
-	for _, path := range o.notes() {
+func (c *checks) note() (*inforce.Note, error) {
+	for _, path := range c.notes() {
 		n, err := inforce.Read(path)
 		switch {
 		case err == nil:
@@ -55,11 +55,11 @@ func (o Options) note() (*inforce.Note, error) {
 // serviceUser is as whom the milter runs: by its unit, by whose the note is that it
 // left, or else as our packages have it, where there is such a user. Empty: that is not
 // known.
-func (o Options) serviceUser() string {
-	if o.Service.User != "" {
-		return o.Service.User
+func (c *checks) serviceUser() string {
+	if c.Service.User != "" {
+		return c.Service.User
 	}
-	if n, err := o.note(); err == nil && n != nil {
+	if n, err := c.note(); err == nil && n != nil {
 		return strconv.Itoa(int(n.UID))
 	}
 	if _, err := lookup(defaultUser); err == nil {
@@ -70,29 +70,29 @@ func (o Options) serviceUser() string {
 
 // running looks at the milter: does it answer, may it read its configuration, and has it
 // that one in force. In this order: systemd may start it for the first question.
-func (o Options) running(ctx context.Context) []Finding {
-	answers := o.listening(ctx)
-	found := slices.Concat(answers, o.readable(ctx))
+func (c *checks) running(ctx context.Context) []Finding {
+	answers := c.listening(ctx)
+	found := slices.Concat(answers, c.readable(ctx))
 	// Where it answers, somebody runs it, be it systemd or not.
 	if !slices.ContainsFunc(answers, func(f Finding) bool { return f.Status == OK }) {
-		if f, down := o.stopped(ctx); down {
+		if f, down := c.stopped(ctx); down {
 			return append(found, f)
 		}
 	}
-	return append(found, o.inForce()...)
+	return append(found, c.inForce()...)
 }
 
-// A named is a file that the configuration names, or the configuration itself.
-type named struct{ key, path, why string }
+// A namedFile is a file that the configuration names, or the configuration itself.
+type namedFile struct{ key, path, why string }
 
 // readable looks whether the milter's user may read the configuration and the files
 // that it names.
-func (o Options) readable(context.Context) []Finding {
-	c := o.Config
+func (c *checks) readable(context.Context) []Finding {
+	conf := c.Config
 	const starts = "the milter does not start, and a reload is refused"
-	files := []named{{"", o.ConfigFile, starts}, {"verify.ca_file", c.Verify.CAFile, starts}, {"notify.template_dir", c.Notify.TemplateDir, starts}}
-	if path, ok := strings.CutPrefix(string(c.Preferences.Source), "file:"); ok {
-		files = append(files, named{"preferences.source", path, "the milter does not start, or keeps the preferences that it has"})
+	files := []namedFile{{"", c.ConfigFile, starts}, {"verify.ca_file", conf.Verify.CAFile, starts}, {"notify.template_dir", conf.Notify.TemplateDir, starts}}
+	if path, ok := strings.CutPrefix(string(conf.Preferences.Source), "file:"); ok {
+		files = append(files, namedFile{"preferences.source", path, "the milter does not start, or keeps the preferences that it has"})
 	}
 	var found []Finding
 	for _, f := range files {
@@ -103,61 +103,61 @@ func (o Options) readable(context.Context) []Finding {
 		if f.key != "" {
 			what = f.key + " " + f.path
 		}
-		if o.Service.hides(f.path) {
-			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("%s does not see %s: it is under %s", serviceUnit, what, o.Service.Hidden), f.why,
+		if c.Service.hides(f.path) {
+			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("%s does not see %s: it is under %s", serviceUnit, what, c.Service.Hidden), f.why,
 				"move it to /etc/authkey, and name it there\n" + restart})
 			continue
 		}
-		if obstacle, who := o.kept(f.path); obstacle != nil {
-			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read %s: %s", o.Service.User, what, obstacle), f.why,
+		if obstacle, who := c.mayNotRead(f.path); obstacle != nil {
+			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read %s: %s", c.Service.User, what, obstacle), f.why,
 				obstacle.open(who) + "\n" + restart})
 		}
 	}
-	if len(found) == 0 && o.Service.User != "" && o.ConfigFile != "" {
-		found = append(found, ok(CheckConfig, "user %s, as whom the milter runs, may read %s", o.Service.User, o.ConfigFile))
+	if len(found) == 0 && c.Service.User != "" && c.ConfigFile != "" {
+		found = append(found, Okf(CheckConfig, "user %s, as whom the milter runs, may read %s", c.Service.User, c.ConfigFile))
 	}
 	return found
 }
 
 // inForce compares what the running milter has in force with the file that we have
 // read.
-func (o Options) inForce() []Finding {
-	n, err := o.note()
+func (c *checks) inForce() []Finding {
+	n, err := c.note()
 	switch {
 	case err != nil:
-		return []Finding{inapplicable(CheckConfig, "what the milter has in force cannot be told: %v", err)}
-	case n == nil && o.Service.ConfigFile != "" && !samePath(o.Service.ConfigFile, o.ConfigFile):
-		return []Finding{o.otherFile(serviceUnit+" is to run", o.Service.ConfigFile)}
+		return []Finding{Inapplicablef(CheckConfig, "what the milter has in force is not known: %v", err)}
+	case n == nil && c.Service.ConfigFile != "" && !samePath(c.Service.ConfigFile, c.ConfigFile):
+		return []Finding{c.otherFile(serviceUnit+" is to run", c.Service.ConfigFile)}
 	case n == nil:
-		return []Finding{inapplicable(CheckConfig, "the milter has left no word of what it has in force: it does not run, is older, or has no runtime folder")}
-	case !samePath(n.File, o.ConfigFile):
-		return []Finding{o.otherFile("the milter runs", n.File)}
+		return []Finding{Inapplicablef(CheckConfig, "the milter has left no note of what it has in force: it does not run, is older, or has no runtime folder")}
+	case !samePath(n.File, c.ConfigFile):
+		return []Finding{c.otherFile("the milter runs", n.File)}
 	}
 	var found []Finding
-	loaded, err := config.Load(o.ConfigFile, nil)
+	loaded, err := config.Load(c.ConfigFile, nil)
 	since := n.Loaded.Local().Format(time.DateTime)
 	switch {
 	case err != nil:
-		found = append(found, inapplicable(CheckConfig, "%s cannot be read again: %v", o.ConfigFile, err))
+		found = append(found, Inapplicablef(CheckConfig, "%s cannot be read again: %v", c.ConfigFile, err))
 	case loaded.Digest(n.Environment) != n.Digest:
-		found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("%s was changed after the milter read it, at %s", o.ConfigFile, since),
+		found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("%s was changed after the milter read it, at %s", c.ConfigFile, since),
 			"what it says now is not in force", "systemctl reload authkey-milter\njournalctl -u authkey-milter -n 20   # says why, if it was refused"})
 	default:
-		found = append(found, ok(CheckConfig, "the milter has %s in force as it is, since %s", describeFile(o.ConfigFile), since))
+		found = append(found, Okf(CheckConfig, "the milter has %s in force as it is, since %s", describeFile(c.ConfigFile), since))
 	}
-	if o.Version != "" && n.Version != o.Version {
-		found = append(found, Finding{CheckConfig, Warning, fmt.Sprintf("the milter that runs is version %s, this is %s", n.Version, o.Version),
-			"what was mended in between is not in force", restart})
+	if c.Version != "" && n.Version != c.Version {
+		found = append(found, Finding{CheckConfig, Warning, fmt.Sprintf("the milter that runs is version %s, this is %s", n.Version, c.Version),
+			"what was fixed in between is not in force", restart})
 	}
 	return found
 }
 
-func (o Options) otherFile(who, file string) Finding {
+func (c *checks) otherFile(who, file string) Finding {
 	mend := "authkey-milter doctor --config " + file
 	if file == "" {
 		mend = "authkey-milter doctor   # without --config"
 	}
-	return Finding{CheckConfig, Fault, fmt.Sprintf("%s with %s, and this looks at %s", who, describeFile(file), describeFile(o.ConfigFile)),
+	return Finding{CheckConfig, Fault, fmt.Sprintf("%s with %s, and this looks at %s", who, describeFile(file), describeFile(c.ConfigFile)),
 		"what is found here is not about the milter that runs", mend}
 }
 
@@ -186,11 +186,11 @@ func samePath(a, b string) bool {
 }
 
 // stopped looks whether systemd runs the service at all.
-func (o Options) stopped(ctx context.Context) (Finding, bool) {
-	if o.Service.State == nil {
+func (c *checks) stopped(ctx context.Context) (Finding, bool) {
+	if c.Service.State == nil {
 		return Finding{}, false
 	}
-	active, status := o.Service.State(ctx)
+	active, status := c.Service.State(ctx)
 	f := Finding{CheckConfig, Fault, serviceUnit + " does not run", "nothing of the configuration is in force", "systemctl start authkey-milter\njournalctl -u authkey-milter -n 20"}
 	switch {
 	case active != "failed" && active != "inactive" && active != "activating":

@@ -14,7 +14,7 @@ import (
 )
 
 // sendmailCF has Sendmail's own m4 make a sendmail.cf with these filters.
-func (p *patient) sendmailCF(filters ...string) {
+func (p *machine) sendmailCF(filters ...string) {
 	p.t.Helper()
 	dir := p.t.TempDir()
 	mc := filepath.Join(dir, "sendmail.mc")
@@ -29,66 +29,66 @@ func (p *patient) sendmailCF(filters ...string) {
 // TestPlantedFaultsOfSendmail is TestPlantedFaults for what Sendmail says otherwise.
 func TestPlantedFaultsOfSendmail(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t)
+	c := newSite(t)
 	for _, tc := range []struct {
 		name  string
-		plant func(p *patient, ours string) // ours is the line that setup prints
+		plant func(p *machine, ours string) // ours is the line that setup prints
 		check string
 		what  string
 	}{
-		{"nothing", func(p *patient, ours string) { p.sendmailCF(ours) }, "", ""},
-		{"behind a verifier", func(p *patient, ours string) {
+		{"nothing", func(p *machine, ours string) { p.sendmailCF(ours) }, "", ""},
+		{"behind a verifier", func(p *machine, ours string) {
 			p.sendmailCF("INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
 		}, "", ""},
-		{"not listed", func(p *patient, _ string) { p.sendmailCF() }, CheckListed, "no filter at the milter's socket"},
-		{"defined only", func(p *patient, ours string) {
+		{"not listed", func(p *machine, _ string) { p.sendmailCF() }, CheckListed, "no filter at the milter's socket"},
+		{"defined only", func(p *machine, ours string) {
 			p.sendmailCF(strings.Replace(ours, "INPUT_MAIL_FILTER", "MAIL_FILTER", 1))
 		}, CheckListed, "InputMailFilters lacks it"},
-		{"no F=T while enforcing", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, ", F=T", "", 1)) },
+		{"no F=T while enforcing", func(p *machine, ours string) { p.sendmailCF(strings.Replace(ours, ", F=T", "", 1)) },
 			CheckDefault, "Sendmail does accept"},
-		{"F=T in test mode", func(p *patient, ours string) { p.sendmailCF(ours); p.yaml += "mode: test\n" },
+		{"F=T in test mode", func(p *machine, ours string) { p.sendmailCF(ours); p.yaml += "mode: test\n" },
 			CheckDefault, "Sendmail does tempfail"},
-		{"before a verifier", func(p *patient, ours string) {
+		{"before a verifier", func(p *machine, ours string) {
 			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
 		}, CheckOrder, "Sendmail runs authkey before inet:8891@localhost"},
-		{"before a verifier that signs, where keys are attached", func(p *patient, ours string) {
+		{"before a verifier that signs, where keys are attached", func(p *machine, ours string) {
 			p.yaml += "attach: {domains: [{domain: own.test, source: 'secret:" + filepath.Join(p.world.Dir, "domain-own.test/secret") + "', addresses: 'file:" + filepath.Join(p.world.Dir, "domain-own.test/addresses") + "'}]}\n"
 			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
 		}, "", ""},
-		{"asked twice", func(p *patient, ours string) {
+		{"asked twice", func(p *machine, ours string) {
 			p.sendmailCF(ours, strings.Replace(ours, "`authkey'", "`again'", 1))
 		}, CheckChanges, "InputMailFilters has the milter more than once"},
-		{"a scanner before a verifier", func(p *patient, ours string) {
+		{"a scanner before a verifier", func(p *machine, ours string) {
 			p.sendmailCF("INPUT_MAIL_FILTER(`rspamd', `S=inet:11332@localhost')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
 		}, CheckOrder, "Sendmail runs authkey after inet:11332@localhost"},
-		{"a daemon with filters of its own", func(p *patient, ours string) {
+		{"a daemon with filters of its own", func(p *machine, ours string) {
 			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp, InputMailFilters=opendkim')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
 		}, CheckListed, "the daemon MTA has filters of its own"},
-		{"a daemon with ours of its own", func(p *patient, ours string) {
+		{"a daemon with ours of its own", func(p *machine, ours string) {
 			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp, InputMailFilters=opendkim;authkey')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
 		}, "", ""},
-		{"a submission daemon without filters", func(p *patient, ours string) {
+		{"a submission daemon without filters", func(p *machine, ours string) {
 			p.sendmailCF("DAEMON_OPTIONS(`Name=MSA, Port=587, M=Ea, InputMailFilters=opendkim')", "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')", ours)
 		}, "", ""},
-		{"port 25 named as a submission", func(p *patient, ours string) {
+		{"port 25 named as a submission", func(p *machine, ours string) {
 			p.sendmailCF("DAEMON_OPTIONS(`Name=ORIGINATING, Port=smtp')", ours)
 		}, CheckOwnMail, "the daemon ORIGINATING has a name of submission.daemons"},
-		{"submission named as one", func(p *patient, ours string) {
+		{"submission named as one", func(p *machine, ours string) {
 			p.sendmailCF("DAEMON_OPTIONS(`Name=MTA, Port=smtp')", "DAEMON_OPTIONS(`Name=ORIGINATING, Port=submission')", ours)
 		}, "", ""},
-		{"impatient", func(p *patient, ours string) { p.sendmailCF(strings.Replace(ours, "E:60s", "E:2s", 1)) },
+		{"impatient", func(p *machine, ours string) { p.sendmailCF(strings.Replace(ours, "E:60s", "E:2s", 1)) },
 			CheckTimeout, "waits for 2s at the end of a message, and verify.timeout is 3s"},
-		{"socket mode", func(p *patient, ours string) {
+		{"socket mode", func(p *machine, ours string) {
 			p.sendmailCF("define(`confRUN_AS_USER', `postfix:postfix')", ours)
 			must(p.t, os.Chmod(p.socket, 0o600))
 		}, CheckAccess, "user postfix may not write to the socket"},
-		{"socket mode, for root", func(p *patient, ours string) {
+		{"socket mode, for root", func(p *machine, ours string) {
 			p.sendmailCF(ours)
 			must(p.t, os.Chmod(p.socket, 0o600))
 		}, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := c.patient(t)
+			p := c.machine(t)
 			ours, err := mtaconf.InputMailFilter(mtaconf.Ours{Sockets: []mtaconf.Socket{{Network: "unix", Address: p.socket}}}, "tempfail", 3*time.Second)
 			must(t, err)
 			tc.plant(p, ours)
@@ -118,20 +118,20 @@ func TestNotifyUnknownMailbox(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Stop()) })
 	for _, mta := range []Options{{Sendmail: &mtaconf.Sendmail{}}, {}} {
-		o := mta
-		o.Hostname, o.Config.LocalDomains, o.Config.Notify.SMTP = "mx.test", []string{testmta.DefaultRecipientDomain}, p.Listener("relay")
-		found := o.notify(t.Context())
+		c := checks{Options: mta}
+		c.Hostname, c.Config.LocalDomains, c.Config.Notify.SMTP = "mx.test", []string{testmta.DefaultRecipientDomain}, p.Listener("relay")
+		found := c.notify(t.Context())
 		if len(found) != 1 || found[0].Status != Warning || !strings.Contains(found[0].What, "knows no postmaster@rcpt.test") ||
 			!strings.Contains(found[0].What, "550") || !strings.Contains(found[0].Mend, "newaliases") {
 			t.Errorf("without postmaster: %+v", found)
 		}
-		o.Config.LocalDomains = nil
-		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != OK {
+		c.Config.LocalDomains = nil
+		if found := c.notify(t.Context()); len(found) != 1 || found[0].Status != OK {
 			t.Errorf("to strangers: %+v", found)
 		}
 		// Where no DSN is ever sent, nobody need relay to strangers.
-		o.Config.Notify.DSN, o.Config.Notify.SMTP = "never", p.SMTPAddr()
-		if found := o.notify(t.Context()); len(found) != 1 || found[0].Status != Inapplicable {
+		c.Config.Notify.DSN, c.Config.Notify.SMTP = "never", p.SMTPAddr()
+		if found := c.notify(t.Context()); len(found) != 1 || found[0].Status != Inapplicable {
 			t.Errorf("no DSNs: %+v", found)
 		}
 	}

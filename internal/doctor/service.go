@@ -47,23 +47,29 @@ const (
 
 // FindService asks systemd. Where there is none, or no such unit, nothing is known.
 func FindService(ctx context.Context) Service {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	// What show says of LoadCredential is unprintable.
-	properties, err := exec.CommandContext(ctx, "systemctl", "show",
-		"--property=LoadState,User,RuntimeDirectory,ExecStart,ProtectHome,PrivateTmp", serviceUnit).Output()
+	properties, files, err := askSystemd(ctx, serviceUnit)
 	if err != nil {
 		return Service{}
 	}
-	files, err := exec.CommandContext(ctx, "systemctl", "cat", serviceUnit).Output()
-	if err != nil {
-		return Service{}
-	}
-	s := parseService(string(properties), string(files))
+	s := parseService(properties, files)
 	if s.User != "" {
 		s.State = state
 	}
 	return s
+}
+
+// askSystemd returns NAME=VALUE, one a line, of a unit's properties, and its files: what
+// the properties say of LoadCredential is unprintable.
+func askSystemd(ctx context.Context, unit string) (properties, files string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	defer cancel()
+	show, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState,User,Group,SupplementaryGroups,RuntimeDirectory,ExecStart,"+
+		"ProtectHome,PrivateTmp,ActiveState,UnitFileState,StatusText,TriggeredBy,NeedDaemonReload", "--", unit).Output()
+	if err != nil {
+		return "", "", err
+	}
+	cat, err := exec.CommandContext(ctx, "systemctl", "cat", "--", unit).Output()
+	return string(show), string(cat), err
 }
 
 // state asks systemd for ActiveState, and for the exit code of the last run.
@@ -85,7 +91,7 @@ func state(ctx context.Context) (active string, exit int) {
 	return active, exit
 }
 
-// parseService reads NAME=VALUE, one a line, of the unit's properties and of its files.
+// parseService reads what askSystemd returns.
 func parseService(properties, files string) Service {
 	s := Service{User: "root", Copies: filepath.Join("/run/credentials", serviceUnit)}
 	for line := range strings.Lines(properties) {
@@ -97,7 +103,9 @@ func parseService(properties, files string) Service {
 		case name == "RuntimeDirectory" && value != "":
 			s.RuntimeDir = filepath.Join("/run", strings.Fields(value)[0])
 		case name == "ExecStart":
-			s.ConfigFile = configOf(value)
+			_, argv, _ := strings.Cut(value, "argv[]=") // of "{ path=… ; argv[]=… ; …"
+			argv, _, _ = strings.Cut(argv, " ; ")
+			s.ConfigFile = configOf(strings.Fields(argv))
 		case name == "ProtectHome" && (value == "yes" || value == "tmpfs"):
 			s.Hidden = append(s.Hidden, "/home", "/root", "/run/user")
 		case name == "PrivateTmp" && value == "yes":
@@ -120,52 +128,50 @@ func parseService(properties, files string) Service {
 	return s
 }
 
-// configOf finds --config in what systemd shows of ExecStart=: "{ path=… ; argv[]=… ; …".
-func configOf(execStart string) string {
-	_, argv, _ := strings.Cut(execStart, "argv[]=")
-	argv, _, _ = strings.Cut(argv, " ; ")
-	words := strings.Fields(argv)
-	for i, word := range words {
-		if path, ok := strings.CutPrefix(word, "--config="); ok {
+// configOf finds --config among the arguments of a command; "": it is not there.
+func configOf(args []string) string {
+	for i, arg := range args {
+		if path, ok := strings.CutPrefix(arg, "--config="); ok {
 			return path
 		}
-		if word == "--config" && i+1 < len(words) {
-			return words[i+1]
+		if arg == "--config" && i+1 < len(args) {
+			return args[i+1]
 		}
 	}
 	return ""
 }
 
-// passes reports whether the milter sees a copy of the file.
-func (s Service) passes(path string) bool { return slices.Contains(s.Passed, filepath.Dir(path)) }
+// Passes reports whether systemd passes the service a copy of a secret file, under the
+// name that package keyring looks for, when it starts.
+func (s Service) Passes(path string) bool { return slices.Contains(s.Passed, filepath.Dir(path)) }
 
 // copyOf is where systemd put the copy of a file.
 func (s Service) copyOf(path string) string {
 	return filepath.Join(s.Copies, credentialID+"_"+filepath.Base(path))
 }
 
-// hasCopy reports whether systemd passed a file of that name to the milter.
+// hasCopy reports whether systemd passed a file of that name to the service.
 func (s Service) hasCopy(path string) bool {
 	_, err := os.Stat(s.copyOf(path))
 	return s.Copies != "" && err == nil
 }
 
-// stale says why the milter does not run with a secret file of a folder that systemd
-// passes; empty: it does, or it does not run.
-func (s Service) stale(path string) (why string, err error) {
+// StaleCopy says why the running service does not have a secret file as it is now; "": it
+// has, or does not run. name is what the service is called in the sentence.
+func (s Service) StaleCopy(name, path string) (why string, err error) {
 	if _, err := os.Stat(s.Copies); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	copied, err := os.ReadFile(s.copyOf(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Sprintf("the milter was started before %s was there, and does not see it", path), nil
+		return fmt.Sprintf("%s was started before there was %s, and does not have it", name, path), nil
 	}
 	if err != nil {
 		return "", err
 	}
 	now, err := os.ReadFile(path)
 	if err == nil && !bytes.Equal(copied, now) {
-		why = fmt.Sprintf("%s was changed after the milter was started, which has the old one", path)
+		why = fmt.Sprintf("%s was changed after %s was started, which has the old one", path, name)
 	}
 	clear(copied)
 	clear(now)

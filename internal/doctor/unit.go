@@ -1,11 +1,11 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,22 +33,14 @@ var unitFolders = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/l
 // FindUnit asks systemd about a unit such as authkey-server.service, or, where it does
 // not run or does not answer, reads the unit's files.
 func FindUnit(ctx context.Context, name string) Unit {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	properties, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState,User,Group,SupplementaryGroups,"+
-		"ActiveState,UnitFileState,StatusText,TriggeredBy,NeedDaemonReload", "--", name).Output()
-	var files []byte
-	if err == nil {
-		files, err = exec.CommandContext(ctx, "systemctl", "cat", "--", name).Output()
-	}
-	if err == nil {
-		return parseUnit(name, string(properties), string(files))
-	}
-	text, err := unitFiles(name, unitFolders)
+	properties, files, err := askSystemd(ctx, name)
 	if err != nil {
-		return Unit{Name: name}
+		if files, err = unitFiles(name, unitFolders); err != nil {
+			return Unit{Name: name}
+		}
+		properties = files
 	}
-	return parseUnit(name, text, text)
+	return parseUnit(name, properties, files)
 }
 
 // unitFiles reads the file of a unit and what changes it.
@@ -84,7 +76,7 @@ func unitFiles(name string, folders []string) (string, error) {
 	return text, nil
 }
 
-// parseUnit reads NAME=VALUE, one a line, of the unit's properties and of its files.
+// parseUnit reads what askSystemd returns.
 func parseUnit(name, properties, files string) Unit {
 	u := Unit{Service: parseService(properties, files), Name: name}
 	if u.User == "" { // not loaded
@@ -118,45 +110,4 @@ func parseUnit(name, properties, files string) Unit {
 
 // ConfigFile is the configuration that the unit runs with; def is what the program takes
 // where it is not told.
-func (u Unit) ConfigFile(def string) string {
-	for i, arg := range u.Args {
-		if path, ok := strings.CutPrefix(arg, "--config="); ok {
-			return path
-		}
-		if arg == "--config" && i+1 < len(u.Args) {
-			return u.Args[i+1]
-		}
-	}
-	return def
-}
-
-// Passes reports whether systemd passes the service a copy of a secret file, under the
-// name that package keyring looks for, when it starts.
-func (u Unit) Passes(path string) bool { return u.passes(path) }
-
-// A Copy is what became of a file that systemd passes.
-type Copy string
-
-// What can have become of it.
-const (
-	CopyCurrent Copy = "current" // it is what the file is
-	CopyMissing Copy = "missing" // the service was started before there was the file
-	CopyOld     Copy = "old"     // the file was changed after the start
-	CopyNone    Copy = "none"    // the service does not run, or it cannot be told
-)
-
-// Copied compares the file with the copy that the running service has.
-func (u Unit) Copied(path string) (Copy, error) {
-	why, err := u.stale(path)
-	switch {
-	case err != nil:
-		return CopyNone, err
-	case why == "" && !u.hasCopy(path):
-		return CopyNone, nil
-	case why == "":
-		return CopyCurrent, nil
-	case u.hasCopy(path):
-		return CopyOld, nil
-	}
-	return CopyMissing, nil
-}
+func (u Unit) ConfigFile(def string) string { return cmp.Or(configOf(u.Args), def) }

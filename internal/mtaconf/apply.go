@@ -112,12 +112,12 @@ func (state *applied) remember(e Edit, content []byte) {
 	}
 }
 
-// A work is main.cf and master.cf while they are changed, by name.
-type work map[string]*file
+// configFiles are main.cf and master.cf while they are changed, by name.
+type configFiles map[string]*file
 
 // open reads the files.
-func (p *Postfix) open() (work, error) {
-	w := work{}
+func (p *Postfix) open() (configFiles, error) {
+	w := configFiles{}
 	for _, name := range []string{"main.cf", "master.cf"} {
 		f, err := openFile(filepath.Join(p.ConfigDir, name), true)
 		if err == nil && !f.exists {
@@ -133,7 +133,7 @@ func (p *Postfix) open() (work, error) {
 	return w, nil
 }
 
-func (w work) close() {
+func (w configFiles) close() {
 	for _, f := range w {
 		f.close()
 	}
@@ -141,13 +141,13 @@ func (w work) close() {
 
 // edited has postconf(1) edit a copy of the files, in a folder that is ours only: on
 // the files themselves it would make a mode of 0644 and a plain file of everything.
-func (w work) edited(ctx context.Context, p *Postfix, runs [][]string) (map[string][]byte, error) {
+func (w configFiles) edited(ctx context.Context, p *Postfix, runs [][]string) (map[string][]byte, error) {
 	dir, err := os.MkdirTemp("", "authkey-setup-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	copied := &Postfix{ConfigDir: dir, explicit: true, postconf: p.postconf}
+	copied := &Postfix{ConfigDir: dir, Explicit: true, postconf: p.postconf}
 	old := time.Now().Add(-time.Minute) // a file just written postconf would not believe for seconds
 	for name, f := range w {
 		path := filepath.Join(dir, name)
@@ -185,7 +185,7 @@ func byOption(runs [][]string) [][]string {
 }
 
 // install puts those contents in place that are new.
-func (w work) install(after map[string][]byte) error {
+func (w configFiles) install(after map[string][]byte) error {
 	var files []*file
 	var contents [][]byte
 	for _, name := range slices.Sorted(maps.Keys(w)) {
@@ -236,7 +236,7 @@ func (p *Postfix) Undo(ctx context.Context) ([]string, error) {
 }
 
 // takeBack undoes the edits of the files that are not in before, into it.
-func (p *Postfix) takeBack(ctx context.Context, w work, state *applied, before map[string][]byte) error {
+func (p *Postfix) takeBack(ctx context.Context, w configFiles, state *applied, before map[string][]byte) error {
 	raw, err := p.raw(ctx)
 	if err != nil {
 		return err

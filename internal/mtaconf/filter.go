@@ -1,6 +1,7 @@
 package mtaconf
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -17,15 +18,15 @@ type Filter struct {
 	ContentTimeout string
 	// Ours: it is authkey.
 	Ours bool
-	// Astray: it names authkey's socket as others see it, but the MTA's process, which
+	// WrongPath: it names authkey's socket as others see it, but the MTA's process, which
 	// is or is not chrooted, looks for it elsewhere.
-	Astray bool
-	// Former: Apply put it there, for a socket on which the milter listened then.
-	Former bool
+	WrongPath bool
+	// OldSocket: Apply put it there, for a socket on which the milter listened then.
+	OldSocket bool
 }
 
-// stale reports whether the filter is an entry of authkey's that leads nowhere.
-func (f Filter) stale() bool { return f.Astray || f.Former }
+// leadsNowhere reports whether the filter is an entry of authkey's that leads nowhere.
+func (f Filter) leadsNowhere() bool { return f.WrongPath || f.OldSocket }
 
 // parseList reads a value of smtpd_milters: sockets, or { socket, name=value … },
 // with blanks or commas between.
@@ -173,19 +174,19 @@ func (f Filter) place(mail traffic, dkimMode string) (side int, why string) {
 	return 0, ""
 }
 
-// misplaced finds the first filter on the wrong side of authkey.
-func misplaced(filters []Filter, mail traffic, dkimMode string) (Misplacement, bool) {
+// misplaced finds the first filter on the wrong side of authkey; nil: none is.
+func misplaced(filters []Filter, mail traffic, dkimMode string) *Misplacement {
 	at := slices.IndexFunc(filters, func(f Filter) bool { return f.Ours })
 	if at < 0 {
-		return Misplacement{}, false
+		return nil
 	}
 	for i, f := range filters {
 		side, why := f.place(mail, dkimMode)
 		if !f.Ours && (side > 0 && i < at || side < 0 && i > at) {
-			return Misplacement{Filter: f, Why: why, Before: i > at}, true
+			return &Misplacement{Filter: f, Why: why, Before: i > at}
 		}
 	}
-	return Misplacement{}, false
+	return nil
 }
 
 // arrange puts ours where it belongs: behind the last filter that must run before it,
@@ -218,4 +219,13 @@ func arrange(filters []Filter, ours Filter, mail traffic, dkimMode string) (list
 		}
 	}
 	return slices.Concat(list, []Filter{ours}, moved, filters[at:]), moved
+}
+
+// moves says that filters of others change their place, and why.
+func moves(moved []Filter) []string {
+	var lines []string
+	for _, f := range moved {
+		lines = append(lines, fmt.Sprintf("moves %s behind authkey: %s", f.Text, changedAfterwards))
+	}
+	return lines
 }

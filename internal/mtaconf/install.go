@@ -244,7 +244,7 @@ func (f *file) prepare(content []byte, mode uint32) (r *replacement, err error) 
 	if _, err := r.temp.Write(content); err != nil {
 		return r, err
 	}
-	if err := f.dress(fd, mode); err != nil {
+	if err := f.copyAttributes(fd, mode); err != nil {
 		return r, err
 	}
 	return r, r.temp.Sync()
@@ -260,8 +260,8 @@ func lock(fd int) error {
 	}
 }
 
-// dress gives the new file what the old one had.
-func (f *file) dress(fd int, mode uint32) error {
+// copyAttributes gives the new file what the old one had.
+func (f *file) copyAttributes(fd int, mode uint32) error {
 	if !f.exists {
 		return unix.Fchmod(fd, mode)
 	}

@@ -260,7 +260,7 @@ func TestUndoPostfix(t *testing.T) {
 		before := s.content(t, "main.cf")
 		_, err := s.apply(t)
 		must(t, err)
-		p := &Postfix{ConfigDir: s.dir, explicit: true}
+		p := &Postfix{ConfigDir: s.dir, Explicit: true}
 		if u := p.undo(t.Context(), Ours{}, ErrNoPostfix); u.Err != nil || len(u.Restored) != 1 {
 			t.Errorf("%+v", u)
 		}

@@ -37,8 +37,8 @@ const (
 	progress = 4 * time.Second
 )
 
-// Traffic says what of the milter's configuration matters to what may be lost.
-type Traffic struct {
+// Milter says what of the milter's configuration matters to what may be lost.
+type Milter struct {
 	Networks      []netip.Prefix // submission.networks
 	Authenticated bool           // submission.authenticated
 	MarkHeader    string         // mark.header and mark.value
@@ -50,34 +50,34 @@ type Traffic struct {
 
 // Losses looks for every setting of Postfix by which mail from outside, or with attach
 // that of our users, misses what the milter does.
-func (p *Postfix) Losses(ctx context.Context, t Traffic) []Loss {
+func (p *Postfix) Losses(ctx context.Context, m Milter) []Loss {
 	var all []Loss
 	add := func(l ...Loss) { all = append(all, l...) }
 	for _, s := range p.Services {
-		if !s.Border() && (!s.Submission || !p.attach) {
+		if !s.Inbound() && (!s.Submission || !p.attach) {
 			continue
 		}
 		if s.Asks() {
-			add(p.proxied(s, t)...)
-			add(p.mapped(ctx, s, t)...)
+			add(p.proxied(s, m)...)
+			add(p.mapped(ctx, s, m)...)
 			add(p.twice(ctx, s)...)
-			add(p.impatient(s, t)...)
-			add(p.rewritten(ctx, s, t)...)
+			add(p.impatient(s, m)...)
+			add(p.rewritten(ctx, s, m)...)
 			add(p.dropped(s)...)
-			add(p.macroless(s, t)...)
+			add(p.macroless(s, m)...)
 			add(p.softened(s)...)
 		}
-		if s.Border() {
+		if s.Inbound() {
 			add(p.switchedOff(s)...)
 			add(p.renamed(s)...)
-			add(p.defaultMacros(s, t)...)
-			add(p.anyClient(s, t)...)
+			add(p.defaultMacros(s, m)...)
+			add(p.anyClient(s, m)...)
 		}
 	}
 	add(p.stripped(ctx)...)
-	add(p.undelivered(ctx, t)...)
+	add(p.undelivered(ctx, m)...)
 	add(p.qmqp()...)
-	add(p.behindProxy(t)...)
+	add(p.behindProxy(m)...)
 	add(p.optedOut()...)
 	add(p.furtherInstances()...)
 	return distinct(all)
@@ -117,7 +117,7 @@ func (p *Postfix) set(s Service, name, value string) string {
 
 // switchedOff: no_milters on port 25 itself.
 func (p *Postfix) switchedOff(s Service) []Loss {
-	if !s.Stock() || !s.NoMilters {
+	if !s.Port25() || !s.NoMilters {
 		return nil
 	}
 	return []Loss{{Asked, false, s.Name + " has no_milters in receive_override_options", unchecked,
@@ -126,17 +126,17 @@ func (p *Postfix) switchedOff(s Service) []Loss {
 
 // proxied: with smtpd_proxy_filter milters see the envelope only, and may change
 // nothing.
-func (p *Postfix) proxied(s Service, t Traffic) []Loss {
+func (p *Postfix) proxied(s Service, m Milter) []Loss {
 	filter := p.value(s.own, "smtpd_proxy_filter")
 	if filter == "" {
 		return nil
 	}
 	behind := slices.DeleteFunc(slices.Clone(p.Services), func(o Service) bool {
-		return o.Name == s.Name || o.Name == t.Notify+"/inet" || o.Submission || !p.loopback(o) || p.value(o.own, "smtpd_proxy_filter") != ""
+		return o.Name == s.Name || o.Name == m.Notify+"/inet" || o.Submission || !p.loopback(o) || p.value(o.own, "smtpd_proxy_filter") != ""
 	})
 	// Where loopback does not count as our own, the milter behind the filter does the work.
 	asksNot := func(o Service) bool { return !o.Asks() }
-	if len(behind) > 0 && !slices.ContainsFunc(behind, asksNot) && !covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
+	if len(behind) > 0 && !slices.ContainsFunc(behind, asksNot) && !Covers(m.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(filter, "inet:"))
@@ -183,7 +183,7 @@ func (p *Postfix) twice(ctx context.Context, s Service) []Loss {
 }
 
 // impatient: Postfix goes on with the default action.
-func (p *Postfix) impatient(s Service, t Traffic) []Loss {
+func (p *Postfix) impatient(s Service, m Milter) []Loss {
 	for _, f := range s.Milters {
 		if !f.Ours {
 			continue
@@ -193,7 +193,7 @@ func (p *Postfix) impatient(s Service, t Traffic) []Loss {
 			text = p.value(s.own, "milter_content_timeout")
 		}
 		wait, ok := postfixTime(text)
-		if !ok || wait >= min(progress, t.Timeout) {
+		if !ok || wait >= min(progress, m.Timeout) {
 			continue
 		}
 		mend := p.unset(s, "milter_content_timeout")
@@ -235,7 +235,7 @@ func (p *Postfix) renamed(s Service) []Loss {
 }
 
 // defaultMacros: a macro that is there for everybody looks like a login.
-func (p *Postfix) defaultMacros(s Service, t Traffic) []Loss {
+func (p *Postfix) defaultMacros(s Service, m Milter) []Loss {
 	value := p.value(s.own, "milter_macro_defaults")
 	var kept []string
 	found := false
@@ -247,7 +247,7 @@ func (p *Postfix) defaultMacros(s Service, t Traffic) []Loss {
 		}
 		kept = append(kept, pair)
 	}
-	if !found || !t.Authenticated {
+	if !found || !m.Authenticated {
 		return nil
 	}
 	mend := p.unset(s, "milter_macro_defaults")
@@ -259,9 +259,9 @@ func (p *Postfix) defaultMacros(s Service, t Traffic) []Loss {
 
 // macroless: before version 6 of the protocol a milter cannot ask for macros, and hears
 // of a login only where Postfix is told to say it.
-func (p *Postfix) macroless(s Service, t Traffic) []Loss {
+func (p *Postfix) macroless(s Service, m Milter) []Loss {
 	macros, protocol := p.value(s.own, "milter_mail_macros"), p.value(s.own, "milter_protocol")
-	if protocol >= "6" || strings.Contains(macros, "auth_authen") || !t.Authenticated {
+	if protocol >= "6" || strings.Contains(macros, "auth_authen") || !m.Authenticated {
 		return nil
 	}
 	return []Loss{{Class, false, fmt.Sprintf("%s does not tell the milter who has logged in (milter_protocol = %s, and milter_mail_macros lacks {auth_authen})", s.Name, protocol),
@@ -281,7 +281,7 @@ func (p *Postfix) softened(s Service) []Loss {
 var wide = []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("193.0.0.1"), netip.MustParseAddr("2600::1"), netip.MustParseAddr("2a00::1")}
 
 // anyClient: XCLIENT names any client address and any login.
-func (p *Postfix) anyClient(s Service, t Traffic) []Loss {
+func (p *Postfix) anyClient(s Service, m Milter) []Loss {
 	for _, pattern := range splitList(p.value(s.own, "smtpd_authorized_xclient_hosts")) {
 		network, err := netip.ParsePrefix(strings.NewReplacer("[", "", "]", "").Replace(pattern))
 		if pattern == "static:all" || err == nil && slices.ContainsFunc(wide, network.Contains) {
@@ -304,14 +304,14 @@ func (p *Postfix) qmqp() []Loss {
 }
 
 // behindProxy: who comes by a proxy or relay on this machine looks like this machine.
-func (p *Postfix) behindProxy(t Traffic) []Loss {
-	if !covers(t.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) && !covers(t.Networks, netip.IPv6Loopback()) {
+func (p *Postfix) behindProxy(m Milter) []Loss {
+	if !Covers(m.Networks, netip.AddrFrom4([4]byte{127, 0, 0, 1})) && !Covers(m.Networks, netip.IPv6Loopback()) {
 		return nil
 	}
 	var names []string
 	for _, s := range p.Services {
 		switch {
-		case !s.Border() || !s.Asks():
+		case !s.Inbound() || !s.Asks():
 		case p.loopback(s) && p.value(s.own, "smtpd_upstream_proxy_protocol") == "" && p.main["postscreen_upstream_proxy_protocol"] == "":
 			names = append(names, s.Name)
 		default:
@@ -331,7 +331,7 @@ func (p *Postfix) behindProxy(t Traffic) []Loss {
 func (p *Postfix) optedOut() []Loss {
 	var all []Loss
 	for _, s := range p.Services {
-		if s.Border() && !s.Stock() && !s.Asks() && s.OptsOut() && !p.loopback(s) {
+		if s.Inbound() && !s.Port25() && !s.Asks() && s.OptsOut() && !p.loopback(s) {
 			all = append(all, Loss{Asked, true, s.Name + " does not ask the milter, by its own options in master.cf",
 				"if mail from outside comes in there, it is not checked, and keys are not removed", p.reload(p.Command("postconf", "-PX", s.Name+"/"+s.outBy()))})
 		}
@@ -352,7 +352,7 @@ func (p *Postfix) furtherInstances() []Loss {
 	var all []Loss
 	for _, dir := range splitList(p.main["multi_instance_directories"]) {
 		all = append(all, Loss{Asked, true, "there is a further instance of Postfix, configured in " + dir + ", which this does not look at",
-			"if mail from outside comes in there, it has to ask the milter too", "authkey-milter doctor --postfix-config " + quote(dir)})
+			"if mail from outside comes in there, it has to ask the milter too", "authkey-milter doctor --postfix-config " + Quote(dir)})
 	}
 	return all
 }
@@ -371,7 +371,8 @@ func (p *Postfix) loopback(s Service) bool {
 	return len(interfaces) > 0 && !slices.ContainsFunc(interfaces, func(i string) bool { return !local(strings.Trim(i, "[]")) })
 }
 
-func covers(networks []netip.Prefix, a netip.Addr) bool {
+// Covers reports whether one of the networks has an address.
+func Covers(networks []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
 }
 

@@ -1,9 +1,10 @@
 package mtaconf
 
 import (
-	"os"
 	"slices"
 	"strings"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // OpenDKIMConf is where OpenDKIM says what it does.
@@ -45,11 +46,7 @@ func ReadOpenDKIM(path string) OpenDKIM {
 }
 
 func readConf(path string) (string, bool) {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxOpenDKIMConf {
-		return "", false
-	}
-	b, err := os.ReadFile(path)
+	b, _, err := diskfile.Read(path, maxOpenDKIMConf)
 	return string(b), err == nil
 }
 

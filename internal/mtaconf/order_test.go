@@ -35,7 +35,7 @@ func TestOrderEveryList(t *testing.T) {
 				if settled == nil {
 					settled = list
 				}
-				if wrong, misplaced := misplaced(settled, mail, mode); misplaced || len(settled) != len(without(list))+1 {
+				if wrong := misplaced(settled, mail, mode); wrong != nil || len(settled) != len(without(list))+1 {
 					t.Fatalf("mode %s, %q: %q, %+v", mode, texts, render(settled), wrong)
 				}
 				if again, _ := p.settle(settled, own, "tempfail", mail); again != nil {

@@ -16,12 +16,13 @@ import (
 // ErrNoPostfix says that there is no postconf(1).
 var ErrNoPostfix = errors.New("no Postfix on this machine")
 
-// postconfTimeout bounds each run of postconf.
-const postconfTimeout = 10 * time.Second
+// commandTimeout bounds each run of one of Postfix's programs.
+const commandTimeout = 10 * time.Second
 
 // A Postfix is what a Postfix's configuration says about milters.
 type Postfix struct {
 	ConfigDir string
+	Explicit  bool // the directory was named: commands name it too
 	QueueDir  string
 	Owner     string // the user that talks to milters
 	// NonSMTPD are the milters for mail that does not come by SMTP.
@@ -29,7 +30,6 @@ type Postfix struct {
 	// Services are the SMTP servers of master.cf, in its order.
 	Services []Service
 
-	explicit bool // the directory was named: commands name it too
 	postconf string
 	main     map[string]string // references expanded
 	dkim     OpenDKIM
@@ -60,9 +60,8 @@ type Service struct {
 	Submission bool
 	// Reinjection: a content filter hands back here what was filtered before.
 	Reinjection bool
-	// Wrong is a filter on the wrong side of authkey, if Misplaced.
-	Wrong     Misplacement
-	Misplaced bool
+	// Misplaced is a filter on the wrong side of authkey; nil: none is.
+	Misplaced *Misplacement
 
 	own           map[string]string // parameters of its own
 	defaultAction string
@@ -96,7 +95,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{ConfigDir: o.ConfigDir, explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf),
+	p := &Postfix{ConfigDir: o.ConfigDir, Explicit: o.ConfigDir != "", postconf: command, dkim: ReadOpenDKIM(o.OpenDKIMConf),
 		attach: o.Attach, daemons: o.Daemons, ours: o.Ours.Sockets}
 	out, err := p.run(ctx, append([]string{"-x"}, parameters...)...)
 	if err != nil {
@@ -104,7 +103,7 @@ func ReadPostfix(ctx context.Context, o Options) (*Postfix, error) {
 	}
 	p.main = settings(out)
 	p.QueueDir, p.Owner = p.main["queue_directory"], p.main["mail_owner"]
-	if !p.explicit {
+	if !p.Explicit {
 		p.ConfigDir = p.main["config_directory"]
 	}
 	if err := p.readServices(ctx); err != nil {
@@ -125,21 +124,29 @@ func postconfCommand() (string, error) {
 
 // run runs postconf on the configuration.
 func (p *Postfix) run(ctx context.Context, args ...string) (string, error) {
+	out, _, err := p.command(ctx, "postconf", args...)
+	return out, err
+}
+
+// command runs one of Postfix's programs on the configuration. complaint is what it says
+// on standard error, which an error has too.
+func (p *Postfix) command(ctx context.Context, program string, args ...string) (out, complaint string, err error) {
 	if p.postconf == "" {
-		return "", ErrNoPostfix
+		return "", "", ErrNoPostfix
 	}
-	if p.explicit {
+	if p.Explicit {
 		args = append([]string{"-c", p.ConfigDir}, args...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.postconf, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(p.postconf), program), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("postconf: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		complaint = strings.TrimSpace(stderr.String())
+		return "", complaint, fmt.Errorf("%s: %w: %s", program, err, complaint)
 	}
-	return stdout.String(), nil
+	return stdout.String(), "", nil
 }
 
 // settings reads "name = value", one a line.
@@ -205,11 +212,14 @@ func (p *Postfix) complete(s Service, chroot string) Service {
 	_, kind, _ := strings.Cut(s.Name, "/")
 	_, port := s.listens()
 	// A name that main.cf gives to all of them makes none a submission service.
-	s.Submission = kind == "inet" && slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port) ||
-		!s.Stock() && p.isDaemon(s.own["milter_macro_daemon_name"])
+	s.Submission = kind == "inet" && slices.Contains(submissionPorts, port) ||
+		!s.Port25() && p.isDaemon(s.own["milter_macro_daemon_name"])
 	s.Milters = parseList(p.value(s.own, "smtpd_milters"))
 	return s
 }
+
+// submissionPorts are those at which users hand mail in, by name and number.
+var submissionPorts = []string{"submission", "submissions", "smtps", "587", "465"}
 
 // value is that of a parameter for a service with parameters of its own.
 func (p *Postfix) value(own map[string]string, name string) string {
@@ -251,8 +261,8 @@ func (p *Postfix) findOurs(ours []Socket) {
 		for i := range filters {
 			f := &filters[i]
 			f.Ours = slices.ContainsFunc(ours, p.OnHost(f.Socket, chroot).same)
-			f.Former = !f.Ours && slices.Contains(former, compact(f.Text))
-			f.Astray = !f.Ours && !f.Former && slices.ContainsFunc(ours, p.OnHost(f.Socket, !chroot).same)
+			f.OldSocket = !f.Ours && slices.Contains(former, compact(f.Text))
+			f.WrongPath = !f.Ours && !f.OldSocket && slices.ContainsFunc(ours, p.OnHost(f.Socket, !chroot).same)
 		}
 	}
 	p.NonSMTPD = parseList(p.main["non_smtpd_milters"])
@@ -265,7 +275,7 @@ func (p *Postfix) findOurs(ours []Socket) {
 				f.DefaultAction = s.defaultAction
 			}
 		}
-		s.Wrong, s.Misplaced = misplaced(s.Milters, s.traffic(), p.dkim.Mode)
+		s.Misplaced = misplaced(s.Milters, s.traffic(), p.dkim.Mode)
 	}
 }
 
@@ -302,12 +312,12 @@ func (s Service) traffic() traffic {
 	return strangers
 }
 
-// Border reports whether mail of strangers comes in at the service.
-func (s Service) Border() bool { return !s.Submission && !s.Reinjection }
+// Inbound reports whether mail of strangers comes in at the service.
+func (s Service) Inbound() bool { return !s.Submission && !s.Reinjection }
 
-// Stock reports whether it is port 25 itself, by the name that it usually has, or gets
+// Port25 reports whether it is port 25 itself, by the name that it usually has, or gets
 // its connections from postscreen(8).
-func (s Service) Stock() bool {
+func (s Service) Port25() bool {
 	_, port := s.listens()
 	return strings.HasSuffix(s.Name, "/pass") || port == "smtp" || port == "25"
 }
@@ -316,17 +326,17 @@ func (s Service) Stock() bool {
 // configuration.
 func (p *Postfix) Command(program string, args ...string) string {
 	words := []string{program}
-	if p.explicit {
-		words = append(words, "-c", quote(p.ConfigDir))
+	if p.Explicit {
+		words = append(words, "-c", Quote(p.ConfigDir))
 	}
 	for _, arg := range args {
-		words = append(words, quote(arg))
+		words = append(words, Quote(arg))
 	}
 	return strings.Join(words, " ")
 }
 
-// quote makes a word for the shell.
-func quote(s string) string {
+// Quote makes a word for the shell.
+func Quote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,@%+", r)
 	}

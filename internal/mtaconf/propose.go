@@ -19,17 +19,8 @@ type Edit struct {
 	WasSet  bool   `json:"was_set"` // false: there was no such line, Old is empty
 	New     string `json:"new"`
 	Ours    string `json:"ours,omitempty"` // the entry of New that is authkey
-	// Moved are entries of others that change their place, behind authkey.
-	Moved []string `json:"-"`
-}
-
-// Moves says which entries of others an edit moves, and why, one a line.
-func (e Edit) Moves() []string {
-	var lines []string
-	for _, entry := range e.Moved {
-		lines = append(lines, fmt.Sprintf("moves %s behind authkey: %s", entry, changedAfterwards))
-	}
-	return lines
+	// Moves says which entries of others change their place, and why.
+	Moves []string `json:"-"`
 }
 
 // parameter is the parameter as postconf(1) names it.
@@ -65,7 +56,7 @@ func (p *Postfix) WriteEdits(w io.Writer, edits []Edit) error {
 			where += ", behind " + e.Service
 		}
 		fmt.Fprintf(&b, "# %s\n", where)
-		for _, move := range e.Moves() {
+		for _, move := range e.Moves {
 			fmt.Fprintf(&b, "# %s\n", move)
 		}
 		fmt.Fprintf(&b, "%s\n\n", e.Line())
@@ -90,24 +81,6 @@ type Unreachable struct {
 
 func (u *Unreachable) Error() string {
 	return fmt.Sprintf("Postfix's smtpd is chrooted in %s and cannot reach %s", u.Postfix.QueueDir, u.Ours.Sockets[0])
-}
-
-// Mend are the commands that make the milter listen where smtpd can come, chrooted
-// or not. file is the milter's configuration.
-func (u *Unreachable) Mend(file string) string {
-	dir := filepath.Join(u.Postfix.QueueDir, "authkey")
-	setup := []string{"authkey-milter setup postfix --apply"}
-	if u.Postfix.explicit {
-		setup = append(setup, "--postfix-config", quote(u.Postfix.ConfigDir))
-	}
-	return fmt.Sprintf("install -d -o authkey -g %s -m 2750 %s\n%s\n%s\n%s", u.Postfix.Owner, quote(dir),
-		MendSetting(file, fmt.Sprintf("listen: [%q]", "unix:"+filepath.Join(dir, "milter.sock"))),
-		strings.Join(setup, " "), u.Postfix.Command("postfix", "reload"))
-}
-
-// MendSetting says how to change a setting of the milter.
-func MendSetting(file, line string) string {
-	return fmt.Sprintf("in %s: %s\nsystemctl restart authkey-milter", file, line)
 }
 
 // DefaultAction is what an MTA should do while it cannot ask the milter: a filter
@@ -171,10 +144,7 @@ func (p *Postfix) Propose(ctx context.Context, ours Ours, action string) ([]Edit
 
 	var edits []Edit
 	add := func(service, name, value string, moved ...Filter) {
-		e := Edit{Service: service, Name: name, New: value}
-		for _, f := range moved {
-			e.Moved = append(e.Moved, f.Text)
-		}
+		e := Edit{Service: service, Name: name, New: value, Moves: moves(moved)}
 		if at := slices.IndexFunc(splitList(value), func(text string) bool { return compact(text) == compact(own.Text) }); at >= 0 {
 			e.Ours = splitList(value)[at]
 		}
@@ -221,10 +191,10 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 		return append([]Filter{}, without(list)...), nil
 	case s.Reinjection:
 		return nil, nil
-	case hasOwn && (s.Stock() && s.Border() || s.Submission && p.attach || hasOurs(list)):
+	case hasOwn && (s.Port25() && s.Inbound() || s.Submission && p.attach || hasOurs(list)):
 		return p.settle(list, own, action, s.traffic())
 	case !hasOwn && s.Submission:
-		if _, wrong := misplaced(list, users, p.dkim.Mode); wrong {
+		if misplaced(list, users, p.dkim.Mode) != nil {
 			return p.settle(list, own, action, users)
 		}
 	}
@@ -235,10 +205,7 @@ func (p *Postfix) forService(s Service, main []Filter, own Filter, action string
 // well. moved are the filters of others that change their place.
 func (p *Postfix) settle(list []Filter, own Filter, action string, mail traffic) (settled, moved []Filter) {
 	at := slices.IndexFunc(list, func(f Filter) bool { return f.Ours })
-	if at < 0 {
-		return arrange(without(list), own, mail, p.dkim.Mode)
-	}
-	if _, wrong := misplaced(list, mail, p.dkim.Mode); wrong {
+	if at < 0 || misplaced(list, mail, p.dkim.Mode) != nil {
 		return arrange(without(list), own, mail, p.dkim.Mode)
 	}
 	current := list[at].DefaultAction
@@ -263,8 +230,8 @@ func (p *Postfix) mark(filters []Filter) []Filter {
 			for _, f := range s.Milters {
 				if f.Text == filters[i].Text {
 					filters[i].Ours = filters[i].Ours || f.Ours
-					filters[i].Astray = filters[i].Astray || f.Astray
-					filters[i].Former = filters[i].Former || f.Former
+					filters[i].WrongPath = filters[i].WrongPath || f.WrongPath
+					filters[i].OldSocket = filters[i].OldSocket || f.OldSocket
 				}
 			}
 		}
@@ -274,7 +241,7 @@ func (p *Postfix) mark(filters []Filter) []Filter {
 
 // without drops authkey, and what was meant to be.
 func without(filters []Filter) []Filter {
-	return slices.DeleteFunc(slices.Clone(filters), func(f Filter) bool { return f.Ours || f.stale() })
+	return slices.DeleteFunc(slices.Clone(filters), func(f Filter) bool { return f.Ours || f.leadsNowhere() })
 }
 
 func render(filters []Filter) string {

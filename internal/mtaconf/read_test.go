@@ -29,7 +29,7 @@ func TestReadPostfix(t *testing.T) {
 	}
 	var got []view
 	for _, v := range p.Services {
-		got = append(got, view{v.Name, v.Chroot, v.NoMilters, v.Submission, v.Milters[0].Ours, v.Milters[1].Ours, v.Asks(), v.Border(), v.Stock()})
+		got = append(got, view{v.Name, v.Chroot, v.NoMilters, v.Submission, v.Milters[0].Ours, v.Milters[1].Ours, v.Asks(), v.Inbound(), v.Port25()})
 		if v.Milters[0].DefaultAction != "tempfail" {
 			t.Errorf("%s: default action %q", v.Name, v.Milters[0].DefaultAction)
 		}
@@ -227,7 +227,7 @@ func TestSendmailPlan(t *testing.T) {
 		must(t, os.WriteFile(cf, []byte(strings.Replace(text, "O InputMailFilters="+strings.Join(tc.listed, ","), "O InputMailFilters="+strings.Join(plan.Order, ","), 1)), 0o644))
 		s, err = ReadSendmail(cf, Options{OpenDKIMConf: cf + ".none", Ours: ours})
 		must(t, err)
-		if _, nothing, err := s.Plan(ours, "tempfail", time.Second); !nothing || err != nil || s.Misplaced {
+		if _, nothing, err := s.Plan(ours, "tempfail", time.Second); !nothing || err != nil || s.Misplaced != nil {
 			t.Errorf("%q: still something after %q", tc.listed, plan.Order)
 		}
 	}
@@ -305,7 +305,7 @@ func TestSendmailOrder(t *testing.T) {
 		must(t, os.WriteFile(conf, []byte("Mode "+tc.mode+"\n"), 0o644))
 		s, err := ReadSendmail(cf, Options{OpenDKIMConf: conf, Attach: tc.attach, Ours: Ours{Sockets: []Socket{{"unix", "/a"}}}})
 		must(t, err)
-		if s.Misplaced != tc.misplaced || !s.UsesOpenDKIM() {
+		if (s.Misplaced != nil) != tc.misplaced || !s.UsesOpenDKIM() {
 			t.Errorf("%+v: %+v", tc, s)
 		}
 	}

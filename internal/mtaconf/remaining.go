@@ -1,7 +1,6 @@
 package mtaconf
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,30 +19,15 @@ func (p *Postfix) Instances(ctx context.Context) ([]string, error) {
 // Reload has Postfix read its files again. One that does not run reads them at its
 // start.
 func (p *Postfix) Reload(ctx context.Context) error {
-	if _, err := p.postfix(ctx, "status"); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) { // it does not run
-			err = nil
-		}
-		return err
+	_, _, err := p.command(ctx, "postfix", "status")
+	var exit *exec.ExitError
+	if errors.As(err, &exit) { // it does not run
+		return nil
 	}
-	_, err := p.postfix(ctx, "reload")
+	if err == nil {
+		_, _, err = p.command(ctx, "postfix", "reload")
+	}
 	return err
-}
-
-// postfix runs postfix(1).
-func (p *Postfix) postfix(ctx context.Context, command string) (string, error) {
-	args := []string{command}
-	if p.explicit {
-		args = []string{"-c", p.ConfigDir, command}
-	}
-	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(filepath.Dir(p.postconf), "postfix"), args...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("postfix %s: %w: %s", command, err, bytes.TrimSpace(out))
-	}
-	return string(out), nil
 }
 
 // Remaining says what of the configuration still leads to authkey: the lines of main.cf

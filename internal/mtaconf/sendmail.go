@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/authkey/authkey/internal/diskfile"
 )
 
 // SendmailCF is where Sendmail's configuration is.
@@ -29,8 +30,7 @@ type Sendmail struct {
 	Filters []SendmailFilter
 	// Defined are all X lines' names, listed or not, with the socket.
 	Defined   []SendmailFilter
-	Wrong     Misplacement
-	Misplaced bool
+	Misplaced *Misplacement // a filter on the wrong side of authkey; nil: none is
 	// Daemons are those of DaemonPortOptions.
 	Daemons []SendmailDaemon
 
@@ -76,17 +76,10 @@ const defaultEndTimeout = 5 * time.Minute
 // ReadSendmail reads a sendmail.cf. The error wraps ErrNoSendmail where there is
 // none.
 func ReadSendmail(path string, o Options) (*Sendmail, error) {
-	info, err := os.Stat(path)
+	b, _, err := diskfile.Read(path, maxSendmailCF)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoSendmail)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxSendmailCF {
-		return nil, fmt.Errorf("%s: larger than %d octets", path, maxSendmailCF)
-	}
-	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +104,7 @@ func ReadSendmail(path string, o Options) (*Sendmail, error) {
 		s.traffic = everybody
 	}
 	s.dkim = ReadOpenDKIM(o.OpenDKIMConf).Mode
-	s.Wrong, s.Misplaced = misplaced(plainFilters(s.Filters), s.traffic, s.dkim)
+	s.Misplaced = misplaced(plainFilters(s.Filters), s.traffic, s.dkim)
 	return s, nil
 }
 
@@ -177,7 +170,7 @@ func parseDaemon(value string) (d SendmailDaemon, own []string) {
 		case key[0] == 'N':
 			d.Name = value
 		case key[0] == 'P':
-			d.Submission = d.Submission || slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, value)
+			d.Submission = d.Submission || slices.Contains(submissionPorts, value)
 		case key[0] == 'A':
 			d.Loopback = isLoopback(value)
 		case key[0] == 'M': // a: who has not logged in is refused
@@ -269,7 +262,7 @@ func (s *Sendmail) Plan(ours Ours, action string, verify time.Duration) (plan Se
 		count++
 		fits = fits && Fits(f.DefaultAction, action) && f.EndTimeout >= verify
 	}
-	if count == 1 && fits && !s.Misplaced && !slices.ContainsFunc(s.Daemons, func(d SendmailDaemon) bool { return d.Own && !d.Asks() && !d.Submission }) {
+	if count == 1 && fits && s.Misplaced == nil && !slices.ContainsFunc(s.Daemons, func(d SendmailDaemon) bool { return d.Own && !d.Asks() && !d.Submission }) {
 		return plan, true, nil
 	}
 	if len(others) == 0 {
@@ -279,9 +272,7 @@ func (s *Sendmail) Plan(ours Ours, action string, verify time.Duration) (plan Se
 	for _, f := range list {
 		plan.Order = append(plan.Order, f.Text)
 	}
-	for _, f := range moved {
-		plan.Moves = append(plan.Moves, fmt.Sprintf("moves %s behind authkey: %s", f.Text, changedAfterwards))
-	}
+	plan.Moves = moves(moved)
 	return plan, false, nil
 }
 

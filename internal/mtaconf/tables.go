@@ -1,13 +1,11 @@
 package mtaconf
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -15,27 +13,15 @@ import (
 // lookup asks one lookup table of Postfix, as postmap(1) does; found is false where it
 // has nothing.
 func (p *Postfix) lookup(ctx context.Context, table, key string) (value string, found bool, err error) {
-	if p.postconf == "" {
-		return "", false, ErrNoPostfix
-	}
-	args := []string{"-q", key, table}
-	if p.explicit {
-		args = append([]string{"-c", p.ConfigDir}, args...)
-	}
-	ctx, cancel := context.WithTimeout(ctx, postconfTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(p.postconf), "postmap"), args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
+	out, complaint, err := p.command(ctx, "postmap", "-q", key, table)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return strings.TrimSpace(stdout.String()), true, nil
-	case errors.As(err, &exit) && exit.ExitCode() == 1 && !bytes.Contains(stderr.Bytes(), []byte("fatal")) && !bytes.Contains(stderr.Bytes(), []byte("error")):
+		return strings.TrimSpace(out), true, nil
+	case errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(complaint, "fatal") && !strings.Contains(complaint, "error"):
 		return "", false, nil
 	}
-	return "", false, fmt.Errorf("%s: %w: %s", table, err, bytes.TrimSpace(stderr.Bytes()))
+	return "", false, fmt.Errorf("%s: %w", table, err)
 }
 
 // first asks tables in their order, as Postfix does.
@@ -84,7 +70,7 @@ const maxClients = 500
 var samples = []string{"192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"}
 
 // mapped: smtpd_milter_maps gives clients other milters, or none.
-func (p *Postfix) mapped(ctx context.Context, s Service, t Traffic) []Loss {
+func (p *Postfix) mapped(ctx context.Context, s Service, m Milter) []Loss {
 	tables := splitList(p.value(s.own, "smtpd_milter_maps"))
 	var all []Loss
 	for _, table := range tables {
@@ -101,8 +87,8 @@ func (p *Postfix) mapped(ctx context.Context, s Service, t Traffic) []Loss {
 			switch {
 			case err != nil:
 				return append(all, Loss{Asked, true, fmt.Sprintf("%s: smtpd_milter_maps cannot be looked into: %v", s.Name, err),
-					"a client that is in it may have other milters, or none", "mend the table, or " + p.unset(s, "smtpd_milter_maps")})
-			case !found || from != table || p.hasOursText(value, s) || p.isOwn(network, t):
+					"a client that is in it may have other milters, or none", "correct the table, or " + p.unset(s, "smtpd_milter_maps")})
+			case !found || from != table || p.hasOursText(value, s) || p.isOwn(network, m):
 				continue
 			}
 			what := value
@@ -126,8 +112,8 @@ func (p *Postfix) mapped(ctx context.Context, s Service, t Traffic) []Loss {
 }
 
 // isOwn reports whether the milter takes all of a network for our users anyway.
-func (p *Postfix) isOwn(network netip.Prefix, t Traffic) bool {
-	return slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool {
+func (p *Postfix) isOwn(network netip.Prefix, m Milter) bool {
+	return slices.ContainsFunc(m.Networks, func(n netip.Prefix) bool {
 		return n.Bits() <= network.Bits() && n.Contains(network.Addr())
 	})
 }
@@ -158,10 +144,10 @@ type probe struct {
 // rewritten: header_checks run before the milter sees a field, milter_header_checks
 // after it has written one; no_header_body_checks switches the former off, not the
 // latter.
-func (p *Postfix) rewritten(ctx context.Context, s Service, t Traffic) []Loss {
+func (p *Postfix) rewritten(ctx context.Context, s Service, m Milter) []Loss {
 	name, own := p.cleanupOf(s)
 	probes := append([]probe{{"header_checks", keyField, []string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, neverSeen}},
-		written("milter_header_checks", t)...)
+		written("milter_header_checks", m)...)
 	var all []Loss
 	for _, probe := range probes {
 		if probe.parameter == "header_checks" && strings.Contains(s.OtherOverrides, "no_header_body_checks") {
@@ -189,19 +175,19 @@ func (p *Postfix) dropped(s Service) []Loss {
 const neverSeen = "the milter never sees the key: mail of those who have one looks like mail without"
 
 // written are the fields that the milter writes, for a table that sees them.
-func written(parameter string, t Traffic) []probe {
-	probes := []probe{{parameter, "Authentication-Results: " + t.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
+func written(parameter string, m Milter) []probe {
+	probes := []probe{{parameter, "Authentication-Results: " + m.AuthservID + "; x-authkey=pass smtp.mailfrom=alice@example.com",
 		[]string{"IGNORE", "STRIP", "REPLACE", "REJECT", "DISCARD"}, "what the milter found out is not in the mail, or the mail is refused"}}
-	if t.MarkHeader != "" {
-		probes = append(probes, probe{parameter, t.MarkHeader + ": " + t.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
+	if m.MarkHeader != "" {
+		probes = append(probes, probe{parameter, m.MarkHeader + ": " + m.MarkValue, []string{"IGNORE", "STRIP"}, "mail that is marked looks like any other"})
 	}
 	return probes
 }
 
 // undelivered: lmtp_header_checks take off what the milter has written, on the way into
 // mailboxes.
-func (p *Postfix) undelivered(ctx context.Context, t Traffic) []Loss {
-	if !slices.ContainsFunc(p.Services, func(s Service) bool { return s.Border() && s.Asks() }) {
+func (p *Postfix) undelivered(ctx context.Context, m Milter) []Loss {
+	if !slices.ContainsFunc(p.Services, func(s Service) bool { return s.Inbound() && s.Asks() }) {
 		return nil
 	}
 	var all []Loss
@@ -209,7 +195,7 @@ func (p *Postfix) undelivered(ctx context.Context, t Traffic) []Loss {
 		if o.program != "lmtp" {
 			continue
 		}
-		for _, probe := range written("lmtp_header_checks", t) {
+		for _, probe := range written("lmtp_header_checks", m) {
 			all = append(all, p.probed(ctx, Service{Name: o.name, own: o.own}, probe)...)
 		}
 	}
@@ -242,7 +228,7 @@ func (p *Postfix) probed(ctx context.Context, s Service, probe probe) []Loss {
 	switch {
 	case err != nil:
 		return []Loss{{Changes, true, fmt.Sprintf("%s: %s cannot be looked into: %v", s.Name, probe.parameter, err),
-			"if it acts on " + field + ", " + probe.why, "mend the table"}}
+			"if it acts on " + field + ", " + probe.why, "correct the table"}}
 	case !found || !slices.Contains(probe.actions, strings.ToUpper(action)):
 		return nil
 	}

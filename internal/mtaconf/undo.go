@@ -34,7 +34,7 @@ var usualSockets = []string{"/run/authkey/milter.sock", "/var/spool/postfix/auth
 // removed. ours are sockets of the milter beside the usual ones.
 func UndoPostfix(ctx context.Context, dir string, ours Ours) []Undone {
 	command, err := postconfCommand() // without it files can still be put back as a whole
-	first := &Postfix{ConfigDir: dir, explicit: dir != "", postconf: command}
+	first := &Postfix{ConfigDir: dir, Explicit: dir != "", postconf: command}
 	if dir == "" {
 		first.ConfigDir = postfixDir
 		// Its own default, since main.cf may be what is broken.
@@ -46,7 +46,7 @@ func UndoPostfix(ctx context.Context, dir string, ours Ours) []Undone {
 	if dir == "" {
 		others, _ := first.Instances(ctx) // where main.cf cannot be read there are none to know of
 		for _, dir := range others {
-			p := &Postfix{ConfigDir: dir, explicit: true, postconf: command}
+			p := &Postfix{ConfigDir: dir, Explicit: true, postconf: command}
 			all = append(all, p.undo(ctx, ours, err))
 		}
 	}
@@ -90,7 +90,7 @@ func (p *Postfix) undo(ctx context.Context, ours Ours, noPostfix error) Undone {
 // withUsual reads the Postfix, and knows the milter by its usual sockets too.
 func (p *Postfix) withUsual(ctx context.Context, ours Ours) (*Postfix, error) {
 	o := Options{Ours: Ours{Sockets: slices.Clone(ours.Sockets)}}
-	if p.explicit {
+	if p.Explicit {
 		o.ConfigDir = p.ConfigDir
 	}
 	queue, err := p.run(ctx, "-x", "-h", "queue_directory")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -15,17 +16,17 @@ const perDSN = 2000
 
 // An item is one mail of a batch.
 type item struct {
-	mail
-	kind  string
-	keys  []digest // to remember once it is handed over; claimed, but for that of the whole DSN
-	wants []want   // taken from the rates
-	done  bool
+	outgoing
+	kind   string
+	keys   []digest // to remember once it is handed over; claimed, but for that of the whole DSN
+	tokens []token  // taken from the rates
+	done   bool
 }
 
 // A batch is everything about one message.
 type batch struct {
 	n     *Notifier
-	o     *Original
+	o     *original
 	id    identity
 	seen  map[digest]bool // a recipient may be given twice
 	items []*item
@@ -36,9 +37,9 @@ type batch struct {
 }
 
 // addDSN adds the DSN about failures, or several if there are very many.
-func (b *batch) addDSN(failures []Failure) error {
+func (b *batch) addDSN(failures []milter.Failure) error {
 	o, n := b.o, b.n
-	wanted := slices.DeleteFunc(slices.Clone(failures), func(f Failure) bool { return policy.DeclinesDSN(f.RcptArgs) })
+	wanted := slices.DeleteFunc(slices.Clone(failures), func(f milter.Failure) bool { return policy.DeclinesDSN(f.RcptArgs) })
 	b.declined = len(failures) - len(wanted)
 	if len(wanted) == 0 {
 		return nil
@@ -53,7 +54,7 @@ func (b *batch) addDSN(failures []Failure) error {
 	for some := range slices.Chunk(wanted, perDSN) {
 		it := &item{kind: kindDSN}
 		b.items = append(b.items, it)
-		var fresh []Failure
+		var fresh []milter.Failure
 		for _, f := range some {
 			ours, err := b.claim(it, f.Recipient)
 			if err != nil {
@@ -75,14 +76,14 @@ func (b *batch) addDSN(failures []Failure) error {
 		}
 		b.counted = true
 		c := composer{n: n, o: o, kind: kindDSN, to: to, id: it.keys[0]}
-		it.mail = mail{to, func() []byte { return c.dsn(fresh) }}
+		it.outgoing = outgoing{to, func() []byte { return c.dsn(fresh) }}
 		it.keys = append(it.keys, b.id.dsn())
 	}
 	return nil
 }
 
 // addNotices adds those of notices that may be sent and have not been.
-func (b *batch) addNotices(notices []Notice) error {
+func (b *batch) addNotices(notices []milter.Notice) error {
 	o, n := b.o, b.n
 	for _, notice := range notices {
 		if why := mayNotice(o, notice.Recipient); why != Allowed {
@@ -109,7 +110,7 @@ func (b *batch) addNotices(notices []Notice) error {
 			continue
 		}
 		c := composer{n: n, o: o, kind: kindNotice, to: to, id: it.keys[0]}
-		it.mail = mail{to, func() []byte { return c.notice(notice) }}
+		it.outgoing = outgoing{to, func() []byte { return c.notice(notice) }}
 	}
 	return nil
 }
@@ -133,10 +134,10 @@ func (b *batch) claim(it *item, recipient string) (bool, error) {
 }
 
 // take takes from the rates what an item needs.
-func (b *batch) take(it *item, wants []want) Suppression {
-	why := b.n.ledger.take(wants)
+func (b *batch) take(it *item, tokens []token) Suppression {
+	why := b.n.ledger.take(tokens)
 	if why == Allowed {
-		it.wants = wants
+		it.tokens = tokens
 	}
 	return why
 }
@@ -144,7 +145,7 @@ func (b *batch) take(it *item, wants []want) Suppression {
 // dropLast takes the last item back.
 func (b *batch) dropLast() {
 	last := len(b.items) - 1
-	b.n.ledger.release(b.items[last].keys, b.items[last].wants)
+	b.n.ledger.release(b.items[last].keys, b.items[last].tokens)
 	b.items = b.items[:last]
 }
 
@@ -156,9 +157,9 @@ const syncEvery = 32
 // in the middle, only the one under way can be sent again; should the machine, those
 // since the last synchronisation.
 func (b *batch) handOver(ctx context.Context) error {
-	mails := make([]mail, len(b.items))
+	mails := make([]outgoing, len(b.items))
 	for i, it := range b.items {
-		mails[i] = it.mail
+		mails[i] = it.outgoing
 	}
 	var first error
 	failed, unsynced := 0, 0
@@ -188,7 +189,6 @@ func (b *batch) handOver(ctx context.Context) error {
 	if failed == 0 {
 		return nil
 	}
-	b.n.ledger.count(func(s *Stats) { s.Failures += uint64(failed) })
 	return fmt.Errorf("%d of %d not handed over: %w", failed, len(mails), first)
 }
 
@@ -196,22 +196,13 @@ func (b *batch) handOver(ctx context.Context) error {
 func (b *batch) abandon() {
 	for _, it := range b.items {
 		if !it.done {
-			b.n.ledger.release(it.keys, it.wants)
+			b.n.ledger.release(it.keys, it.tokens)
 		}
 	}
 }
 
-// report counts and logs what became of the batch.
+// report logs what became of the batch.
 func (b *batch) report() {
-	b.n.ledger.count(func(s *Stats) {
-		s.DSNs += uint64(b.dsns)
-		s.Notices += uint64(b.notices)
-		s.Declined += uint64(b.declined)
-		s.Repeats += uint64(b.repeats)
-		for why, count := range b.suppressed {
-			s.Suppressed[why] += uint64(count)
-		}
-	})
 	attrs := []any{"qid", cutOctets(b.o.QueueID, maxQueueID), "dsns", b.dsns, "notices", b.notices}
 	if b.declined > 0 {
 		attrs = append(attrs, "declined", b.declined)

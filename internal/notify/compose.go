@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
-	"mime/multipart"
 	"mime/quotedprintable"
-	"net/textproto"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/emersion/go-message/mail"
+	"github.com/emersion/go-message/textproto"
+
+	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -26,7 +29,7 @@ const (
 // A composer writes one DSN or notice.
 type composer struct {
 	n    *Notifier
-	o    *Original
+	o    *original
 	kind string
 	to   string // as mailbox returns it
 	id   digest // of what is sent: the same mail, sent again, has the same Message-ID
@@ -41,54 +44,61 @@ func (c composer) host() string {
 	return c.n.opts.Hostname
 }
 
-// header writes the fields that all our mail has, without the empty line.
-func (c composer) header(b *bytes.Buffer, subject string) {
+// writeHeader writes the fields that all our mail has, those about its body, which h has,
+// and the empty line.
+func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	from, auto := "MAILER-DAEMON", "auto-replied"
 	if c.kind == kindNotice {
 		from, auto = "postmaster", "auto-generated"
 	}
-	fmt.Fprintf(b, "Date: %s\r\n", c.n.now().Format(time.RFC1123Z))
-	fmt.Fprintf(b, "From: %s <%s@%s>\r\n", formatName(c.n.opts.FromName), from, c.host())
-	fmt.Fprintf(b, "To: <%s>\r\n", c.to)
-	b.WriteString(formatField("Subject", subject))
-	fmt.Fprintf(b, "Message-ID: <authkey-%s.%s@%s>\r\n", c.kind, hex.EncodeToString(c.id[:]), c.host())
+	// Each goes on top of those before.
+	h.Set("MIME-Version", "1.0")
+	h.Set(reportField, c.kind)
+	h.Set("Auto-Submitted", auto)
 	if id := c.o.messageID(); id != "" {
-		fmt.Fprintf(b, "In-Reply-To: %s\r\nReferences: %s\r\n", id, id)
+		h.SetMsgIDList("References", []string{id})
+		h.SetMsgIDList("In-Reply-To", []string{id})
 	}
-	fmt.Fprintf(b, "Auto-Submitted: %s\r\n%s: %s\r\nMIME-Version: 1.0\r\n", auto, reportField, c.kind)
+	h.SetMessageID("authkey-" + c.kind + "." + hex.EncodeToString(c.id[:]) + "@" + c.host())
+	// What looks like an encoded word and is none must not be read as one.
+	h.SetSubject(strings.ReplaceAll(subject, "=?", "= ?"))
+	h.AddRaw([]byte("To: <" + c.to + ">\r\n")) // it is quoted where need be; a quoted blank is no place to fold
+	h.SetAddressList("From", []*mail.Address{{Name: c.n.opts.FromName, Address: from + "@" + c.host()}})
+	h.SetDate(c.n.now())
+	_ = textproto.WriteHeader(b, h.Header.Header) // a buffer takes everything, and no value has a line break
 }
 
 // notice writes a notice: one text, 7bit whatever its language.
-func (c composer) notice(notice Notice) []byte {
-	o := c.o
-	t := c.n.text(o, kindNotice, notice.Language, NoticeFields{
-		Recipient: oneLine(policy.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue),
-		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
-		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
-		Refused: notice.Refused, Host: c.host(),
+func (c composer) notice(notice milter.Notice) []byte {
+	t := c.n.text(c.o, kindNotice, notice.Language, NoticeFields{
+		MessageFields: c.fields(),
+		Recipient:     shownAddress(notice.Recipient), Domain: oneLine(domainOf(c.to), maxValue),
+		From: c.o.text("From"), Client: oneLine(c.o.Client, maxValue), Refused: notice.Refused,
 	})
+	var h mail.Header
+	h.Set("Content-Language", t.language)
+	h.Set("Content-Transfer-Encoding", "quoted-printable")
+	h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
 	var b bytes.Buffer
-	c.header(&b, t.subject)
-	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\nContent-Language: %s\r\n\r\n", t.language)
+	c.writeHeader(&b, h, t.subject)
 	b.Write(quotePrintable([]byte(t.body)))
 	return b.Bytes()
 }
 
 // dsn writes a multipart/report about all of failures. A sender whose address
 // needs UTF-8 gets it in the forms of RFC 6533; for any other it is 7bit.
-func (c composer) dsn(failures []Failure) []byte {
+func (c composer) dsn(failures []milter.Failure) []byte {
 	wide := !isASCII(c.to)
 	t := c.n.text(c.o, kindDSN, c.n.languageOf(c.o), c.dsnFields(failures))
 	var b bytes.Buffer
-	c.header(&b, t.subject)
+	parts := textproto.NewMultipartWriter(&b)
+	var h mail.Header
 	if wide {
-		b.WriteString("Content-Transfer-Encoding: 8bit\r\n")
+		h.Set("Content-Transfer-Encoding", "8bit")
 	}
-	parts := multipart.NewWriter(&b)
 	// Drawn anew each time: who wrote the header below must not know what would end its part.
-	fmt.Fprintf(&b, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"\r\n\r\n", c.n.boundary(parts))
+	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status", "boundary": c.n.boundary(parts)})
+	c.writeHeader(&b, h, t.subject)
 
 	human := part("Content-Type", "text/plain; charset=utf-8", "Content-Transfer-Encoding", "quoted-printable", "Content-Language", t.language)
 	writePart(parts, human, quotePrintable([]byte(t.body)))
@@ -108,22 +118,27 @@ func (c composer) dsn(failures []Failure) []byte {
 	return b.Bytes()
 }
 
-func (c composer) dsnFields(failures []Failure) DSNFields {
-	o := c.o
-	fields := DSNFields{
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
-		Reply: replyLine(failures[0]), Host: c.host(),
-		More: max(0, len(failures)-maxListed),
-	}
+func (c composer) dsnFields(failures []milter.Failure) DSNFields {
+	fields := DSNFields{MessageFields: c.fields(), Reply: replyLine(failures[0]), More: max(0, len(failures)-maxListed)}
 	for _, f := range failures[:len(failures)-fields.More] {
-		fields.Recipients = append(fields.Recipients, oneLine(policy.SafeAddress(f.Recipient), maxValue))
+		fields.Recipients = append(fields.Recipients, shownAddress(f.Recipient))
 	}
 	return fields
 }
 
+func (c composer) fields() MessageFields {
+	o := c.o
+	return MessageFields{
+		Sender: shownAddress(o.Sender), Subject: o.text("Subject"), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
+		Checked: shownAddress(o.checked()), Result: string(o.Result.Status), Reason: string(o.Result.Reason), Host: c.host(),
+	}
+}
+
+// shownAddress is an address of the envelope as the texts have it.
+func shownAddress(addr string) string { return oneLine(policy.SafeAddress(addr), maxValue) }
+
 // status writes the fields of RFC 3464 sections 2.2 and 2.3.
-func (c composer) status(failures []Failure, wide bool) []byte {
+func (c composer) status(failures []milter.Failure, wide bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
 	if id := envelopeID(c.o.MailArgs); id != "" {
@@ -149,17 +164,15 @@ func (c composer) status(failures []Failure, wide bool) []byte {
 }
 
 // replyLine is the reply as an SMTP client would have seen it.
-func replyLine(f Failure) string {
+func replyLine(f milter.Failure) string {
 	if f.Reply.IsZero() {
 		return ""
 	}
 	return fmt.Sprintf("%d %s %s", f.Reply.Code, printable(f.Reply.Enhanced), cutOctets(printable(f.Reply.Text), maxLine-64))
 }
 
-func (o *Original) subject() string { return oneLine(decodeWords(o.value("Subject")), maxValue) }
-
 // text renders a template and logs its fault, if it has one.
-func (n *Notifier) text(o *Original, kind, language string, data any) text {
+func (n *Notifier) text(o *original, kind, language string, data any) text {
 	t, err := n.templates.render(kind, language, data)
 	if err != nil {
 		n.log.Error("a template failed, the built-in text is sent", "qid", cutOctets(o.QueueID, maxQueueID), "error", err.Error())
@@ -170,7 +183,7 @@ func (n *Notifier) text(o *Original, kind, language string, data any) text {
 // languageOf is the first language of the sender's (Accept-Language of RFC 3282,
 // which some clients write, else Content-Language) that we have a DSN in. Weights
 // are not read: those who write several begin with the best.
-func (n *Notifier) languageOf(o *Original) string {
+func (n *Notifier) languageOf(o *original) string {
 	for _, field := range []string{"Accept-Language", "Content-Language"} {
 		for tag := range strings.SplitSeq(cutOctets(o.value(field), maxValue), ",") {
 			tag, _, _ = strings.Cut(tag, ";")
@@ -182,16 +195,17 @@ func (n *Notifier) languageOf(o *Original) string {
 	return fallback
 }
 
-func part(namesAndValues ...string) textproto.MIMEHeader {
-	h := make(textproto.MIMEHeader)
-	for i := 0; i < len(namesAndValues); i += 2 {
-		h.Set(namesAndValues[i], namesAndValues[i+1])
+// part is the header of a part.
+func part(namesAndValues ...string) textproto.Header {
+	var h textproto.Header
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		h.Set(pair[0], pair[1])
 	}
 	return h
 }
 
 // writePart writes to a buffer, which takes everything.
-func writePart(parts *multipart.Writer, header textproto.MIMEHeader, body []byte) {
+func writePart(parts *textproto.MultipartWriter, header textproto.Header, body []byte) {
 	if w, err := parts.CreatePart(header); err == nil {
 		_, _ = w.Write(body)
 	}

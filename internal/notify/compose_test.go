@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"flag"
 	"io"
-	"mime/multipart"
 	netmail "net/mail"
 	"os"
 	"path/filepath"
@@ -14,15 +13,19 @@ import (
 	"time"
 
 	"github.com/emersion/go-message"
-	_ "github.com/emersion/go-message/charset"
+	"github.com/emersion/go-message/mail"
+	"github.com/emersion/go-message/textproto"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/authkey/authkey/milter"
+	"github.com/authkey/authkey/verifier"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // parsed is a mail as somebody else's parser sees it.
 type parsed struct {
-	fields []Field
+	fields []milter.Field
 	header message.Header
 	body   string   // of a mail with one part
 	types  []string // of the parts, in their order
@@ -47,7 +50,7 @@ func readMail(t testing.TB, data string) parsed {
 	}
 	p := parsed{header: e.Header}
 	for f := e.Header.Fields(); f.Next(); {
-		p.fields = append(p.fields, Field{f.Key(), f.Value()})
+		p.fields = append(p.fields, field(f.Key(), f.Value()))
 	}
 	for _, name := range []string{"Date", "From", "To", "Subject", "Message-Id", "Auto-Submitted", "Mime-Version", reportField} {
 		if n := len(e.Header.Values(name)); n != 1 {
@@ -86,37 +89,37 @@ func readMail(t testing.TB, data string) parsed {
 }
 
 // nasty is a message whose every text tries to be more than it is.
-func nasty() *Original {
-	o := original()
+func nasty() *original {
+	o := honest()
 	o.Sender = `"a\" b"@sender.example`
 	o.QueueID = "Q\r\nX-Evil: 1"
 	o.Client = "192.0.2.7\nX-Evil: 1"
 	o.MailArgs = "SIZE=100 RET=FULL ENVID=id+2Bone BODY=8BITMIME"
-	o.Header = []Field{
-		{"From", "=?utf-8?q?J=C3=BCrgen=0D=0AX-Evil:_1?= <ceo@bank.example>"},
-		{"Subject", "=?iso-8859-1?q?Gr=FC=DFe?=\r\n\t=?utf-8?q?=E2=80=AEgnp.exe=0A--boundary?="},
-		{"Message-ID", "<2@sender.example>\r\nX-Evil: 1"},
-		{"X-Folded", "one\n\ttwo\r\n three\nX-Evil: 1"},
-		{"X-Long", strings.Repeat("x", 3000)},
-		{"X-8bit", "gr\xfc\xdfe"},
-		{"X-Utf8", "grüße"},
-		{"--boundary--", "closes"},
-		{"Bad Name", "left out"},
-		{"X-Nul", "a\x00b"},
-		{" x-AUTH-key\t", theKey[:9] + "\r\n\t" + theKey[9:]},
-		{"X-New-Auth-Key", theKey},
+	o.Header = []milter.Field{
+		field("From", "=?utf-8?q?J=C3=BCrgen=0D=0AX-Evil:_1?= <ceo@bank.example>"),
+		field("Subject", "=?iso-8859-1?q?Gr=FC=DFe?=\r\n\t=?utf-8?q?=E2=80=AEgnp.exe=0A--boundary?="),
+		field("Message-ID", "<2@sender.example>\r\nX-Evil: 1"),
+		field("X-Folded", "one\n\ttwo\r\n three\nX-Evil: 1"),
+		field("X-Long", strings.Repeat("x", 3000)),
+		field("X-8bit", "gr\xfc\xdfe"),
+		field("X-Utf8", "grüße"),
+		field("--boundary--", "closes"),
+		field("Bad Name", "left out"),
+		field("X-Nul", "a\x00b"),
+		field(" x-AUTH-key\t", theKey[:9]+"\r\n\t"+theKey[9:]),
+		field("X-New-Auth-Key", theKey),
 	}
 	return o
 }
 
 // TestGolden compares whole mails with files that a person has read.
 func TestGolden(t *testing.T) {
-	german := original()
-	german.Header = append(german.Header, Field{"Accept-Language", "x-klingon, de-CH;q=0.9, en"})
-	german.Reason, german.MailArgs = "required", "ENVID=QQ314159"
+	german := honest()
+	german.Header = append(german.Header, field("Accept-Language", "x-klingon, de-CH;q=0.9, en"))
+	german.Result.Reason, german.MailArgs = "required", "ENVID=QQ314159"
 	wide := nasty()
 	wide.Sender = "jürgen@bücher.example"
-	dsn := func(o *Original, list ...Failure) func(*Notifier) []byte {
+	dsn := func(o *original, list ...milter.Failure) func(*Notifier) []byte {
 		return func(n *Notifier) []byte {
 			to, err := mailbox(o.Sender)
 			if err != nil {
@@ -125,33 +128,33 @@ func TestGolden(t *testing.T) {
 			return composer{n: n, o: o, kind: kindDSN, to: to}.dsn(list)
 		}
 	}
-	notice := func(o *Original, notice Notice) func(*Notifier) []byte {
+	notice := func(o *original, notice milter.Notice) func(*Notifier) []byte {
 		return func(n *Notifier) []byte {
 			return composer{n: n, o: o, kind: kindNotice, to: notice.Recipient}.notice(notice)
 		}
 	}
-	rich := Failure{Recipient: "bob@rcpt.example", RcptArgs: "NOTIFY=FAILURE,DELAY ORCPT=rfc822;Bob+2BHome@Example.com", Reply: refusedReply}
-	eai := Failure{Recipient: "zoë+=\\@rcpt.example", RcptArgs: `ORCPT=utf-8;zo\x{EB}@old.example`, Reply: refusedReply}
-	other := original()
-	other.Checked, other.Result, other.Reason = "ceo@bank.example", "none", "no-as"
+	rich := milter.Failure{Recipient: "bob@rcpt.example", RcptArgs: "NOTIFY=FAILURE,DELAY ORCPT=rfc822;Bob+2BHome@Example.com", Reply: refusedReply}
+	eai := milter.Failure{Recipient: "zoë+=\\@rcpt.example", RcptArgs: `ORCPT=utf-8;zo\x{EB}@old.example`, Reply: refusedReply}
+	other := honest()
+	other.Checked, other.Result = "ceo@bank.example", verifier.Result{Status: verifier.None, Reason: verifier.ReasonNoAS}
 	tests := []struct {
 		name  string
 		write func(*Notifier) []byte
 		types []string
 	}{
-		{"dsn-english", dsn(original(), failures("bob@rcpt.example", "carol@rcpt.example")...), plainTypes},
+		{"dsn-english", dsn(honest(), failures("bob@rcpt.example", "carol@rcpt.example")...), plainTypes},
 		{"dsn-german", dsn(german, rich), plainTypes},
-		{"dsn-nasty", dsn(nasty(), rich, eai, Failure{Recipient: "\"x\ny\"@rcpt.example"}), plainTypes},
+		{"dsn-nasty", dsn(nasty(), rich, eai, milter.Failure{Recipient: "\"x\ny\"@rcpt.example"}), plainTypes},
 		{"dsn-utf8", dsn(wide, rich, eai), wideTypes},
-		{"notice-english", notice(original(), Notice{Recipient: "bob@rcpt.example", Refused: true}), nil},
-		{"notice-german", notice(other, Notice{Recipient: "bob@rcpt.example", Language: "de_AT"}), nil},
-		{"notice-nasty", notice(nasty(), Notice{Recipient: "bob@rcpt.example", Language: "tlh"}), nil},
+		{"notice-english", notice(honest(), milter.Notice{Recipient: "bob@rcpt.example", Refused: true}), nil},
+		{"notice-german", notice(other, milter.Notice{Recipient: "bob@rcpt.example", Language: "de_AT"}), nil},
+		{"notice-nasty", notice(nasty(), milter.Notice{Recipient: "bob@rcpt.example", Language: "tlh"}), nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNotifier(t, "", memoryLedger(t))
 			n.now = func() time.Time { return arrived.Add(time.Second) }
-			n.boundary = func(w *multipart.Writer) string {
+			n.boundary = func(w *textproto.MultipartWriter) string {
 				if err := w.SetBoundary("boundary"); err != nil {
 					t.Fatal(err)
 				}
@@ -196,7 +199,7 @@ func TestHost(t *testing.T) {
 		"": "mx.example.com", "mail.other.example": "mail.other.example",
 		"two words": "mx.example.com", "m\u00fc.example": "xn--m-eha.example", "a@b.example": "mx.example.com", "x\r\nBcc: eve@x.test": "mx.example.com",
 	} {
-		mail := string(composer{n: n, o: &Original{MTA: mta}, kind: kindDSN, to: "alice@sender.example"}.dsn([]Failure{{Recipient: "bob@rcpt.example"}}))
+		mail := string(composer{n: n, o: &original{milter.Original{MTA: mta}}, kind: kindDSN, to: "alice@sender.example"}.dsn([]milter.Failure{{Recipient: "bob@rcpt.example"}}))
 		for _, line := range []string{"Reporting-MTA: dns; " + want + "\r\n", "<MAILER-DAEMON@" + want + ">\r\n"} {
 			if !strings.Contains(mail, line) {
 				t.Errorf("MTA %q: no %q in\n%s", mta, line, mail)
@@ -209,7 +212,7 @@ func TestHost(t *testing.T) {
 func TestDeliveryStatus(t *testing.T) {
 	o := nasty()
 	n := newNotifier(t, "", memoryLedger(t))
-	list := []Failure{
+	list := []milter.Failure{
 		{Recipient: "bob@rcpt.example", RcptArgs: "ORCPT=rfc822;Bob+2BHome@Example.com", Reply: refusedReply},
 		{Recipient: "zoë@rcpt.example", RcptArgs: "ORCPT=rfc822;bad+", Reply: refusedReply},
 	}
@@ -259,15 +262,15 @@ func TestNoKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, o := range []*Original{original(), nasty(), with("x-auth-key", "\r\n\t"+theKey), {
+	for i, o := range []*original{honest(), nasty(), with("x-auth-key", "\r\n\t"+theKey), {milter.Original{
 		// Without a Message-ID the header is what it is known by.
-		Sender: "alice@sender.example", Arrived: arrived, Result: "fail", Header: []Field{{"X-Auth-Key", theKey}, {"Subject", "s"}},
-	}} {
+		Sender: "alice@sender.example", Arrived: arrived, Result: verifier.Result{Status: verifier.Fail}, Header: []milter.Field{field("X-Auth-Key", theKey), field("Subject", "s")},
+	}}} {
 		if i == 1 {
 			o.Sender = "jürgen@sender.example"
 		}
-		n.AllowDSN(with("Precedence", "bulk"))
-		if err := n.Deliver(t.Context(), o, failures("bob@rcpt.example"), notices("dave@rcpt.example")); err != nil {
+		n.suppressDSN(with("Precedence", "bulk"))
+		if err := n.deliver(t.Context(), o, failures("bob@rcpt.example"), notices("dave@rcpt.example")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -301,18 +304,18 @@ func TestNoKey(t *testing.T) {
 // TestSameMessageID: a mail that had to be sent again is known to be the same by
 // whoever looks.
 func TestSameMessageID(t *testing.T) {
-	id := func(o *Original) string {
+	id := func(o *original) string {
 		m := startMTA(t)
-		if err := newNotifier(t, m.addr, memoryLedger(t)).Deliver(t.Context(), o, nil, notices("dave@rcpt.example")); err != nil {
+		if err := newNotifier(t, m.addr, memoryLedger(t)).deliver(t.Context(), o, nil, notices("dave@rcpt.example")); err != nil {
 			t.Fatal(err)
 		}
 		p := readMail(t, m.taken()[0].data)
 		return p.header.Get("Message-Id")
 	}
-	other := original()
+	other := honest()
 	other.Sender = "mallory@sender.example"
-	first := id(original())
-	if again := id(original()); again != first {
+	first := id(honest())
+	if again := id(honest()); again != first {
 		t.Errorf("the same notice has the Message-IDs %s and %s", first, again)
 	}
 	if id(other) == first {
@@ -329,9 +332,9 @@ func FuzzQuote(f *testing.F) {
 	f.Add("X", "\xff\xfe\x00")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		for _, wide := range []bool{false, true} {
-			quoted := quoteFields([]Field{{"First", "1"}, {name, value}, {"Last", "2"}}, wide)
+			quoted := quoteFields([]milter.Field{field("First", "1"), field(name, value), field("Last", "2")}, wide)
 			want := 2
-			if isFieldName(strings.TrimSpace(name)) && !isField(Field{Name: name}, keyField) && !isField(Field{Name: name}, newKeyField) {
+			if isFieldName(strings.TrimSpace(name)) && !isField(milter.Field{Name: name}, keyField) && !isField(milter.Field{Name: name}, newKeyField) {
 				want++
 			}
 			if len(name)+len(value) > maxQuoted/4 {
@@ -353,10 +356,13 @@ func FuzzQuote(f *testing.F) {
 		if line := oneLine(value, 50); strings.ContainsFunc(line, isControl) || len([]rune(line)) > 51 {
 			t.Fatalf("oneLine: %q", line)
 		}
-		field := formatField("Subject", oneLine(decodeWords(value), maxSubject))
-		m, err := netmail.ReadMessage(strings.NewReader(field + "\r\n"))
-		if err != nil || len(m.Header) != 1 {
-			t.Fatalf("formatField: %q, %v", field, err)
+		o := &original{milter.Original{Header: []milter.Field{field("Subject", value), field("Message-ID", value)}}}
+		var header bytes.Buffer
+		composer{n: &Notifier{now: time.Now, opts: Options{FromName: oneLine(value, maxValue), Hostname: "mx.example.com"}}, o: o, to: "a@b.example"}.
+			writeHeader(&header, mail.Header{}, o.text("Subject"))
+		m, err := netmail.ReadMessage(bytes.NewReader(header.Bytes()))
+		if n := len(m.Header); err != nil || n != 8 && n != 10 {
+			t.Fatalf("header: %q, %v", header.String(), err)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/authkey/authkey/internal/oplog"
+	"github.com/authkey/authkey/milter"
 )
 
 // What the process that crashes is told.
@@ -41,7 +42,7 @@ func deliverAndCrash() {
 			for i := range crashNotices {
 				rcpts = append(rcpts, fmt.Sprintf("r%d@rcpt.example", i))
 			}
-			err = n.Deliver(context.Background(), original(), failures("bob@rcpt.example"), notices(rcpts...))
+			err = n.deliver(context.Background(), honest(), failures("bob@rcpt.example"), notices(rcpts...))
 		}
 	}
 	if err != nil {
@@ -192,7 +193,7 @@ func TestSynchronised(t *testing.T) {
 			rcpts = append(rcpts, fmt.Sprintf("r%d@rcpt.example", sent))
 		}
 		seen.n = 0
-		if err := n.Deliver(t.Context(), original(), nil, notices(rcpts...)); err != nil {
+		if err := n.deliver(t.Context(), honest(), nil, notices(rcpts...)); err != nil {
 			t.Fatal(err)
 		}
 		if seen.n != tt.want {
@@ -209,20 +210,20 @@ func TestSynchronised(t *testing.T) {
 
 // TestIdentity: a message is the same when it comes again, and another one is not.
 func TestIdentity(t *testing.T) {
-	is := func(change func(*Original)) bool {
-		o := original()
+	is := func(change func(*original)) bool {
+		o := honest()
 		change(o)
-		return o.identity() == original().identity()
+		return o.identity() == honest().identity()
 	}
-	set := func(name, value string) func(*Original) {
-		return func(o *Original) {
+	set := func(name, value string) func(*original) {
+		return func(o *original) {
 			for i, f := range o.Header {
 				if isField(f, name) {
 					o.Header[i].Value = value
 					return
 				}
 			}
-			o.Header = append([]Field{{name, value}}, o.Header...)
+			o.Header = append([]milter.Field{field(name, value)}, o.Header...)
 		}
 	}
 	for _, name := range []string{"Received", "received-spf", "Return-Path", "X-Received", "Delivered-To", "Authentication-Results",
@@ -231,7 +232,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("another %s makes another message", name)
 		}
 	}
-	if !is(func(o *Original) { o.QueueID, o.Client, o.MailArgs = "other", "192.0.2.9", "SIZE=1" }) {
+	if !is(func(o *original) { o.QueueID, o.Client, o.MailArgs = "other", "192.0.2.9", "SIZE=1" }) {
 		t.Error("another attempt makes another message")
 	}
 	for _, name := range []string{"Subject", "From", "To", "Message-ID", "Date", "X-Mailer", "Arc"} {
@@ -239,7 +240,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("another %s makes the same message", name)
 		}
 	}
-	if is(func(o *Original) { o.Sender = "mallory@sender.example" }) {
+	if is(func(o *original) { o.Sender = "mallory@sender.example" }) {
 		t.Error("another sender makes the same message")
 	}
 }

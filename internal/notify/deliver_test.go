@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/authkey/authkey/milter"
+	"github.com/authkey/authkey/verifier"
 )
 
 func tos(mails []received) []string {
@@ -26,9 +29,10 @@ func tos(mails []received) []string {
 func TestDeliver(t *testing.T) {
 	m := startMTA(t)
 	n := newNotifier(t, m.addr, memoryLedger(t))
+	logged := watch(n)
 	failures := append(failures("bob@rcpt.example", "carol@rcpt.example"),
-		Failure{Recipient: "never@rcpt.example", RcptArgs: "NOTIFY=NEVER"})
-	err := n.Deliver(t.Context(), original(), failures, notices("dave@rcpt.example", "erin@rcpt.example", "dave@rcpt.example"))
+		milter.Failure{Recipient: "never@rcpt.example", RcptArgs: "NOTIFY=NEVER"})
+	err := n.deliver(t.Context(), honest(), failures, notices("dave@rcpt.example", "erin@rcpt.example", "dave@rcpt.example"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +62,8 @@ func TestDeliver(t *testing.T) {
 			t.Errorf("the notice to dave names %s", other)
 		}
 	}
-	want := Stats{DSNs: 1, Notices: 2, Declined: 1}
-	if s := n.ledger.Stats(); s.DSNs != want.DSNs || s.Notices != want.Notices || s.Declined != want.Declined || s.Failures != 0 {
-		t.Errorf("stats %+v, want %+v", s, want)
+	if want := "msg=notified qid=4ABC12 dsns=1 notices=2 declined=1\n"; strings.Count(logged.String(), "\n") != 1 || !strings.HasSuffix(logged.String(), want) {
+		t.Errorf("logged %s, want %s", logged, want)
 	}
 }
 
@@ -92,11 +95,11 @@ func TestFailedHandOver(t *testing.T) {
 			rates := Rates{Rate{1, time.Hour}, Rate{1, time.Hour}, Rate{3, time.Hour}}
 			n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.Rates = rates })
 			deliver := func() error {
-				o := original()
-				if why := n.AllowDSN(o); why != Allowed {
+				o := honest()
+				if why := n.suppressDSN(o); why != Allowed {
 					t.Errorf("a retry's DSN is suppressed: %s", why)
 				}
-				return n.Deliver(t.Context(), o, failures("bob@rcpt.example"), notices("dave@rcpt.example", "erin@rcpt.example"))
+				return n.deliver(t.Context(), o, failures("bob@rcpt.example"), notices("dave@rcpt.example", "erin@rcpt.example"))
 			}
 			m.set(tt.spoil)
 			for range 2 {
@@ -173,12 +176,13 @@ func TestSlowMTA(t *testing.T) {
 		t.Run("silent at "+stop, func(t *testing.T) {
 			n := newNotifier(t, brokenMTA(t, stop), memoryLedger(t))
 			n.timeout = 100 * time.Millisecond
-			err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("dave@rcpt.example"))
+			err := n.deliver(t.Context(), honest(), failures("bob@rcpt.example"), notices("dave@rcpt.example"))
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("error %v, want one of the deadline", err)
 			}
-			if s := n.ledger.Stats(); s.Failures != 2 || s.Remembered != 0 {
-				t.Errorf("stats %+v", s)
+			deliverErr(t, err, "2 of 2 not handed over")
+			if got := len(n.ledger.sent); got != 0 {
+				t.Errorf("%d remembered", got)
 			}
 		})
 	}
@@ -186,7 +190,7 @@ func TestSlowMTA(t *testing.T) {
 
 func TestSilentQuit(t *testing.T) {
 	n := newNotifier(t, brokenMTA(t, "QUIT"), memoryLedger(t))
-	if err := n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")); err != nil {
+	if err := n.deliver(t.Context(), honest(), nil, notices("dave@rcpt.example")); err != nil {
 		t.Errorf("a mail that was taken counts as lost: %v", err)
 	}
 }
@@ -198,9 +202,9 @@ func TestNoMTA(t *testing.T) {
 	}
 	_ = l.Close()
 	n := newNotifier(t, l.Addr().String(), memoryLedger(t))
-	deliverErr(t, n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")), "hand over to "+l.Addr().String())
+	deliverErr(t, n.deliver(t.Context(), honest(), nil, notices("dave@rcpt.example")), "hand over to "+l.Addr().String())
 	// Nothing to say needs no MTA.
-	if err := n.Deliver(t.Context(), original(), []Failure{{Recipient: "bob@rcpt.example", RcptArgs: "NOTIFY=SUCCESS,DELAY"}}, nil); err != nil {
+	if err := n.deliver(t.Context(), honest(), []milter.Failure{{Recipient: "bob@rcpt.example", RcptArgs: "NOTIFY=SUCCESS,DELAY"}}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -209,23 +213,24 @@ func TestNoMTA(t *testing.T) {
 func TestForgedSenders(t *testing.T) {
 	m := startMTA(t)
 	n := newNotifier(t, m.addr, memoryLedger(t))
+	logged := watch(n)
 	const many = 10_000
 	for i := range many {
-		o := original()
+		o := honest()
 		o.Sender, o.SenderAuthenticated = fmt.Sprintf("user%d@victim.example", i), false
-		o.Header = append(o.Header, Field{"Message-ID", fmt.Sprintf("<%d@forger.example>", i)})
-		if why := n.AllowDSN(o); why != Unauthenticated {
+		o.Header = append(o.Header, field("Message-ID", fmt.Sprintf("<%d@forger.example>", i)))
+		if why := n.suppressDSN(o); why != Unauthenticated {
 			t.Fatalf("DSN to forged sender %d: %q", i, why)
 		}
-		if err := n.Deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err == nil {
+		if err := n.deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err == nil {
 			t.Fatal("Deliver sent what AllowDSN had not allowed")
 		}
 	}
 	if got := len(m.taken()); got != 0 {
 		t.Errorf("%d DSNs to forged senders", got)
 	}
-	if s := n.ledger.Stats(); s.Suppressed[Unauthenticated] != many {
-		t.Errorf("%d counted as suppressed", s.Suppressed[Unauthenticated])
+	if got := strings.Count(logged.String(), "why=unauthenticated\n"); got != many {
+		t.Errorf("%d logged as suppressed", got)
 	}
 }
 
@@ -237,16 +242,17 @@ func TestRateForged(t *testing.T) {
 		o.Rates.PerSender = Rate{2, time.Hour}
 		o.Rates.PerRecipient = Rate{3, time.Hour}
 	})
+	logged := watch(n)
 	for i := range 50 {
-		o := original()
+		o := honest()
 		o.SenderAuthenticated = false
 		o.Header[3].Value = fmt.Sprintf("<%d@forger.example>", i)
 		o.Sender = []string{"victim@sender.example", "Victim@SENDER.example"}[i%2]
-		var list []Failure
-		if n.AllowDSN(o) == Allowed {
+		var list []milter.Failure
+		if n.suppressDSN(o) == Allowed {
 			list = failures("bob@rcpt.example")
 		}
-		if err := n.Deliver(t.Context(), o, list, notices("dave@rcpt.example")); err != nil {
+		if err := n.deliver(t.Context(), o, list, notices("dave@rcpt.example")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -257,8 +263,10 @@ func TestRateForged(t *testing.T) {
 	if count["victim@sender.example"] != 2 || count["dave@rcpt.example"] != 3 {
 		t.Errorf("mails sent: %v", count)
 	}
-	if s := n.ledger.Stats(); s.Suppressed[SenderRate] != 48 || s.Suppressed[RecipientRate] != 47 {
-		t.Errorf("suppressed: %v", s.Suppressed)
+	for what, want := range map[string]int{"why=rate-sender\n": 48, "suppressed=rate-recipient=1\n": 47} {
+		if got := strings.Count(strings.ReplaceAll(logged.String(), `"`, ""), what); got != want {
+			t.Errorf("%d logged with %s, want %d", got, what, want)
+		}
 	}
 }
 
@@ -268,7 +276,7 @@ func TestTwoHosts(t *testing.T) {
 	m := startMTA(t)
 	here := newNotifier(t, m.addr, memoryLedger(t))
 	there := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.DSN, o.Hostname = Always, "mx.sender.example" })
-	if err := here.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("bob@rcpt.example")); err != nil {
+	if err := here.deliver(t.Context(), honest(), failures("bob@rcpt.example"), notices("bob@rcpt.example")); err != nil {
 		t.Fatal(err)
 	}
 	mails := m.taken()
@@ -278,7 +286,7 @@ func TestTwoHosts(t *testing.T) {
 	for _, mail := range mails {
 		// As it would come in, and with what could have been lost on the way.
 		for _, lost := range []string{"", "null sender", "Auto-Submitted"} {
-			o := &Original{Sender: mail.from, Arrived: arrived, SenderAuthenticated: true, Result: "fail"}
+			o := &original{milter.Original{Sender: mail.from, Arrived: arrived, SenderAuthenticated: true, Result: verifier.Result{Status: verifier.Fail}}}
 			if lost != "" {
 				o.Sender = "forwarder@elsewhere.example"
 			}
@@ -287,10 +295,10 @@ func TestTwoHosts(t *testing.T) {
 					o.Header = append(o.Header, f)
 				}
 			}
-			if why := there.AllowDSN(o); why == Allowed {
+			if why := there.suppressDSN(o); why == Allowed {
 				t.Errorf("a DSN about our mail, %q lost:\n%s", lost, mail.data)
 			}
-			if err := there.Deliver(t.Context(), o, nil, notices("alice@sender.example")); err != nil {
+			if err := there.deliver(t.Context(), o, nil, notices("alice@sender.example")); err != nil {
 				t.Error(err)
 			}
 		}
@@ -305,11 +313,11 @@ func TestTwoHosts(t *testing.T) {
 func TestSameMessageTwice(t *testing.T) {
 	m := startMTA(t)
 	n := newNotifier(t, m.addr, memoryLedger(t))
-	key := original().identity().report(kindNotice, "dave@rcpt.example")
+	key := honest().identity().report(kindNotice, "dave@rcpt.example")
 	if n.ledger.claim(key) != unsent {
 		t.Fatal("cannot claim")
 	}
-	err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
+	err := n.deliver(t.Context(), honest(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
 	if !errors.Is(err, ErrBusy) {
 		t.Fatalf("error %v, want ErrBusy", err)
 	}
@@ -322,7 +330,7 @@ func TestSameMessageTwice(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for {
-				err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
+				err := n.deliver(t.Context(), honest(), failures("bob@rcpt.example"), notices("erin@rcpt.example", "dave@rcpt.example"))
 				if err == nil || !errors.Is(err, ErrBusy) {
 					if err != nil {
 						t.Error(err)
@@ -344,12 +352,12 @@ func TestSameMessageTwice(t *testing.T) {
 func TestManyRecipients(t *testing.T) {
 	m := startMTA(t)
 	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) { o.Rates.PerSender = Rate{1, time.Hour} })
-	var list []Failure
+	var list []milter.Failure
 	for i := range perDSN + 1 {
 		list = append(list, failures(fmt.Sprintf("user%d@rcpt.example", i))...)
 	}
 	for range 2 {
-		if err := n.Deliver(t.Context(), original(), list, nil); err != nil {
+		if err := n.deliver(t.Context(), honest(), list, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -388,9 +396,9 @@ func TestUTF8Addresses(t *testing.T) {
 					tt.change(s)
 				}
 			})
-			o := original()
+			o := honest()
 			o.Sender = tt.sender
-			if err := newNotifier(t, m.addr, memoryLedger(t)).Deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err != nil {
+			if err := newNotifier(t, m.addr, memoryLedger(t)).deliver(t.Context(), o, failures("bob@rcpt.example"), nil); err != nil {
 				t.Fatal(err)
 			}
 			mail := m.taken()[0]
@@ -412,7 +420,7 @@ func TestCancelled(t *testing.T) {
 	n := newNotifier(t, brokenMTA(t, ""), memoryLedger(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.Deliver(ctx, original(), nil, notices("dave@rcpt.example")); !errors.Is(err, context.Canceled) {
+	if err := n.deliver(ctx, honest(), nil, notices("dave@rcpt.example")); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -437,5 +445,35 @@ func TestNewRefuses(t *testing.T) {
 	good.Hostname = "bücher.example."
 	if n, err := New(good, memoryLedger(t), log); err != nil || n.opts.Hostname != "xn--bcher-kva.example" {
 		t.Errorf("host name of an IDN: %v", err)
+	}
+}
+
+// TestProbe: what would be refused is refused a probe too, and what is not is no mail.
+func TestProbe(t *testing.T) {
+	m := startMTA(t)
+	recipients := []string{"postmaster@example.com", "jürgen@own.example"}
+	if at, err := Probe(t.Context(), m.addr, "mx.example.com", recipients); err != nil {
+		t.Errorf("recipient %d: %v", at, err)
+	}
+	if m.mailCommand != 2 || !slices.Equal(m.envelopeIDs, []string{milter.ProbeEnvelopeID, milter.ProbeEnvelopeID}) || len(m.taken()) != 0 {
+		t.Errorf("%d transactions, ENVID %q, %d mails", m.mailCommand, m.envelopeIDs, len(m.taken()))
+	}
+	m.set(func(m *mta) {
+		m.rcptErr = map[string]error{recipients[1]: &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "User unknown"}}
+	})
+	at, err := Probe(t.Context(), m.addr, "mx.example.com", recipients)
+	var refusal *Refusal
+	if at != 1 || !errors.As(err, &refusal) || refusal.Status() != "5.1.1" || err.Error() != `RCPT refused: 550 5.1.1 "User unknown"` {
+		t.Errorf("recipient %d: %v", at, err)
+	}
+	for _, code := range []smtp.EnhancedCode{{}, {4, 1, 1}} {
+		if r := (&Refusal{"RCPT", &smtp.SMTPError{Code: 550, EnhancedCode: code, Message: "no"}}); r.Status() != "" || r.Error() != `RCPT refused: 550 "no"` {
+			t.Errorf("%v: status %q, %v", code, r.Status(), r)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Probe(ctx, brokenMTA(t, "RCPT"), "mx.example.com", recipients); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "RCPT is not answered") {
+		t.Errorf("silent at RCPT: %v", err)
 	}
 }

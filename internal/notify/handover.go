@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/authkey/authkey/milter"
 )
 
 // HandOverTimeout bounds the handing over of everything about one message.
@@ -20,18 +23,18 @@ const (
 	maxReply = 200
 )
 
-// A mail is a DSN or a notice to be handed over, from the null sender.
-type mail struct {
+// An outgoing mail is a DSN or a notice to be handed over, from the null sender.
+type outgoing struct {
 	to      string        // as mailbox returns it
 	compose func() []byte // writes it, when its turn has come; lines end in CRLF
 }
 
 // handOver hands mails to an MTA, over one connection, and calls done for each as soon
 // as the MTA has answered. One refused does not keep the others back.
-func (n *Notifier) handOver(ctx context.Context, mails []mail, done func(i int, err error)) {
+func (n *Notifier) handOver(ctx context.Context, mails []outgoing, done func(i int, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
-	c, broken := n.dial(ctx)
+	c, broken := dial(ctx, n.opts.SMTP, n.opts.Hostname)
 	if broken == nil {
 		defer c.end()
 	}
@@ -48,6 +51,30 @@ func (n *Notifier) handOver(ctx context.Context, mails []mail, done func(i int, 
 	}
 }
 
+// Probe says to the MTA at addr what it would hear before a mail of ours to each of
+// recipients, and resets it; host is our name in EHLO. It says that it is no mail, so that
+// our own milter, if it is asked, does not count it as one. An error is about the recipient
+// at, and is a *Refusal if the MTA has answered.
+func Probe(ctx context.Context, addr, host string, recipients []string) (at int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, HandOverTimeout)
+	defer cancel()
+	c, err := dial(ctx, addr, host)
+	if err != nil {
+		return 0, err
+	}
+	defer c.end()
+	for at, to := range recipients {
+		err := c.envelope(to, &smtp.MailOptions{EnvelopeID: milter.ProbeEnvelopeID})
+		if err == nil {
+			err = c.explain("RSET", c.Reset())
+		}
+		if err != nil {
+			return at, err
+		}
+	}
+	return 0, nil
+}
+
 // smtpConn is a connection to the MTA that ends with its context.
 type smtpConn struct {
 	*smtp.Client
@@ -55,16 +82,16 @@ type smtpConn struct {
 	stop func() bool // of the watch over ctx
 }
 
-func (n *Notifier) dial(ctx context.Context) (*smtpConn, error) {
+func dial(ctx context.Context, addr, host string) (*smtpConn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", n.opts.SMTP)
+	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	c := &smtpConn{Client: smtp.NewClient(conn), ctx: ctx}
 	// The client sets deadlines of its own for each command; closing ends them all.
 	c.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if err := c.Hello(n.opts.Hostname); err != nil {
+	if err := c.Hello(host); err != nil {
 		err = c.explain("EHLO", err)
 		c.stop()
 		_ = c.Close()
@@ -73,19 +100,23 @@ func (n *Notifier) dial(ctx context.Context) (*smtpConn, error) {
 	return c, nil
 }
 
-// send hands over one mail.
-func (c *smtpConn) send(m mail) error {
-	data := m.compose()
-	opts := &smtp.MailOptions{Size: int64(len(data))}
+// envelope begins a mail from the null sender.
+func (c *smtpConn) envelope(to string, opts *smtp.MailOptions) error {
 	if ok, _ := c.Extension("SMTPUTF8"); ok {
-		opts.UTF8 = !isASCII(m.to)
+		opts.UTF8 = !isASCII(to)
 	}
 	if err := c.Mail("", opts); err != nil {
 		return c.explain("MAIL", err)
 	}
 	never := &smtp.RcptOptions{Notify: []smtp.DSNNotify{smtp.DSNNotifyNever}}
-	if err := c.Rcpt(m.to, never); err != nil {
-		return c.explain("RCPT", err)
+	return c.explain("RCPT", c.Rcpt(to, never))
+}
+
+// send hands over one mail.
+func (c *smtpConn) send(m outgoing) error {
+	data := m.compose()
+	if err := c.envelope(m.to, &smtp.MailOptions{Size: int64(len(data))}); err != nil {
+		return err
 	}
 	w, err := c.Data()
 	if err != nil {
@@ -97,24 +128,24 @@ func (c *smtpConn) send(m mail) error {
 	return c.explain("end of DATA", w.Close())
 }
 
-// explain says what failed, with the MTA's reply, quoted and bounded.
+// explain says what failed, with the MTA's reply if there is one.
 func (c *smtpConn) explain(command string, err error) error {
 	var reply *smtp.SMTPError
 	switch {
 	case err == nil:
 		return nil
 	case c.ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", command, c.ctx.Err())
+		err = c.ctx.Err()
 	case errors.As(err, &reply):
-		return &refusal{command, reply}
+		return &Refusal{command, reply}
 	}
-	return fmt.Errorf("%s: %w", command, err)
+	return fmt.Errorf("%s is not answered: %w", command, err)
 }
 
 // broken returns err if nothing can be sent after it, and else makes the
 // connection ready for the next mail.
 func (c *smtpConn) broken(err error) error {
-	var reply *refusal
+	var reply *Refusal
 	switch {
 	case err == nil:
 		return nil
@@ -124,7 +155,7 @@ func (c *smtpConn) broken(err error) error {
 	return c.explain("RSET", c.Reset())
 }
 
-// end says good-bye.
+// end sends QUIT and closes the connection.
 func (c *smtpConn) end() {
 	c.CommandTimeout = quitTimeout
 	_ = c.Quit() // the MTA has what it accepted, whether it answers or not
@@ -132,12 +163,22 @@ func (c *smtpConn) end() {
 	_ = c.Close()
 }
 
-// A refusal is the MTA's reply to a command.
-type refusal struct {
-	command string
+// A Refusal is the MTA's reply to a command that it does not take.
+type Refusal struct {
+	Command string // EHLO, MAIL, RCPT, DATA, end of DATA, or RSET
 	*smtp.SMTPError
 }
 
-func (r *refusal) Error() string {
-	return fmt.Sprintf("%s refused: %d %q", r.command, r.Code, cutOctets(r.Message, maxReply))
+// Status is the enhanced status code (RFC 3463), "" if the reply has none.
+func (r *Refusal) Status() string {
+	if r.EnhancedCode[0] != r.Code/100 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d.%d", r.EnhancedCode[0], r.EnhancedCode[1], r.EnhancedCode[2])
+}
+
+// Error has the reply, quoted and bounded.
+func (r *Refusal) Error() string {
+	code := strings.TrimSuffix(fmt.Sprintf("%d %s", r.Code, r.Status()), " ")
+	return fmt.Sprintf("%s refused: %s %q", r.Command, code, cutOctets(r.Message, maxReply))
 }

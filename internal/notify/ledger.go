@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/authkey/authkey/internal/oplog"
 )
@@ -32,7 +33,7 @@ const (
 // It lives in memory and appends to one file of fixed-size records, which is read
 // once, at start. A database would add its own recovery and dependencies to what
 // is never queried. Keys are digests, so that the file tells nobody who wrote to
-// whom. Rates and counts begin anew with the process.
+// whom. Rates begin anew with the process.
 //
 // If the file cannot be written, mail goes on: what was sent is still known in
 // memory, and a 451 would rather bring about the repetition it is to prevent.
@@ -44,7 +45,6 @@ type Ledger struct {
 	queue      []record // of sent, oldest first
 	pending    map[digest]struct{}
 	rates      limiter
-	stats      Stats
 	journal    *journal // nil: memory only
 	unwritten  bool     // the journal lacks records
 	complaints oplog.Limit
@@ -58,8 +58,7 @@ func OpenLedger(dir string, log *slog.Logger) (*Ledger, error) {
 		log:     log,
 		sent:    make(map[digest]struct{}),
 		pending: make(map[digest]struct{}),
-		rates:   limiter{full: make(map[digest]time.Time)},
-		stats:   Stats{Suppressed: make(map[Suppression]uint64)},
+		rates:   limiter{buckets: make(map[digest]*rate.Limiter)},
 	}
 	if dir == "" {
 		return l, nil
@@ -90,34 +89,6 @@ func (l *Ledger) Close() error {
 	err := l.journal.close()
 	l.journal = nil
 	return err
-}
-
-// Stats counts what was done since the process began.
-type Stats struct {
-	DSNs       uint64 // handed over
-	Notices    uint64 // handed over
-	Declined   uint64 // DSNs that the sender did not want (NOTIFY)
-	Repeats    uint64 // not sent again
-	Failures   uint64 // DSNs and notices whose hand-over failed
-	Suppressed map[Suppression]uint64
-	Remembered int // now
-}
-
-// Stats returns the counts so far.
-func (l *Ledger) Stats() Stats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.stats
-	s.Suppressed = maps.Clone(s.Suppressed)
-	s.Remembered = len(l.sent)
-	return s
-}
-
-// count changes the counts.
-func (l *Ledger) count(change func(*Stats)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	change(&l.stats)
 }
 
 // A claim is what a Ledger says about something to be sent.
@@ -154,28 +125,28 @@ func (l *Ledger) knows(key digest) bool {
 	return ok
 }
 
-// room says which of wants cannot be had now, if any.
-func (l *Ledger) room(wants []want) Suppression {
+// exhausted says which of tokens cannot be had now, if any.
+func (l *Ledger) exhausted(tokens []token) Suppression {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.rates.room(time.Now(), wants)
+	return l.rates.exhausted(time.Now(), tokens)
 }
 
-// take takes wants from the rates, all or none.
-func (l *Ledger) take(wants []want) Suppression {
+// take takes tokens from the rates, all or none.
+func (l *Ledger) take(tokens []token) Suppression {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.rates.take(time.Now(), wants)
+	return l.rates.take(time.Now(), tokens)
 }
 
 // release gives back what was claimed and taken, for something not sent.
-func (l *Ledger) release(keys []digest, wants []want) {
+func (l *Ledger) release(keys []digest, tokens []token) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, key := range keys {
 		delete(l.pending, key)
 	}
-	l.rates.giveBack(wants)
+	l.rates.giveBack(time.Now(), tokens)
 }
 
 // commit remembers what was sent.

@@ -30,12 +30,14 @@ func keyOf(i int) digest { return digestOf(fmt.Sprint(i)) }
 func TestRestart(t *testing.T) {
 	m := startMTA(t)
 	dir := t.TempDir()
-	deliver := func(l *Ledger) {
+	deliver := func(l *Ledger) (logged string) {
 		t.Helper()
 		n := newNotifier(t, m.addr, l)
-		if err := n.Deliver(t.Context(), original(), failures("bob@rcpt.example"), notices("dave@rcpt.example")); err != nil {
+		log := watch(n)
+		if err := n.deliver(t.Context(), honest(), failures("bob@rcpt.example"), notices("dave@rcpt.example")); err != nil {
 			t.Fatal(err)
 		}
+		return log.String()
 	}
 	first, _ := openLedger(t, dir)
 	deliver(first)
@@ -43,12 +45,12 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	second, _ := openLedger(t, dir)
-	deliver(second)
+	logged := deliver(second)
 	if got := len(m.taken()); got != 2 {
 		t.Errorf("%d mails, want the first two", got)
 	}
-	if s := second.Stats(); s.Repeats != 2 || s.DSNs != 0 {
-		t.Errorf("stats after the restart %+v", s)
+	if want := "dsns=0 notices=0 repeats=2\n"; !strings.HasSuffix(logged, want) {
+		t.Errorf("logged after the restart %s, want %s", logged, want)
 	}
 	// The file tells nobody who wrote to whom.
 	data, err := os.ReadFile(filepath.Join(dir, journalName))
@@ -233,7 +235,7 @@ func TestUnwritable(t *testing.T) {
 	l.journal.file = broken
 	l.journal.dir = filepath.Join(dir, "missing")
 	for i := range 4 {
-		if err := n.Deliver(t.Context(), with("X", "y"), failures("bob@rcpt.example"), notices(fmt.Sprintf("dave%d@rcpt.example", i/2))); err != nil {
+		if err := n.deliver(t.Context(), with("X", "y"), failures("bob@rcpt.example"), notices(fmt.Sprintf("dave%d@rcpt.example", i/2))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,15 +247,15 @@ func TestUnwritable(t *testing.T) {
 	}
 	_ = good.Close()
 	l.journal.dir = dir
-	if err := n.Deliver(t.Context(), original(), nil, notices("erin@rcpt.example")); err != nil {
+	if err := n.deliver(t.Context(), honest(), nil, notices("erin@rcpt.example")); err != nil {
 		t.Fatal(err)
 	}
-	remembered := l.Stats().Remembered
+	remembered := len(l.sent)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	again, _ := openLedger(t, dir)
-	if got := again.Stats().Remembered; got != remembered || got != 5 {
+	if got := len(again.sent); got != remembered || got != 5 {
 		t.Errorf("%d remembered after a restart, %d before it", got, remembered)
 	}
 }
@@ -283,7 +285,7 @@ func TestCompaction(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, _ = openLedger(t, dir)
-		if got := l.Stats().Remembered; got != 1 {
+		if got := len(l.sent); got != 1 {
 			t.Errorf("%d remembered, want the last alone", got)
 		}
 	})
@@ -309,22 +311,22 @@ func TestRates(t *testing.T) {
 		l := memoryLedger(t)
 		alice, bob, all := digestOf("alice"), digestOf("bob"), digestOf("all")
 		perSender, global := Rate{2, time.Hour}, Rate{5, time.Minute}
-		wants := func(who digest) []want {
-			return []want{{who, perSender, SenderRate}, {all, global, GlobalRate}}
+		tokens := func(who digest) []token {
+			return []token{{who, perSender, SenderRate}, {all, global, GlobalRate}}
 		}
 		expect := func(who digest, want Suppression) {
 			t.Helper()
-			if got := l.room(wants(who)); got != want {
-				t.Errorf("room: %q, want %q", got, want)
+			if got := l.exhausted(tokens(who)); got != want {
+				t.Errorf("exhausted: %q, want %q", got, want)
 			}
-			if got := l.take(wants(who)); got != want {
+			if got := l.take(tokens(who)); got != want {
 				t.Errorf("take: %q, want %q", got, want)
 			}
 		}
 		expect(alice, Allowed)
 		expect(alice, Allowed)
 		expect(alice, SenderRate) // takes nothing from the global rate
-		l.release(nil, wants(alice))
+		l.release(nil, tokens(alice))
 		expect(alice, Allowed)
 		expect(alice, SenderRate)
 		expect(bob, Allowed)
@@ -353,7 +355,7 @@ func TestRates(t *testing.T) {
 func TestRatesBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLedger(t)
-		one := func(i int) Suppression { return l.take([]want{{keyOf(i), Rate{1, time.Hour}, SenderRate}}) }
+		one := func(i int) Suppression { return l.take([]token{{keyOf(i), Rate{1, time.Hour}, SenderRate}}) }
 		for i := range maxRated {
 			if why := one(i); why != Allowed {
 				t.Fatalf("sender %d: %s", i, why)
@@ -362,12 +364,12 @@ func TestRatesBounded(t *testing.T) {
 		if one(maxRated) != SenderRate || one(0) != SenderRate {
 			t.Error("more senders are remembered than there is room for, or one is forgotten")
 		}
-		if got := len(l.rates.full); got != maxRated {
+		if got := len(l.rates.buckets); got != maxRated {
 			t.Errorf("%d remembered", got)
 		}
 		time.Sleep(time.Hour)
-		if one(maxRated) != Allowed || len(l.rates.full) != 1 {
-			t.Errorf("after their time %d are remembered", len(l.rates.full))
+		if one(maxRated) != Allowed || len(l.rates.buckets) != 1 {
+			t.Errorf("after their time %d are remembered", len(l.rates.buckets))
 		}
 	})
 }
@@ -377,19 +379,19 @@ func TestRatesOutliveConfigurations(t *testing.T) {
 	m := startMTA(t)
 	l := memoryLedger(t)
 	strict := func(o *Options) { o.Rates.PerSender = Rate{1, time.Hour} }
-	if err := newNotifier(t, m.addr, l, strict).Deliver(t.Context(), original(), failures("bob@rcpt.example"), nil); err != nil {
+	if err := newNotifier(t, m.addr, l, strict).deliver(t.Context(), honest(), failures("bob@rcpt.example"), nil); err != nil {
 		t.Fatal(err)
 	}
-	another := original()
+	another := honest()
 	another.Header[3].Value = "<2@sender.example>"
 	n := newNotifier(t, m.addr, l, strict)
-	if why := n.AllowDSN(another); why != SenderRate {
+	if why := n.suppressDSN(another); why != SenderRate {
 		t.Errorf("another DSN: %q", why)
 	}
 	// Where another transaction was quicker than AllowDSN could know, nothing is lost.
-	deliverErr(t, n.Deliver(t.Context(), another, failures("bob@rcpt.example"), nil), string(SenderRate))
+	deliverErr(t, n.deliver(t.Context(), another, failures("bob@rcpt.example"), nil), string(SenderRate))
 	// The message that used up the rate still gets its answer on a retry.
-	if why := n.AllowDSN(original()); why != Allowed {
+	if why := n.suppressDSN(honest()); why != Allowed {
 		t.Errorf("the retry's DSN: %q", why)
 	}
 }
@@ -400,23 +402,52 @@ func TestRetriesAndRates(t *testing.T) {
 	n := newNotifier(t, m.addr, memoryLedger(t), func(o *Options) {
 		o.Rates.PerSender, o.Rates.PerRecipient = Rate{1, time.Hour}, Rate{1, time.Hour}
 	})
+	logged := watch(n)
 	for _, rcpts := range [][]string{{"bob@rcpt.example"}, {"bob@rcpt.example", "carol@rcpt.example"}} {
-		if err := n.Deliver(t.Context(), original(), failures(rcpts...), nil); err != nil {
+		if err := n.deliver(t.Context(), honest(), failures(rcpts...), nil); err != nil {
 			t.Errorf("a DSN about %v: %v", rcpts, err)
 		}
 	}
 	if got := len(m.taken()); got != 2 {
 		t.Errorf("%d mails, want a DSN and one about who refused later", got)
 	}
-	if err := n.Deliver(t.Context(), original(), nil, notices("dave@rcpt.example")); err != nil {
+	if err := n.deliver(t.Context(), honest(), nil, notices("dave@rcpt.example")); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := n.Deliver(t.Context(), with("X", "y"), nil, notices("dave@rcpt.example")); err != nil {
+		if err := n.deliver(t.Context(), with("X", "y"), nil, notices("dave@rcpt.example")); err != nil {
 			t.Errorf("a notice over the rate: %v", err)
 		}
 	}
-	if got := n.ledger.Stats().Suppressed[RecipientRate]; got != 2 {
+	if got := strings.Count(logged.String(), `suppressed="rate-recipient=1"`); got != 2 {
 		t.Errorf("%d notices kept back, want 2", got)
 	}
+}
+
+// TestRatesChange: a reload that changes a rate neither forgets what was sent nor keeps
+// to the old rate; and what was not sent is given back whenever that turns out.
+func TestRatesChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memoryLedger(t)
+		at := func(r Rate) []token { return []token{{keyOf(1), r, SenderRate}} }
+		strict, generous := Rate{1, time.Hour}, Rate{60, time.Hour}
+		if l.take(at(strict)) != Allowed || l.exhausted(at(generous)) != SenderRate {
+			t.Error("another rate forgets what was taken")
+		}
+		time.Sleep(time.Minute)
+		if l.take(at(generous)) != Allowed || l.take(at(generous)) != SenderRate {
+			t.Error("not at the new rate")
+		}
+		time.Sleep(30 * time.Second)
+		l.release(nil, at(generous))
+		if l.take(at(generous)) != Allowed || l.take(at(generous)) != SenderRate {
+			t.Error("given back: not one")
+		}
+		l.release(nil, at(generous))
+		l.release(nil, at(generous)) // more than was taken
+		time.Sleep(2 * time.Hour)
+		if l.exhausted(at(strict)) != Allowed || l.take(at(strict)) != Allowed || l.take(at(strict)) != SenderRate {
+			t.Error("back at the strict rate: not one")
+		}
+	})
 }

@@ -15,7 +15,9 @@ import (
 	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
+	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/verifier"
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +44,7 @@ type mta struct {
 	rcptErr                  map[string]error
 	mails                    []received
 	connections, mailCommand int
+	envelopeIDs              []string
 }
 
 func startMTA(t *testing.T, change ...func(*smtp.Server)) *mta {
@@ -97,6 +100,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	s.mta.mu.Lock()
 	defer s.mta.mu.Unlock()
 	s.mta.mailCommand++
+	s.mta.envelopeIDs = append(s.mta.envelopeIDs, opts.EnvelopeID)
 	s.received = received{from: from, utf8: opts.UTF8}
 	return s.mta.mailErr
 }
@@ -188,44 +192,53 @@ func newNotifier(t *testing.T, smtpAddr string, ledger *Ledger, change ...func(*
 	return n
 }
 
-var arrived = time.Date(2026, 3, 1, 12, 30, 15, 0, time.FixedZone("", 3600))
-
-// original is a message that everything may be said about.
-func original() *Original {
-	return &Original{
-		QueueID: "4ABC12", Sender: "alice@sender.example", Client: "192.0.2.7", Arrived: arrived,
-		Header: []Field{
-			{"From", "Alice <alice@sender.example>"},
-			{"To", "bob@rcpt.example, carol@rcpt.example"},
-			{"Subject", "Lunch?"},
-			{"Message-ID", "<1@sender.example>"},
-			{"X-Auth-Key", theKey},
-		},
-		SenderAuthenticated: true, Result: "fail", Reason: "invalid-key",
-	}
+// watch returns what a Notifier logs from now on.
+func watch(n *Notifier) *testLog {
+	log, out := newLog()
+	n.log = log
+	return out
 }
 
-// with returns original with another header field.
-func with(name, value string) *Original {
-	o := original()
-	o.Header = append(o.Header, Field{name, value})
+var arrived = time.Date(2026, 3, 1, 12, 30, 15, 0, time.FixedZone("", 3600))
+
+func field(name, value string) milter.Field { return milter.Field{Name: name, Value: value} }
+
+// honest is a message that everything may be said about.
+func honest() *original {
+	return &original{milter.Original{
+		QueueID: "4ABC12", Sender: "alice@sender.example", Client: "192.0.2.7", Arrived: arrived,
+		Header: []milter.Field{
+			field("From", "Alice <alice@sender.example>"),
+			field("To", "bob@rcpt.example, carol@rcpt.example"),
+			field("Subject", "Lunch?"),
+			field("Message-ID", "<1@sender.example>"),
+			field("X-Auth-Key", theKey),
+		},
+		SenderAuthenticated: true, Result: verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey},
+	}}
+}
+
+// with returns honest with another header field.
+func with(name, value string) *original {
+	o := honest()
+	o.Header = append(o.Header, field(name, value))
 	return o
 }
 
 const theKey = "QK7DAVZ3MNOP5TRW2XYBCEFGHI4JLSU6"
 
-func failures(rcpts ...string) []Failure {
-	var list []Failure
+func failures(rcpts ...string) []milter.Failure {
+	var list []milter.Failure
 	for _, r := range rcpts {
-		list = append(list, Failure{Recipient: r, Reply: refusedReply})
+		list = append(list, milter.Failure{Recipient: r, Reply: refusedReply})
 	}
 	return list
 }
 
-func notices(rcpts ...string) []Notice {
-	var list []Notice
+func notices(rcpts ...string) []milter.Notice {
+	var list []milter.Notice
 	for _, r := range rcpts {
-		list = append(list, Notice{Recipient: r})
+		list = append(list, milter.Notice{Recipient: r})
 	}
 	return list
 }
@@ -239,6 +252,6 @@ func deliverErr(t *testing.T, err error, want string) {
 }
 
 func isRefusal(err error) bool {
-	var r *refusal
+	var r *Refusal
 	return errors.As(err, &r)
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"mime/multipart"
 	"time"
+
+	"github.com/emersion/go-message/textproto"
+
+	"github.com/authkey/authkey/milter"
 )
 
 // Options is the administrator's part of a Notifier.
@@ -36,7 +39,7 @@ type Notifier struct {
 
 	timeout  time.Duration
 	now      func() time.Time
-	boundary func(*multipart.Writer) string
+	boundary func(*textproto.MultipartWriter) string
 }
 
 // New returns a Notifier that remembers in ledger what it sent. Its error names
@@ -66,34 +69,39 @@ func New(opts Options, ledger *Ledger, log *slog.Logger) (*Notifier, error) {
 	}
 	return &Notifier{
 		opts: opts, templates: t, ledger: ledger, log: log,
-		timeout: HandOverTimeout, now: time.Now, boundary: (*multipart.Writer).Boundary,
+		timeout: HandOverTimeout, now: time.Now, boundary: (*textproto.MultipartWriter).Boundary,
 	}, nil
 }
 
-// AllowDSN says whether a DSN about a message may be sent to its sender. It is to
-// be asked once the policy wants one, not before: a refusal is counted and
-// logged, and makes the recipient's action mark. Nothing is taken from the rates.
-func (n *Notifier) AllowDSN(o *Original) Suppression {
+// AllowDSN implements milter.Notifier: whether a DSN about a message may be sent to its
+// sender. It is to be asked once the policy wants one, not before: a refusal is logged,
+// and makes the recipient's action mark. Nothing is taken from the rates.
+func (n *Notifier) AllowDSN(o milter.Original) bool { return n.suppressDSN(&original{o}) == Allowed }
+
+func (n *Notifier) suppressDSN(o *original) Suppression {
 	why := mayDSN(o, n.opts.DSN)
 	if why == Allowed && !n.ledger.knows(o.identity().dsn()) {
-		why = n.ledger.room(n.dsnRates(o))
+		why = n.ledger.exhausted(n.dsnRates(o))
 	}
 	if why != Allowed {
-		n.ledger.count(func(s *Stats) { s.Suppressed[why]++ })
 		n.log.Info("DSN not sent", "qid", cutOctets(o.QueueID, maxQueueID), "why", string(why))
 	}
 	return why
 }
 
-// Deliver hands a DSN about all of failures and each of notices to the MTA, and
-// returns when the MTA has taken them. After an error the original must be
-// answered 451: what could not be handed over is tried again when the client
-// comes back, and what could is then not sent again.
+// Deliver implements milter.Notifier: it hands a DSN about all of failures and each of
+// notices to the MTA, and returns when the MTA has taken them. After an error the original
+// must be answered 451: what could not be handed over is tried again when the client comes
+// back, and what could is then not sent again.
 //
-// Failures need AllowDSN's consent; if that has changed meanwhile (another
-// message used up the rate), Deliver fails. Notices that may not be sent are left
-// out, counted and logged. Recipients whose sender declines a DSN are left out.
-func (n *Notifier) Deliver(ctx context.Context, o *Original, failures []Failure, notices []Notice) error {
+// Failures need AllowDSN's consent; if that has changed meanwhile (another message used up
+// the rate), Deliver fails. Notices that may not be sent are left out, and logged.
+// Recipients whose sender declines a DSN are left out.
+func (n *Notifier) Deliver(ctx context.Context, o milter.Original, failures []milter.Failure, notices []milter.Notice) error {
+	return n.deliver(ctx, &original{o}, failures, notices)
+}
+
+func (n *Notifier) deliver(ctx context.Context, o *original, failures []milter.Failure, notices []milter.Notice) error {
 	b := &batch{n: n, o: o, id: o.identity(), seen: make(map[digest]bool), suppressed: make(map[Suppression]int)}
 	// Whatever happens, nothing stays claimed.
 	defer b.abandon()
@@ -111,15 +119,15 @@ func (n *Notifier) Deliver(ctx context.Context, o *Original, failures []Failure,
 	return err
 }
 
-func (n *Notifier) dsnRates(o *Original) []want {
-	return []want{
+func (n *Notifier) dsnRates(o *original) []token {
+	return []token{
 		{digestOfAddress("sender", o.Sender), n.opts.Rates.PerSender, SenderRate},
 		{digestOf("global"), n.opts.Rates.Global, GlobalRate},
 	}
 }
 
-func (n *Notifier) noticeRates(notice Notice) []want {
-	return []want{
+func (n *Notifier) noticeRates(notice milter.Notice) []token {
+	return []token{
 		{digestOfAddress("recipient", notice.Recipient), n.opts.Rates.PerRecipient, RecipientRate},
 		{digestOf("global"), n.opts.Rates.Global, GlobalRate},
 	}

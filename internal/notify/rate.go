@@ -1,6 +1,10 @@
 package notify
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
 
 // A Rate is a number of events in a span of time: so many at once at most, and so
 // many in each span from then on.
@@ -25,70 +29,84 @@ const maxRated = 1 << 16
 // forgotten.
 const sweepEvery = time.Second
 
-// A want asks for one event of a rate.
-type want struct {
+// A token is what one event needs of a rate.
+type token struct {
 	key  digest
 	rate Rate
-	why  Suppression // if there is none left
+	why  Suppression // of the event, where there is no token left
 }
 
-// limiter is the generic cell rate algorithm: for each key the time at which its
-// bucket will be full again, which is all that there is to know. Its owner locks.
+// A limiter has a bucket of tokens for each key. Its owner locks.
 type limiter struct {
-	full  map[digest]time.Time
-	swept time.Time
+	buckets map[digest]*rate.Limiter
+	swept   time.Time
 }
 
-// room says why not all of wants can be had, if so.
-func (l *limiter) room(now time.Time, wants []want) Suppression {
-	for _, w := range wants {
-		full, known := l.full[w.key]
-		if known && full.Sub(now) > w.rate.Per-w.interval() {
-			return w.why
-		}
-		if !known && len(l.full) >= maxRated && !l.sweep(now) {
-			return w.why
+// exhausted says why not all of tokens can be had, if so.
+func (l *limiter) exhausted(now time.Time, tokens []token) Suppression {
+	for _, t := range tokens {
+		bucket, known := l.buckets[t.key]
+		switch {
+		case !known && len(l.buckets) >= maxRated && !l.sweep(now):
+			return t.why
+		case known && t.rate.apply(bucket, now).TokensAt(now) < 1:
+			return t.why
 		}
 	}
 	return Allowed
 }
 
-// take takes all of wants, or nothing and says why.
-func (l *limiter) take(now time.Time, wants []want) Suppression {
-	if why := l.room(now, wants); why != Allowed {
+// take takes all of tokens, or nothing and says why.
+func (l *limiter) take(now time.Time, tokens []token) Suppression {
+	if why := l.exhausted(now, tokens); why != Allowed {
 		return why
 	}
-	for _, w := range wants {
-		full := l.full[w.key]
-		if full.Before(now) {
-			full = now
+	for _, t := range tokens {
+		bucket, known := l.buckets[t.key]
+		if !known {
+			bucket = rate.NewLimiter(t.rate.limit(), t.rate.Count)
+			l.buckets[t.key] = bucket
 		}
-		l.full[w.key] = full.Add(w.interval())
+		bucket.AllowN(now, 1)
 	}
 	return Allowed
 }
 
-// giveBack undoes a take of what was not sent in the end.
-func (l *limiter) giveBack(wants []want) {
-	for _, w := range wants {
-		if full, known := l.full[w.key]; known {
-			l.full[w.key] = full.Add(-w.interval())
+// giveBack undoes a take of what was not sent in the end. A rate.Reservation could not:
+// it gives nothing back once its time has come, which is at once.
+func (l *limiter) giveBack(now time.Time, tokens []token) {
+	for _, t := range tokens {
+		if bucket, known := l.buckets[t.key]; known {
+			bucket.AllowN(now, -1)
 		}
 	}
 }
 
-// sweep forgets the keys whose buckets are full and reports whether there is room.
+// sweep forgets the keys whose buckets are full and reports whether another one may be
+// remembered.
 func (l *limiter) sweep(now time.Time) bool {
 	if now.Sub(l.swept) < sweepEvery {
 		return false
 	}
 	l.swept = now
-	for key, full := range l.full {
-		if !full.After(now) {
-			delete(l.full, key)
+	for key, bucket := range l.buckets {
+		if bucket.TokensAt(now) >= float64(bucket.Burst()) {
+			delete(l.buckets, key)
 		}
 	}
-	return len(l.full) < maxRated
+	return len(l.buckets) < maxRated
 }
 
-func (w want) interval() time.Duration { return w.rate.Per / time.Duration(w.rate.Count) }
+func (r Rate) limit() rate.Limit { return rate.Limit(float64(r.Count) / r.Per.Seconds()) }
+
+// apply gives a bucket the rate of the configuration in force, which may be another one
+// than that under which it was made.
+func (r Rate) apply(bucket *rate.Limiter, now time.Time) *rate.Limiter {
+	if bucket.Limit() != r.limit() {
+		bucket.SetLimitAt(now, r.limit())
+	}
+	if bucket.Burst() != r.Count {
+		bucket.SetBurstAt(now, r.Count)
+	}
+	return bucket
+}

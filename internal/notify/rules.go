@@ -35,7 +35,7 @@ const (
 )
 
 // mayDSN applies the rules for DSNs but the rates.
-func mayDSN(o *Original, mode Mode) Suppression {
+func mayDSN(o *original, mode Mode) Suppression {
 	if mode == Never {
 		return ByMode
 	}
@@ -62,7 +62,7 @@ func mayDSN(o *Original, mode Mode) Suppression {
 
 // mayNotice applies the rules for a notice but the rates. Mail of lists is
 // reported: the recipient asked for it, and it stays at home.
-func mayNotice(o *Original, to string) Suppression {
+func mayNotice(o *original, to string) Suppression {
 	if why := mayReport(o); why != Allowed {
 		return why
 	}
@@ -73,7 +73,7 @@ func mayNotice(o *Original, to string) Suppression {
 }
 
 // mayReport keeps reports from being about reports, whoever they go to.
-func mayReport(o *Original) Suppression {
+func mayReport(o *original) Suppression {
 	switch {
 	case o.Sender == "":
 		return NullSender

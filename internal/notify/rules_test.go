@@ -1,29 +1,33 @@
 package notify
 
 import (
+	"bytes"
 	netmail "net/mail"
 	"strings"
 	"testing"
 
+	"github.com/emersion/go-message/mail"
+
+	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 )
 
 func TestRules(t *testing.T) {
-	null := original()
+	null := honest()
 	null.Sender = ""
-	forged := original()
+	forged := honest()
 	forged.SenderAuthenticated = false
-	large := original()
+	large := honest()
 	large.Truncated = true
-	odd := original()
+	odd := honest()
 	odd.Sender = "a\x01b@sender.example"
 	tests := []struct {
 		name   string
-		o      *Original
+		o      *original
 		dsn    Suppression // with notify.dsn authenticated
 		notice Suppression
 	}{
-		{"honest mail", original(), Allowed, Allowed},
+		{"honest mail", honest(), Allowed, Allowed},
 		{"null sender", null, NullSender, NullSender},
 		{"forged", forged, Unauthenticated, Allowed},
 		{"half a header", large, Header, Header},
@@ -61,11 +65,11 @@ func TestRules(t *testing.T) {
 	}
 	// A second field counts as much as the first.
 	two := with("Auto-Submitted", "no")
-	two.Header = append(two.Header, Field{"Auto-Submitted", "auto-generated"})
+	two.Header = append(two.Header, field("Auto-Submitted", "auto-generated"))
 	if got := mayNotice(two, "bob@rcpt.example"); got != AutoSubmitted {
 		t.Errorf("two Auto-Submitted fields: %q", got)
 	}
-	if got := mayNotice(original(), "bob\r\n@rcpt.example"); got != BadAddress {
+	if got := mayNotice(honest(), "bob\r\n@rcpt.example"); got != BadAddress {
 		t.Errorf("notice to an address with a line break: %q", got)
 	}
 }
@@ -195,16 +199,23 @@ func TestMessageID(t *testing.T) {
 		"<1@a.example>": true, " <1@a.example>\t": true, "1@a.example": false, "<a b@c>": false, "<a@b>\r\nX: y": false,
 		"<a@b> <c@d>": false, "<@b>": false, "": false, "<" + strings.Repeat("a", maxMessageID) + "@b>": false,
 	} {
-		o := &Original{Header: []Field{{"Message-ID", in}}}
+		o := &original{milter.Original{Header: []milter.Field{field("Message-ID", in)}}}
 		if got := o.messageID() != ""; got != want {
 			t.Errorf("%q is taken: %v", in, got)
 		}
 	}
 }
 
-func TestFormatName(t *testing.T) {
+func TestFromName(t *testing.T) {
 	for _, name := range []string{"Mail Delivery System", `Post "Office" \ Ltd.`, "Poststelle für Grüße und sehr viele andere Dinge, die man im Namen führen kann"} {
-		a, err := netmail.ParseAddress(strings.ReplaceAll(formatName(name), "\r\n", "") + " <a@b.example>")
+		var header bytes.Buffer
+		c := composer{n: newNotifier(t, "", memoryLedger(t), func(o *Options) { o.FromName = name }), o: honest(), to: "a@b.example"}
+		c.writeHeader(&header, mail.Header{}, "subject")
+		m, err := netmail.ReadMessage(&header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := netmail.ParseAddress(m.Header.Get("From"))
 		if err != nil || a.Name != name {
 			t.Errorf("%q came back as %v, %v", name, a, err)
 		}

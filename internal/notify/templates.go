@@ -23,33 +23,33 @@ const (
 // fallback is the language for those whose own has no template.
 const fallback = "en"
 
-// NoticeFields is what the template of a notice (notice.LANGUAGE.txt) can use.
-// Texts are one line each and bounded. From and Subject are whatever the message
-// said.
-type NoticeFields struct {
-	Recipient, Domain string // whom the notice is for, and the domain of that address
-	Sender            string // the envelope sender
-	From, Subject     string // of the header, decoded; may be empty
-	Client, QueueID   string // may be empty
-	Arrived           time.Time
-	Checked           string // the address that was to be authenticated
-	Result, Reason    string // docs/protocol.md section 5, docs/design.md
-	Refused           bool   // the sender hears of it
-	Host              string // this mail system
+// MessageFields is what both kinds of template can use. Texts are one line each and
+// bounded. Subject is whatever the message said.
+type MessageFields struct {
+	Sender         string // the envelope sender
+	Subject        string // decoded; may be empty
+	QueueID        string // may be empty
+	Arrived        time.Time
+	Checked        string // the address that was to be authenticated
+	Result, Reason string // docs/protocol.md section 5, docs/design.md
+	Host           string // this mail system
 }
 
-// DSNFields is what the template of a DSN (dsn.LANGUAGE.txt) can use, with the
-// same meanings.
+// NoticeFields is what the template of a notice (notice.LANGUAGE.txt) can use.
+type NoticeFields struct {
+	MessageFields
+	Recipient, Domain string // whom the notice is for, and the domain of that address
+	From              string // of the header, decoded: whatever the message said; may be empty
+	Client            string // may be empty
+	Refused           bool   // the sender hears of it
+}
+
+// DSNFields is what the template of a DSN (dsn.LANGUAGE.txt) can use.
 type DSNFields struct {
-	Recipients      []string // who did not get the message; at least one
-	More            int      // how many did not find room in Recipients
-	Sender, Subject string
-	QueueID         string
-	Arrived         time.Time
-	Checked         string
-	Result, Reason  string
-	Reply           string // what an SMTP client would have heard; may be empty
-	Host            string
+	MessageFields
+	Recipients []string // who did not get the message; at least one
+	More       int      // how many did not find room in Recipients
+	Reply      string   // what an SMTP client would have heard; may be empty
 }
 
 const (

@@ -2,8 +2,8 @@ package notify
 
 import (
 	"errors"
-	"io"
-	"strings"
+	"fmt"
+	"reflect"
 	"text/template"
 	"text/template/parse"
 	"time"
@@ -12,39 +12,30 @@ import (
 // Samples of what templates are executed with: with everything there, and with
 // everything empty that can be.
 var (
-	samples = map[string]any{
-		kindDSN: DSNFields{
-			Recipients: []string{"a@example.com", "b@example.com", "c@example.com"}, More: 1, Sender: "sender@example.org", Subject: "subject", QueueID: "queue-id",
-			Arrived: time.Unix(0, 0), Checked: "sender@example.org", Result: "fail", Reason: "invalid-key", Reply: "550 5.7.1 reply", Host: "mx.example.com",
-		},
-		kindNotice: NoticeFields{
-			Recipient: "rcpt@example.com", Domain: "example.com", Sender: "sender@example.org", From: "from@example.org", Subject: "subject",
-			Client: "192.0.2.1", QueueID: "queue-id", Arrived: time.Unix(0, 0), Checked: "sender@example.org", Result: "fail", Reason: "invalid-key",
-			Refused: true, Host: "mx.example.com",
-		},
+	sampleMessage = MessageFields{
+		Sender: "sender@example.org", Subject: "subject", QueueID: "queue-id", Arrived: time.Unix(0, 0),
+		Checked: "sender@example.org", Result: "fail", Reason: "invalid-key", Host: "mx.example.com",
 	}
-	emptySamples = map[string]any{
-		kindDSN:    DSNFields{Recipients: []string{""}},
-		kindNotice: NoticeFields{},
+	samples = map[string][]any{
+		kindDSN: {
+			DSNFields{MessageFields: sampleMessage, Recipients: []string{"a@example.com", "b@example.com", "c@example.com"}, More: 1, Reply: "550 5.7.1 reply"},
+			DSNFields{Recipients: []string{""}},
+		},
+		kindNotice: {
+			NoticeFields{MessageFields: sampleMessage, Recipient: "rcpt@example.com", Domain: "example.com", From: "from@example.org", Client: "192.0.2.1", Refused: true},
+			NoticeFields{},
+		},
 	}
 )
 
 // checkTemplate finds at start what would otherwise fail when a message comes: a
 // field that does not exist, in whatever branch, and a text without Subject.
 func checkTemplate(tmpl *template.Template, kind string) error {
-	all, err := everyBranch(tmpl)
-	if err != nil {
-		return err
+	c := checker{tmpl: tmpl, message: reflect.TypeOf(samples[kind][0]), called: make(map[string]bool)}
+	if c.checkTree(tmpl.Tree); c.faults != nil {
+		return errors.Join(c.faults...)
 	}
-	// and and or evaluate as much as they need: with empty values that is more of
-	// an or.
-	for _, data := range []any{samples[kind], emptySamples[kind]} {
-		if err := all.Execute(io.Discard, data); isFault(err) {
-			return err
-		}
-	}
-	// What is really executed has no excuse.
-	for _, data := range []any{samples[kind], emptySamples[kind]} {
+	for _, data := range samples[kind] {
 		if _, err := execute(tmpl, data); err != nil {
 			return err
 		}
@@ -52,59 +43,107 @@ func checkTemplate(tmpl *template.Template, kind string) error {
 	return nil
 }
 
-// isFault tells what is wrong with a template in any case from a branch that meets
-// values for which it was not meant. Package template has no types for that.
-func isFault(err error) bool {
-	var fault template.ExecError
-	return errors.As(err, &fault) &&
-		(strings.Contains(fault.Error(), "can't evaluate field") || strings.Contains(fault.Error(), "not defined"))
+// A checker looks at every branch of a template, of which an execution sees some: are
+// there the fields of the message that it names, and the templates? What is a field of
+// something else, such as the dot in with and range, is left to the samples.
+type checker struct {
+	tmpl    *template.Template
+	message reflect.Type // NoticeFields or DSNFields
+	tree    *parse.Tree  // in which it is
+	called  map[string]bool
+	faults  []error
 }
 
-// everyBranch returns a copy of a template in which both branches of every
-// condition are executed, one after the other.
-func everyBranch(tmpl *template.Template) (*template.Template, error) {
-	all := template.New(tmpl.Name())
-	for _, t := range tmpl.Templates() {
-		tree := t.Tree.Copy()
-		unfold(tree.Root)
-		if _, err := all.AddParseTree(t.Name(), tree); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+// checkTree looks at a template that is given the message.
+func (c *checker) checkTree(tree *parse.Tree) {
+	c.tree = tree
+	c.check(tree.Root, c.message)
 }
 
-// unfold replaces conditions by their pipeline and both their lists. A with or a
-// range keeps its list, in which the dot is another, and has its else follow.
-func unfold(list *parse.ListNode) {
-	if list == nil {
-		return
-	}
-	var nodes []parse.Node
-	for _, node := range list.Nodes {
-		var otherwise *parse.ListNode
-		switch n := node.(type) {
-		case *parse.IfNode:
-			nodes = append(nodes, &parse.ActionNode{NodeType: parse.NodeAction, Pos: n.Pos, Line: n.Line, Pipe: n.Pipe})
-			unfold(n.List)
-			nodes = append(nodes, n.List.Nodes...)
-			otherwise = n.ElseList
-		case *parse.WithNode:
-			unfold(n.List)
-			otherwise, n.ElseList = n.ElseList, nil
-			nodes = append(nodes, n)
-		case *parse.RangeNode:
-			unfold(n.List)
-			otherwise, n.ElseList = n.ElseList, nil
-			nodes = append(nodes, n)
-		case *parse.BreakNode, *parse.ContinueNode: // they would hide what follows
-		default:
-			nodes = append(nodes, node)
+// check looks at a node. dot is the type of the dot; nil: not the message.
+func (c *checker) check(node parse.Node, dot reflect.Type) {
+	switch n := node.(type) {
+	case *parse.ListNode:
+		if n != nil { // there may be no else
+			c.checkAll(n.Nodes, dot)
 		}
-		if otherwise != nil {
-			unfold(otherwise)
-			nodes = append(nodes, otherwise.Nodes...)
+	case *parse.PipeNode:
+		if n != nil { // template may have no argument
+			for _, command := range n.Cmds {
+				c.checkAll(command.Args, dot)
+			}
+		}
+	case *parse.ActionNode:
+		c.check(n.Pipe, dot)
+	case *parse.ChainNode:
+		c.check(n.Node, dot)
+	case *parse.IfNode:
+		c.checkBranch(n.BranchNode, dot, dot)
+	case *parse.WithNode:
+		c.checkBranch(n.BranchNode, dot, nil)
+	case *parse.RangeNode:
+		c.checkBranch(n.BranchNode, dot, nil)
+	case *parse.TemplateNode:
+		c.checkCall(n, dot)
+	case *parse.FieldNode:
+		c.checkField(n, dot, n.Ident)
+	case *parse.VariableNode:
+		if n.Ident[0] == "$" {
+			c.checkField(n, c.message, n.Ident[1:])
 		}
 	}
-	list.Nodes = nodes
+}
+
+func (c *checker) checkAll(nodes []parse.Node, dot reflect.Type) {
+	for _, node := range nodes {
+		c.check(node, dot)
+	}
+}
+
+// checkBranch looks at both lists. inner is the dot of the first.
+func (c *checker) checkBranch(n parse.BranchNode, dot, inner reflect.Type) {
+	c.check(n.Pipe, dot)
+	c.check(n.List, inner)
+	c.check(n.ElseList, dot)
+}
+
+// checkCall looks at a template that is called, once, if it is given the message.
+func (c *checker) checkCall(n *parse.TemplateNode, dot reflect.Type) {
+	c.check(n.Pipe, dot)
+	callee := c.tmpl.Lookup(n.Name)
+	switch {
+	case callee == nil:
+		c.fault(n, "there is no such template")
+	case dot != nil && n.Pipe != nil && n.Pipe.String() == "." && !c.called[n.Name]:
+		c.called[n.Name] = true
+		caller := c.tree
+		c.checkTree(callee.Tree)
+		c.tree = caller
+	}
+}
+
+// checkField looks for a field or method, and for those of it that are named after it.
+func (c *checker) checkField(node parse.Node, t reflect.Type, names []string) {
+	for _, name := range names {
+		if t == nil {
+			return
+		}
+		if method, ok := t.MethodByName(name); ok {
+			t = method.Type.Out(0)
+			continue
+		}
+		var field reflect.StructField
+		if t.Kind() == reflect.Struct {
+			field, _ = t.FieldByName(name)
+		}
+		if t = field.Type; t == nil {
+			c.fault(node, "there is no "+name)
+		}
+	}
+}
+
+// fault names the place of a node as package template does.
+func (c *checker) fault(node parse.Node, what string) {
+	place, text := c.tree.ErrorContext(node)
+	c.faults = append(c.faults, fmt.Errorf("template: %s: %s: %s", place, text, what))
 }

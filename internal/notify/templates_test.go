@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/authkey/authkey/milter"
 )
 
 // folder writes templates into a folder of their own.
@@ -30,11 +32,13 @@ func TestBuiltinTexts(t *testing.T) {
 		for _, kind := range []string{kindDSN, kindNotice} {
 			seen := make(map[string]string)
 			for _, result := range []string{"pass", "fail", "nokey", "none", "temperror", "permerror", "required"} {
-				dsn := DSNFields{Recipients: []string{"bob@rcpt.example"}, Arrived: arrived, Checked: "a@sender.example", Result: result, Host: "mx.example.com"}
-				notice := NoticeFields{Recipient: "bob@rcpt.example", Sender: "a@sender.example", Arrived: arrived, Checked: "a@sender.example", Result: result, Host: "mx.example.com"}
+				fields := MessageFields{Arrived: arrived, Checked: "a@sender.example", Result: result, Host: "mx.example.com"}
 				if result == "required" {
-					dsn.Result, dsn.Reason, notice.Result, notice.Reason = "fail", result, "fail", result
+					fields.Result, fields.Reason = "fail", result
 				}
+				dsn := DSNFields{MessageFields: fields, Recipients: []string{"bob@rcpt.example"}}
+				notice := NoticeFields{MessageFields: fields, Recipient: "bob@rcpt.example"}
+				notice.Sender = "a@sender.example"
 				data := any(dsn)
 				if kind == kindNotice {
 					data = notice
@@ -77,7 +81,7 @@ func TestTemplateFolder(t *testing.T) {
 		"pt": "en: Mail from a@b.example was not delivered to you", "": "en: Mail from a@b.example was not delivered to you",
 		"de-AT-1996": "de: Eigener Text", "../../etc/passwd": "en: Mail from a@b.example was not delivered to you",
 	} {
-		text, err := ts.render(kindNotice, language, NoticeFields{Sender: "a@b.example", Recipient: "c@d.example"})
+		text, err := ts.render(kindNotice, language, NoticeFields{MessageFields: MessageFields{Sender: "a@b.example"}, Recipient: "c@d.example"})
 		if got := text.language + ": " + text.subject; got != want || err != nil {
 			t.Errorf("language %q: %q, %v, want %q", language, got, err, want)
 		}
@@ -105,6 +109,11 @@ func TestTemplateFaults(t *testing.T) {
 		{"field in with's else", body("{{with .Sender}}{{else}}\n{{.Sendr}}{{end}}"), ":4:"},
 		{"field in range", body("{{range .Recipients}}{{if .}}{{break}}{{end}}\n{{$.Sendr}}{{end}}"), ":"},
 		{"field in a template", body("{{template \"x\" .}}{{define \"x\"}}\n{{.Sendr}}{{end}}"), ":4:"},
+		{"field of a field", body("{{if eq .Result \"never\"}}\n{{.Arrived.Yeer}}{{end}}"), ":4:10: "},
+		{"second field", body("{{.Sender}}{{.Sendr}}\n{{.Sndr}}"), ":4:2: "},
+		{"field in an argument", body("{{printf \"%s\" (len .Sendr)}}"), ":3:"},
+		{"field in a template that calls itself", body("{{template \"x\" .}}{{define \"x\"}}{{if eq .Result \"never\"}}{{template \"x\" .}}\n{{.Sendr}}{{end}}{{end}}"), ":4:"},
+		{"no template in a branch", body("{{if eq .Result \"never\"}}\n{{template \"x\"}}{{end}}"), ":4:"},
 		{"no template", body("{{template \"x\" .}}"), ":3:"},
 		{"no function", body("{{shout .Sender}}"), ":3: "},
 		{"no subject", "Hello\n\nyou\n", ":1: "},
@@ -159,6 +168,8 @@ func TestTemplateGoodBranches(t *testing.T) {
 		`{{if .Subject}}{{slice .Subject 0 1}}{{end}} x`,
 		`{{.Arrived.Format "2006"}} {{with .Arrived}}{{.Year}}{{end}}`,
 		`{{range .Recipients}}{{if .}}{{continue}}{{end}}x{{end}} x`,
+		`{{template "year" .Arrived}}{{define "year"}}{{.Year}}{{end}} x`,
+		`{{if eq .Result "never"}}{{with .Arrived}}{{.Year}} {{$.Result}}{{end}}{{with $x := .Arrived}}{{$x.Year}}{{end}}{{end}} x`,
 	} {
 		if _, err := loadTemplates(folder(t, map[string]string{"dsn.fr.txt": "Subject: s\n\n" + text})); err != nil {
 			t.Errorf("template %d is refused: %v", i, err)
@@ -176,9 +187,9 @@ func TestTemplateFailsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := original()
+	o := honest()
 	o.Sender = "a@b.test"
-	if err := n.Deliver(t.Context(), o, nil, []Notice{{Recipient: "bob@rcpt.example", Language: "fr"}}); err != nil {
+	if err := n.deliver(t.Context(), o, nil, []milter.Notice{{Recipient: "bob@rcpt.example", Language: "fr"}}); err != nil {
 		t.Fatal(err)
 	}
 	p := readMail(t, m.taken()[0].data)

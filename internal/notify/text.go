@@ -1,17 +1,16 @@
 package notify
 
 import (
-	"mime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/emersion/go-message/charset"
+	"github.com/authkey/authkey/milter"
 )
 
 const (
-	// foldAt is where header lines of ours are folded (RFC 5322 section 2.1.1).
-	foldAt = 76
+	// maxName bounds the name of a field that is quoted.
+	maxName = 76
 	// maxLine is the longest line that we write, with room for its fold.
 	maxLine = 990
 	// maxQuoted bounds what a DSN quotes of the original's header.
@@ -86,47 +85,10 @@ func oneLine(s string, most int) string {
 	return s
 }
 
-// decodeWords reads the encoded words of RFC 2047, in any charset known.
-func decodeWords(s string) string {
-	d := mime.WordDecoder{CharsetReader: charset.Reader}
-	if text, err := d.DecodeHeader(s); err == nil {
-		return text
-	}
-	return s
-}
-
-// formatField writes an unstructured field of ours, encoded where need be and
-// folded. The value is one line.
-func formatField(name, value string) string {
-	// What looks like an encoded word and is none must not be read as one.
-	value = mime.QEncoding.Encode("utf-8", strings.ReplaceAll(value, "=?", "= ?"))
-	var b strings.Builder
-	b.WriteString(name + ":")
-	width := b.Len()
-	for i, word := range strings.Split(value, " ") {
-		if i > 0 && width+1+len(word) > foldAt {
-			b.WriteString("\r\n")
-			width = 0
-		}
-		b.WriteString(" " + word)
-		width += 1 + len(word)
-	}
-	return b.String() + "\r\n"
-}
-
-// formatName writes a display name, encoded or quoted. In a phrase the Q encoding
-// may leave less as it is than package mime does, hence B.
-func formatName(name string) string {
-	if encoded := mime.BEncoding.Encode("utf-8", name); encoded != name {
-		return strings.ReplaceAll(encoded, "?= =?", "?=\r\n =?")
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
-}
-
 // quoteFields writes header fields as they came, but for those with AuthKeys and
 // for what could not stand in a message: whatever is in a value stays inside its
 // field. In a wide text octets above ASCII are valid UTF-8.
-func quoteFields(fields []Field, wide bool) []byte {
+func quoteFields(fields []milter.Field, wide bool) []byte {
 	var out []byte
 	for _, f := range fields {
 		name := strings.TrimSpace(f.Name)
@@ -149,7 +111,7 @@ func isFieldName(name string) bool {
 		}
 	}
 	// A line that begins with hyphens could be taken for the end of a MIME part.
-	return name != "" && len(name) < foldAt && name[0] != '-'
+	return name != "" && len(name) < maxName && name[0] != '-'
 }
 
 func quoteField(name, value string, wide bool) string {

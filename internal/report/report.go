@@ -51,6 +51,13 @@ func (c Counts) addN(word []byte, n int64) {
 	c[Other] += n
 }
 
+// merge adds others.
+func (c Counts) merge(others Counts) {
+	for word, n := range others {
+		c.addN([]byte(word), n)
+	}
+}
+
 // Tally is what there is to say about some messages.
 type Tally struct {
 	Messages int64  `json:"messages"`

@@ -112,9 +112,7 @@ func (r *Report) Summary() Summary {
 			points[start] = p
 		}
 		p.Messages += h.messages
-		for word, n := range h.results {
-			p.Results.addN([]byte(word), n)
-		}
+		p.Results.merge(h.results)
 	}
 	for _, start := range slices.Sorted(maps.Keys(points)) {
 		s.Series = append(s.Series, *points[start])

@@ -166,11 +166,9 @@ func (s Summary) writeDomains(b *strings.Builder, top int) {
 // merge adds another tally.
 func (t *Tally) merge(other Tally) {
 	t.Messages += other.Messages
-	for _, pair := range [...][2]Counts{{t.Results, other.Results}, {t.Actions, other.Actions}, {t.Would, other.Would}} {
-		for word, n := range pair[1] {
-			pair[0].addN([]byte(word), n)
-		}
-	}
+	t.Results.merge(other.Results)
+	t.Actions.merge(other.Actions)
+	t.Would.merge(other.Would)
 }
 
 // The plot's marks, each for some results.

@@ -13,8 +13,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/authkey/authkey/internal/config"
@@ -34,7 +32,6 @@ const (
 	CheckQuestion      = "own-question"  // it calls a key valid that is
 	CheckDNS           = "dns"           // the records of each domain
 	CheckOutside       = "outside"       // where the records lead
-	CheckClock         = "clock"
 )
 
 // Options say what to look at.
@@ -106,35 +103,30 @@ const (
 	lookUnit    = "journalctl -u " + service + " -n 20"
 )
 
+// checks are those of one examination.
+type checks struct{ Options }
+
 // Examine makes all checks, side by side.
 func Examine(ctx context.Context, o Options) []doctor.Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	checks := []func(context.Context) []doctor.Finding{o.unit, o.configuration, o.files, o.certificate, o.listening, o.questions, o.dns, o.outside,
-		func(ctx context.Context) []doctor.Finding {
-			return doctor.ExamineClock(ctx, o.ConfigFile, o.Now, o.Synchronized, o.Container)
-		}}
-	found := make([][]doctor.Finding, len(checks))
-	var all sync.WaitGroup
-	for i, check := range checks {
-		all.Go(func() { found[i] = check(ctx) })
+	c := &checks{o}
+	return doctor.SideBySide(ctx, c.unit, c.configuration, c.files, c.certificate, c.listening, c.questions, c.dns, c.outside, c.clock)
+}
+
+func (c *checks) clock(context.Context) []doctor.Finding {
+	return doctor.ExamineClock(c.ConfigFile, c.Now(), c.Synchronized, c.Container)
+}
+
+// mayNotRead is why the service's user may not read a file, nil where he may or that is not
+// known; who says who that is.
+func (c *checks) mayNotRead(path string) (obstacle *doctor.Obstacle, what string) {
+	if c.Reader == nil {
+		return nil, ""
 	}
-	all.Wait()
-	return slices.Concat(found...)
-}
-
-func ok(check, format string, args ...any) doctor.Finding {
-	return doctor.Finding{Check: check, Status: doctor.OK, What: fmt.Sprintf(format, args...)}
-}
-
-func inapplicable(check, format string, args ...any) doctor.Finding {
-	return doctor.Finding{Check: check, Status: doctor.Inapplicable, What: fmt.Sprintf(format, args...)}
-}
-
-func fault(check, what, why, mend string) doctor.Finding {
-	return doctor.Finding{Check: check, Status: doctor.Fault, What: what, Why: why, Mend: mend}
-}
-
-func warning(check, what, why, mend string) doctor.Finding {
-	return doctor.Finding{Check: check, Status: doctor.Warning, What: what, Why: why, Mend: mend}
+	obstacle, err := c.Reader.Read(path)
+	if err != nil || obstacle == nil {
+		return nil, ""
+	}
+	return obstacle, fmt.Sprintf("%s (%s) %s", c.Reader.Name, c.ReaderFrom, obstacle.What)
 }

@@ -108,63 +108,63 @@ func socketName(l config.ServerListen) string {
 }
 
 // listening asks on each socket.
-func (o Options) listening(ctx context.Context) []doctor.Finding {
-	if len(o.Config.Listen) == 0 {
-		return []doctor.Finding{inapplicable(CheckListening, "listen is empty: systemd passes the sockets")}
+func (c *checks) listening(ctx context.Context) []doctor.Finding {
+	if len(c.Config.Listen) == 0 {
+		return []doctor.Finding{doctor.Inapplicablef(CheckListening, "listen is empty: systemd passes the sockets")}
 	}
 	var found []doctor.Finding
-	for _, l := range o.Config.Listen {
+	for _, l := range c.Config.Listen {
 		name := socketName(l)
 		err := probe(ctx, here(l.Address), anyCertificate(l.TLS))
 		switch {
 		case err == nil:
-			found = append(found, ok(CheckListening, "the server answers on %s", name))
+			found = append(found, doctor.Okf(CheckListening, "the server answers on %s", name))
 		case errors.Is(err, syscall.ECONNREFUSED):
-			found = append(found, fault(CheckListening, "nobody listens on "+name, noneVerify, restartUnit+"\n"+lookUnit))
+			found = append(found, doctor.NewFault(CheckListening, "nobody listens on "+name, noneVerify, restartUnit+"\n"+lookUnit))
 		case errors.Is(err, syscall.EADDRNOTAVAIL):
-			found = append(found, fault(CheckListening, name+": this machine does not have that address", noneVerify, "in "+o.ConfigFile+": listen: [\"tcp:PORT\"]"))
+			found = append(found, doctor.NewFault(CheckListening, name+": this machine does not have that address", noneVerify, "in "+c.ConfigFile+": listen: [\"tcp:PORT\"]"))
 		default:
-			found = append(found, fault(CheckListening, fmt.Sprintf("%s: %v", name, err), noneVerify, "systemctl status "+service+"\n"+lookUnit))
+			found = append(found, doctor.NewFault(CheckListening, fmt.Sprintf("%s: %v", name, err), noneVerify, "systemctl status "+service+"\n"+lookUnit))
 		}
 	}
 	return found
 }
 
 // questions asks the running server about a real key of every domain.
-func (o Options) questions(ctx context.Context) []doctor.Finding {
-	at := slices.IndexFunc(o.Config.Listen, func(l config.ServerListen) bool { return probe(ctx, here(l.Address), anyCertificate(l.TLS)) == nil })
+func (c *checks) questions(ctx context.Context) []doctor.Finding {
+	at := slices.IndexFunc(c.Config.Listen, func(l config.ServerListen) bool { return probe(ctx, here(l.Address), anyCertificate(l.TLS)) == nil })
 	if at < 0 {
-		return []doctor.Finding{inapplicable(CheckQuestion, "nobody answers who could be asked")}
+		return []doctor.Finding{doctor.Inapplicablef(CheckQuestion, "nobody answers who could be asked")}
 	}
-	socket := o.Config.Listen[at]
+	socket := c.Config.Listen[at]
 	var found []doctor.Finding
-	for _, d := range o.Domains {
-		found = append(found, o.question(ctx, here(socket.Address), anyCertificate(socket.TLS), d))
+	for _, d := range c.Domains {
+		found = append(found, c.question(ctx, here(socket.Address), anyCertificate(socket.TLS), d))
 	}
 	return found
 }
 
-func (o Options) question(ctx context.Context, server string, conf *tls.Config, d Domain) doctor.Finding {
-	mailbox, key, err := o.keyOf(d)
+func (c *checks) question(ctx context.Context, server string, conf *tls.Config, d Domain) doctor.Finding {
+	mailbox, key, err := c.keyOf(d)
 	switch {
 	case err != nil:
-		return inapplicable(CheckQuestion, "%s: no key can be made: %v", d.Name, err)
+		return doctor.Inapplicablef(CheckQuestion, "%s: no key can be made: %v", d.Name, err)
 	case mailbox == "":
-		return inapplicable(CheckQuestion, "%s: nobody has a key", d.Name)
+		return doctor.Inapplicablef(CheckQuestion, "%s: nobody has a key", d.Name)
 	}
 	mend := reloadUnit
-	if o.Unit.Passes(d.Keys.SecretFile) {
+	if c.Unit.Passes(d.Keys.SecretFile) {
 		mend = restartUnit
 	}
 	bad := func(what string) doctor.Finding {
-		return fault(CheckQuestion, fmt.Sprintf("%s: the running server %s", d.Name, what), "mail of the domain with good keys is not verified", o.CommandLine("check")+"\n"+mend+"\n"+lookUnit)
+		return doctor.NewFault(CheckQuestion, fmt.Sprintf("%s: the running server %s", d.Name, what), "mail of the domain with good keys is not verified", c.CommandLine("check")+"\n"+mend+"\n"+lookUnit)
 	}
 	reply, err := ask(ctx, server, conf, mailbox, key)
 	switch {
 	case err != nil:
 		return bad(fmt.Sprintf("does not answer: %v", err))
 	case reply.Verdict == wire.ValidKey:
-		return ok(CheckQuestion, "%s: the running server accepts the key of %s, for %s", d.Name, mailbox, reply.TTL)
+		return doctor.Okf(CheckQuestion, "%s: the running server accepts the key of %s, for %s", d.Name, mailbox, reply.TTL)
 	case reply.Verdict == wire.InvalidKey:
 		return bad(fmt.Sprintf("refuses the key of %s that the files here make: it has another secret, another list, or other settings", mailbox))
 	case reply.Verdict == wire.Error:
@@ -174,7 +174,7 @@ func (o Options) question(ctx context.Context, server string, conf *tls.Config, 
 }
 
 // keyOf makes a key of one of the domain's addresses from the files.
-func (o Options) keyOf(d Domain) (mailbox string, key wire.Key, err error) {
+func (c *checks) keyOf(d Domain) (mailbox string, key wire.Key, err error) {
 	domain, err := keyring.Open(d.Keys)
 	if err != nil {
 		return "", key, err
@@ -192,64 +192,64 @@ func (o Options) keyOf(d Domain) (mailbox string, key wire.Key, err error) {
 	if err != nil {
 		return "", key, err
 	}
-	issued, err := domain.KeyAt(address, o.Now())
+	issued, err := domain.KeyAt(address, c.Now())
 	return address.String(), issued.Key, err
 }
 
 // dns compares the records of every domain.
-func (o Options) dns(ctx context.Context) []doctor.Finding {
+func (c *checks) dns(ctx context.Context) []doctor.Finding {
 	var found []doctor.Finding
-	for _, d := range o.Domains {
-		c := o.Compare(ctx, d.Name)
-		look := o.CommandLine("dns", d.Name)
+	for _, d := range c.Domains {
+		compared := c.Compare(ctx, d.Name)
+		look := c.CommandLine("dns", d.Name)
 		switch {
-		case c.Unknown != "":
-			found = append(found, inapplicable(CheckDNS, "%s: %s", d.Name, c.Unknown))
-		case len(c.Differs) > 0:
-			found = append(found, fault(CheckDNS, d.Name+": "+strings.Join(c.Differs, "; "), "recipients do not find the server, or look for it at the wrong place",
-				"publish:   "+strings.Join(c.Publish, "\npublish:   ")+"\n"+look))
+		case compared.Unknown != "":
+			found = append(found, doctor.Inapplicablef(CheckDNS, "%s: %s", d.Name, compared.Unknown))
+		case len(compared.Differs) > 0:
+			found = append(found, doctor.NewFault(CheckDNS, d.Name+": "+strings.Join(compared.Differs, "; "), "recipients do not find the server, or look for it at the wrong place",
+				"publish:   "+strings.Join(compared.Publish, "\npublish:   ")+"\n"+look))
 		default:
-			found = append(found, ok(CheckDNS, "%s: the records are published as wanted", d.Name))
+			found = append(found, doctor.Okf(CheckDNS, "%s: the records are published as wanted", d.Name))
 		}
-		for _, note := range c.Notes {
-			found = append(found, warning(CheckDNS, d.Name+": "+note, "recipients do not go there unless their administrator allows it", look))
+		for _, note := range compared.Notes {
+			found = append(found, doctor.NewWarning(CheckDNS, d.Name+": "+note, "recipients do not go there unless their administrator allows it", look))
 		}
 	}
 	return found
 }
 
 // outside follows the records that are wanted, as far as that can be done from inside.
-func (o Options) outside(ctx context.Context) []doctor.Finding {
+func (c *checks) outside(ctx context.Context) []doctor.Finding {
 	var found []doctor.Finding
-	for _, s := range o.Wanted {
-		addresses, err := o.resolve(ctx, s.Host)
+	for _, s := range c.Wanted {
+		addresses, err := c.resolve(ctx, s.Host)
 		var missing *net.DNSError
 		switch {
 		case errors.As(err, &missing) && missing.IsNotFound:
-			found = append(found, fault(CheckOutside, s.Host+" has no address", noneVerify, "publish an A or AAAA record of "+s.Host))
+			found = append(found, doctor.NewFault(CheckOutside, s.Host+" has no address", noneVerify, "publish an A or AAAA record of "+s.Host))
 			continue
 		case err != nil:
-			found = append(found, inapplicable(CheckOutside, "%s: %v", s.Host, err))
+			found = append(found, doctor.Inapplicablef(CheckOutside, "%s: %v", s.Host, err))
 			continue
 		}
 		for _, addr := range addresses {
-			found = append(found, o.reach(ctx, s, addr))
+			found = append(found, c.reach(ctx, s, addr))
 		}
 	}
 	return found
 }
 
-func (o Options) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+func (c *checks) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return o.Resolver.LookupNetIP(ctx, "ip", host+".")
+	return c.Resolver.LookupNetIP(ctx, "ip", host+".")
 }
 
 // reach connects to one address of a server that the records name.
-func (o Options) reach(ctx context.Context, s wire.Server, addr netip.Addr) doctor.Finding {
+func (c *checks) reach(ctx context.Context, s wire.Server, addr netip.Addr) doctor.Finding {
 	addr = addr.Unmap()
 	at := net.JoinHostPort(addr.String(), strconv.Itoa(int(s.Port)))
 	name := fmt.Sprintf("%s at %s", s, addr)
@@ -262,17 +262,17 @@ func (o Options) reach(ctx context.Context, s wire.Server, addr netip.Addr) doct
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case err == nil:
-		return ok(CheckOutside, "%s answers here; what a firewall keeps out shows from outside only: authkey-milter lookup there", name)
+		return doctor.Okf(CheckOutside, "%s answers here; what a firewall keeps out shows from outside only: authkey-milter lookup there", name)
 	case errors.As(err, &certificate):
-		return fault(CheckOutside, fmt.Sprintf("%s: %v", name, err), "recipients refuse the connection, and "+noneVerify, "put another certificate into "+o.Config.TLS.Cert+" and "+o.Config.TLS.Key)
+		return doctor.NewFault(CheckOutside, fmt.Sprintf("%s: %v", name, err), "recipients refuse the connection, and "+noneVerify, "put another certificate into "+c.Config.TLS.Cert+" and "+c.Config.TLS.Key)
 	case errors.Is(err, errNoServer):
-		return fault(CheckOutside, fmt.Sprintf("%s: %v", name, err), noneVerify, "let "+s.Host+" lead to this server")
+		return doctor.NewFault(CheckOutside, fmt.Sprintf("%s: %v", name, err), noneVerify, "let "+s.Host+" lead to this server")
 	case isOurs(addr):
-		return fault(CheckOutside, fmt.Sprintf("%s, an address of this machine: %v", name, err), noneVerify, "in "+o.ConfigFile+": listen, so that it is reached there\n"+restartUnit)
+		return doctor.NewFault(CheckOutside, fmt.Sprintf("%s, an address of this machine: %v", name, err), noneVerify, "in "+c.ConfigFile+": listen, so that it is reached there\n"+restartUnit)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		err = errors.New("no answer")
 	}
-	return warning(CheckOutside, fmt.Sprintf("%s cannot be reached from here, and is no address of this machine: %v", name, err),
+	return doctor.NewWarning(CheckOutside, fmt.Sprintf("%s cannot be reached from here, and is no address of this machine: %v", name, err),
 		"behind address translation that is usual; else "+noneVerify, fromOutside)
 }
 

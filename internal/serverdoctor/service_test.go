@@ -50,7 +50,8 @@ func TestServiceChecks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			o := Options{ConfigFile: file, UnitConfig: file, Unit: well, InForce: "a", Saved: "a", CommandLine: line, InitLine: func(string) string { return "" }}
 			tt.change(&o)
-			found := append(o.unit(t.Context()), o.configuration(t.Context())...)
+			c := checks{o}
+			found := append(c.unit(t.Context()), c.configuration(t.Context())...)
 			for i, want := range []string{tt.unit, tt.config} {
 				if got := fmt.Sprintf("%s: %s", found[i].Status, found[i].What); !strings.HasPrefix(got, want) {
 					t.Errorf("%s, want %s", got, want)
@@ -73,7 +74,7 @@ func TestWhatTheServiceHas(t *testing.T) {
 	must(t, os.Mkdir(filepath.Dir(secret), 0o700))
 	_, err := keyring.CreateSecret(secret)
 	must(t, err)
-	o := Options{ConfigFile: filepath.Join(dir, "server.yaml"), CommandLine: func(...string) string { return "x" }, InitLine: func(string) string { return "x" }}
+	o := checks{Options{ConfigFile: filepath.Join(dir, "server.yaml"), CommandLine: func(...string) string { return "x" }, InitLine: func(string) string { return "x" }}}
 	must(t, os.WriteFile(o.ConfigFile, nil, 0o600))
 	o.UnitConfig = o.ConfigFile
 	o.Unit = doctor.Unit{Name: "authkey-server.service", Known: true, Active: "active"}
