@@ -13,11 +13,12 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/authkey/authkey/internal/stubdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
 func TestAddressRules(t *testing.T) {
-	r := rules{networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/32")}}
+	r := dialRules{networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/32")}}
 	tests := []struct {
 		addr string
 		ok   bool
@@ -47,16 +48,16 @@ func TestAddressRules(t *testing.T) {
 			t.Errorf("%s: %v", tt.addr, err)
 		}
 	}
-	if (rules{}).address(netip.Addr{}) == nil || (rules{}).address(netip.MustParseAddr("2606:4700::1%eth0")) == nil {
+	if (dialRules{}).address(netip.Addr{}) == nil || (dialRules{}).address(netip.MustParseAddr("2606:4700::1%eth0")) == nil {
 		t.Error("no address, or one with a zone, is allowed")
 	}
 }
 
 func TestServerRules(t *testing.T) {
-	r := rules{ports: []uint16{443}}
-	strict := rules{requireTLS: true}
+	r := dialRules{ports: []uint16{443}}
+	strict := dialRules{requireTLS: true}
 	tests := []struct {
-		rules  rules
+		rules  dialRules
 		server wire.Server
 		want   Reason
 	}{
@@ -78,16 +79,16 @@ func TestServerRules(t *testing.T) {
 	}
 }
 
-// A book is a lookuper of fixed contents.
+// A book is a resolver of fixed contents.
 type book struct {
 	hosts map[string][]string // "fails": DNS fails
-	texts func(domain string) (dnsAnswer, error)
+	texts func(domain string) (stubdns.Answer, error)
 
 	mu    sync.Mutex
 	asked map[string]int
 }
 
-func (b *book) lookup(_ context.Context, name string, _ recordType) (dnsAnswer, error) {
+func (b *book) TXT(_ context.Context, name string) (stubdns.Answer, error) {
 	b.mu.Lock()
 	if b.asked == nil {
 		b.asked = make(map[string]int)
@@ -97,7 +98,7 @@ func (b *book) lookup(_ context.Context, name string, _ recordType) (dnsAnswer, 
 	return b.texts(name)
 }
 
-func (b *book) addresses(_ context.Context, host string) ([]netip.Addr, error) {
+func (b *book) Addresses(_ context.Context, host string) ([]netip.Addr, error) {
 	b.mu.Lock()
 	if b.asked == nil {
 		b.asked = make(map[string]int)
@@ -227,7 +228,7 @@ func TestDialBudget(t *testing.T) {
 			n.script[addr] = nil
 		}
 		v := inBubble(t, b, n, Options{})
-		v.pool.dialer.budget.answered(netip.MustParseAddrPort("9.9.9.9:7425"))
+		v.pool.dialer.limiter.noteAnswer(netip.MustParseAddrPort("9.9.9.9:7425"))
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		reasons := make(map[Reason]int)
@@ -270,20 +271,20 @@ func TestDialBudget(t *testing.T) {
 // TestOneDialToStranger: a thousand names for one address are no cannon either.
 func TestOneDialToStranger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget()
+		b := newDialLimiter()
 		victim := netip.MustParseAddrPort("8.8.8.8:7425")
-		release, err := b.admit(t.Context(), victim)
+		release, err := b.wait(t.Context(), victim)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := b.admit(ctx, victim); reasonOf(err) != ReasonDialBudget {
+		if _, err := b.wait(ctx, victim); reasonOf(err) != ReasonDialBudget {
 			t.Errorf("a second dial beside the first: %v", err)
 		}
 		next := make(chan error)
 		go func() {
-			release, err := b.admit(context.Background(), victim)
+			release, err := b.wait(context.Background(), victim)
 			if err == nil {
 				release()
 			}
@@ -294,20 +295,20 @@ func TestOneDialToStranger(t *testing.T) {
 		if err := <-next; err != nil {
 			t.Errorf("after the first: %v", err)
 		}
-		b.answered(victim)
+		b.noteAnswer(victim)
 		for range 3 {
-			if _, err := b.admit(t.Context(), victim); err != nil {
+			if _, err := b.wait(t.Context(), victim); err != nil {
 				t.Errorf("once it answered: %v", err)
 			}
 		}
-		if len(b.gates) != 0 {
-			t.Errorf("%d gates are left", len(b.gates))
+		if len(b.dialled) != 0 {
+			t.Errorf("%d locks are left", len(b.dialled))
 		}
 		for i := range maxPeers + 10 {
-			b.answered(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 9, byte(i >> 8), byte(i)}), 7425))
+			b.noteAnswer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 9, byte(i >> 8), byte(i)}), 7425))
 		}
-		if len(b.peers) > maxPeers {
-			t.Errorf("%d peers", len(b.peers))
+		if len(b.answered) > maxPeers {
+			t.Errorf("%d peers", len(b.answered))
 		}
 	})
 }
@@ -316,24 +317,24 @@ func TestOneDialToStranger(t *testing.T) {
 // network, does not keep us from another server that answers.
 func TestDialBudgetIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget()
+		b := newDialLimiter()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		var wg sync.WaitGroup
 		for port := range uint16(300) {
 			peer := netip.AddrPortFrom(netip.MustParseAddr("8.8.8.8"), 2000+port)
-			b.answered(peer)
+			b.noteAnswer(peer)
 			wg.Go(func() {
-				if release, err := b.admit(ctx, peer); err == nil {
+				if release, err := b.wait(ctx, peer); err == nil {
 					release()
 				}
 			})
 		}
 		synctest.Wait()
 		good := netip.MustParseAddrPort("9.9.9.9:7425")
-		b.answered(good)
+		b.noteAnswer(good)
 		began := time.Now()
-		release, err := b.admit(ctx, good)
+		release, err := b.wait(ctx, good)
 		if err != nil || time.Since(began) > 100*time.Millisecond {
 			t.Fatalf("the other server: %v after %v", err, time.Since(began))
 		}
@@ -345,7 +346,7 @@ func TestDialBudgetIsShared(t *testing.T) {
 // TestNetworksOfTheDialBudget: one bucket for what one owner usually has, and none for the
 // administrator's own.
 func TestNetworksOfTheDialBudget(t *testing.T) {
-	b := newBudget(netip.MustParsePrefix("10.0.0.0/8"))
+	b := newDialLimiter(netip.MustParsePrefix("10.0.0.0/8"))
 	bucket := func(addr string) *rate.Limiter { return b.network(netip.MustParseAddr(addr)) }
 	for _, tt := range []struct {
 		one, other string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/smtp"
 	"net/textproto"
 	"slices"
@@ -46,7 +47,7 @@ func (o Options) dns(ctx context.Context) []Finding {
 	for i, server := range servers {
 		all.Go(func() {
 			opts := o.Verifier
-			opts.Resolvers = []string{server.String()}
+			opts.Resolvers = []netip.AddrPort{server}
 			v := verifier.New(opts)
 			defer v.Close()
 			d := v.Discover(ctx, probeDomain)
