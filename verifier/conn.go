@@ -25,8 +25,8 @@ const (
 	// by up to ageSpread earlier, so that two made together do not end together.
 	maxAge    = time.Hour
 	ageSpread = 15 * time.Minute
-	// maxLate is how many replies more than one for each question are dropped
-	// before the server counts as broken.
+	// maxLate is how many replies beyond one for each question are dropped before the
+	// server breaks the protocol.
 	maxLate = 1000
 	// keptBuffer is how large a write buffer may be to be used again.
 	keptBuffer = 64 << 10
@@ -57,7 +57,7 @@ type conn struct {
 	first    uint64 // sequence numbers sent are first up to next, exclusively
 	next     uint64
 	sent     uint64
-	replies  uint64    // to whatever was sent
+	replies  uint64    // to any question sent
 	lastLine time.Time // when the last whole line came
 	out      []byte    // lines to write
 }
@@ -90,12 +90,12 @@ func newConn(l link, owner *target, first uint64) *conn {
 		first:   first,
 		next:    first,
 	}
-	c.idle = time.AfterFunc(idleTimeout, func() { c.endIf(func() bool { return len(c.pending) == 0 }) })
+	c.idle = time.AfterFunc(idleTimeout, func() { c.endIf(errEnded, func() bool { return len(c.pending) == 0 }) })
 	c.age = time.AfterFunc(maxAge-rand.N(ageSpread), c.retire)
 	return c
 }
 
-// randomSeq returns where a connection's sequence numbers start. 0 is none.
+// randomSeq returns the first sequence number of a connection, which is never 0.
 func randomSeq() uint64 { return max(1, rand.Uint64()) }
 
 // capacity returns how many more questions the connection takes now.
@@ -154,7 +154,7 @@ func (c *conn) abandon(q *question, slow bool) bool {
 
 // questionEnded says that a question is no longer pending.
 func (c *conn) questionEnded() {
-	c.endIf(func() bool {
+	c.endIf(errEnded, func() bool {
 		if len(c.pending) == 0 {
 			c.idle.Reset(idleTimeout)
 		}
@@ -165,30 +165,20 @@ func (c *conn) questionEnded() {
 
 // retire gives the connection no more questions, and ends it after its last one.
 func (c *conn) retire() {
-	c.endIf(func() bool {
+	c.endIf(errEnded, func() bool {
 		c.retired = true
 		return len(c.pending) == 0
 	})
 }
 
-// endIf ends the connection if a condition holds under its lock.
-func (c *conn) endIf(condition func() bool) {
-	c.mu.Lock()
-	ended := c.err == nil && condition()
-	var pending map[uint64]*question
-	if ended {
-		pending = c.markEnded(errEnded)
-	}
-	c.mu.Unlock()
-	if ended {
-		c.finish(errEnded, pending)
-	}
-}
+// end closes the connection for a reason, which becomes the outcome of every pending
+// question.
+func (c *conn) end(why error) { c.endIf(why, func() bool { return true }) }
 
-// end closes the connection for a reason. Every question pending hears of it.
-func (c *conn) end(why error) {
+// endIf is end if a condition holds under the connection's lock.
+func (c *conn) endIf(why error, condition func() bool) {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.err != nil || !condition() {
 		c.mu.Unlock()
 		return
 	}

@@ -82,7 +82,7 @@ func (d *dialer) dial(ctx context.Context, s Server) (link, error) {
 			permission, cancelPermission = context.WithDeadline(ctx, deadline)
 			defer cancelPermission()
 		}
-		// One dead address must leave time for the others.
+		// An address that does not answer must leave time for the others.
 		share, cancel := context.WithTimeout(ctx, deadline.Sub(now)/time.Duration(len(addrs)-i))
 		l, err := d.dialAddress(share, s, peer)
 		cancel()
@@ -118,8 +118,8 @@ func (d *dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	return allowed, nil
 }
 
-// lookup returns the addresses of a host, at least one. DNS is asked once for all who
-// want to know, and for a while not at all about a name that led nowhere.
+// lookup returns the addresses of a host, at least one. Calls about the same host at the
+// same time are one lookup, and DNS is not asked again soon about a name without address.
 func (d *dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if err, _, known := d.unreachable.get(host, time.Now()); known {
 		return nil, err
@@ -193,7 +193,7 @@ func (e *tlsError) Error() string {
 	case errors.As(e.err, &alert) && alert.Op == "remote error":
 		return "the server refuses: " + alert.Err.Error() // a word for a number
 	case errors.Is(e.err, io.EOF), errors.Is(e.err, syscall.ECONNRESET):
-		return "the server hung up"
+		return "the server closed the connection"
 	case errors.Is(e.err, context.DeadlineExceeded), errors.Is(e.err, os.ErrDeadlineExceeded):
 		return "no answer in time"
 	}

@@ -268,7 +268,7 @@ func TestDialBudget(t *testing.T) {
 	})
 }
 
-// TestOneDialToStranger: a thousand names for one address are no cannon either.
+// TestOneDialToStranger: a thousand names for one address do not flood it either.
 func TestOneDialToStranger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newDialLimiter()

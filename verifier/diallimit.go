@@ -13,13 +13,13 @@ import (
 // How many connections are dialled in a second (docs/protocol.md section 4): nobody may
 // have us flood a third party. A token bucket of rate r and burst b lets through r+b in
 // the worst second, so that these give at most 50. Peers that never answered share a
-// smaller bucket: a thousand names which lead nowhere must not keep us from a server that
-// works.
+// smaller bucket: a thousand servers that do not answer must not keep us from one that
+// does.
 const (
 	dialRate, dialBurst         = 40, 10
 	strangerRate, strangerBurst = 32, 8
-	// One network gets no more than this: somebody whose servers answer once and
-	// hang up, each on one of sixty thousand ports, would take all there is.
+	// One network gets no more than this: somebody whose servers answer once and close
+	// the connection, each on another port, would use up the limit for all.
 	networkRate, networkBurst = 8, 8
 
 	// maxPeers bounds the memory of who answered before, and of networks.

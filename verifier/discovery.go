@@ -78,15 +78,20 @@ func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d.Texts, d.CNAMEs, d.TTL, d.AD = answer.Texts, answer.CNAMEs, answer.TTL, answer.AD
 	d.Resolver = answer.Server.String()
 	d.fill(wire.ParseSet(answer.Texts), v.pool.dialer.rules)
-	for _, text := range answer.Texts {
-		if _, err := wire.ParseRecord(text); !errors.Is(err, wire.ErrNotRecord) || len(d.NearMisses) == maxNearMisses {
+	d.NearMisses = nearMisses(answer.Texts)
+	return d
+}
+
+func nearMisses(texts []string) (misses []NearMiss) {
+	for _, text := range texts {
+		if _, err := wire.ParseRecord(text); !errors.Is(err, wire.ErrNotRecord) || len(misses) == maxNearMisses {
 			continue
 		}
 		if miss, ok := wire.LooksLikeRecord(text); ok {
-			d.NearMisses = append(d.NearMisses, miss)
+			misses = append(misses, miss)
 		}
 	}
-	return d
+	return misses
 }
 
 // fillFromMemory fills in what a verification would use while DNS fails.

@@ -96,7 +96,7 @@ func newDomainRecords(a stubdns.Answer, now time.Time) *domainRecords {
 		ad:        a.AD,
 		fresh:     now.Add(min(max(a.TTL, minRecordTTL), maxRecordTTL)),
 	}
-	// Order says which are the first eight, where equals make that a matter of luck.
+	// Of more than eight records, Order picks among those of equal pri by chance.
 	for _, server := range set.Order(rand.Shuffle) {
 		for _, rec := range set.Records {
 			if rec.Server == server {

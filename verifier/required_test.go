@@ -49,7 +49,7 @@ func TestDomainAlone(t *testing.T) {
 	}
 }
 
-// TestRequiredUnderOverload: nor where there is no room to ask.
+// TestRequiredUnderOverload: nor where too many verifications are under way.
 func TestRequiredUnderOverload(t *testing.T) {
 	o := options("127.0.0.1:1")
 	o.Records = requiringRecords(0)

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ const (
 )
 
 // errOutOfTime says that the verification's own time ended before an AS had enough
-// of it to be blamed.
+// of it for the silence to count as a failure.
 var errOutOfTime = &failure{reason: ReasonASTimeout, err: errors.New("no time left")}
 
 // A target is one AS: its connections, whether it is left alone, and who waits for it.
@@ -199,11 +200,13 @@ func (t *target) startDial() *dialing {
 	return d
 }
 
+// connect dials the server, as the Verifier and not on behalf of one question.
 func (t *target) connect() (_ link, err error) {
 	defer t.life.recoverAs(&err)
 	return t.dialer.dial(t.life.ctx, t.server)
 }
 
+// dial makes a connection, and ends d.
 func (t *target) dial(d *dialing) {
 	l, err := t.connect()
 	if err != nil && t.life.ctx.Err() == nil && reasonOf(err).countsAgainstAS() {
@@ -222,7 +225,7 @@ func (t *target) dial(d *dialing) {
 	t.wake(t.waiters.Len())
 	t.mu.Unlock()
 	if c != nil {
-		// Refused only when the Verifier is at its end, which is the connection's too.
+		// Not started only when the Verifier ends, and the connection with it.
 		t.life.spawn(func() { t.run(c, func() { c.readLoop(c) }) })
 		t.life.spawn(func() { t.run(c, func() { c.writeLoop(t.replyTimeout) }) })
 		if closed {
@@ -249,24 +252,13 @@ func (t *target) run(c *conn, loop func()) {
 // removeConn takes an ended connection out, and takes note of a failure if its end is one.
 // asked: questions waited for their answers; answered: it had answered some.
 func (t *target) removeConn(c *conn, why error, asked, answered bool) {
-	switch {
-	case errors.Is(why, errEnded):
-		if asked && !answered {
-			t.breaker.failed(time.Now())
-		}
-	case reasonOf(why) == ReasonASViolation:
-		t.breaker.failed(time.Now())
-	case asked:
+	betweenQuestions := errors.Is(why, errEnded) && answered
+	if asked && !betweenQuestions || reasonOf(why) == ReasonASViolation {
 		t.breaker.failed(time.Now())
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, other := range t.conns {
-		if other == c {
-			t.conns = append(t.conns[:i:i], t.conns[i+1:]...)
-			break
-		}
-	}
+	t.conns = slices.DeleteFunc(t.conns, func(other *conn) bool { return other == c })
 	t.wake(t.waiters.Len())
 }
 
@@ -287,7 +279,7 @@ func (t *target) waitForCapacity(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	select {
-	case <-turn: // too late for us
+	case <-turn: // too late for this one
 		t.wake(1)
 	default:
 		t.waiters.Remove(place)
