@@ -16,13 +16,13 @@ import (
 // and over TCP if the answer does not fit.
 func (r *Resolver) exchange(ctx context.Context, server netip.AddrPort, q question) (a Answer, err error) {
 	defer r.recoverAs(&err)
-	a, err = r.send(ctx, "udp", server, q, true)
+	a, err = send(ctx, "udp", server, q, true)
 	edns := !errors.Is(err, errNoEDNS)
 	if !edns {
-		a, err = r.send(ctx, "udp", server, q, false)
+		a, err = send(ctx, "udp", server, q, false)
 	}
 	if errors.Is(err, errTruncated) {
-		a, err = r.send(ctx, "tcp", server, q, edns)
+		a, err = send(ctx, "tcp", server, q, edns)
 	}
 	a.Server = server
 	return a, err
@@ -30,7 +30,7 @@ func (r *Resolver) exchange(ctx context.Context, server netip.AddrPort, q questi
 
 // send asks over a socket of its own, so that each question comes from a random
 // port under a random id.
-func (r *Resolver) send(ctx context.Context, network string, server netip.AddrPort, q question, edns bool) (Answer, error) {
+func send(ctx context.Context, network string, server netip.AddrPort, q question, edns bool) (Answer, error) {
 	var random [2]byte
 	rand.Read(random[:]) // never fails
 	id := binary.BigEndian.Uint16(random[:])

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -12,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/miekg/dns"
 
 	"github.com/authkey/authkey/internal/stubdns"
@@ -554,43 +553,45 @@ func TestPrefetch(t *testing.T) {
 	}
 }
 
-func TestDiscover(t *testing.T) {
-	ns := startDNS(t,
-		"a.test. 100 IN CNAME b.test.",
-		`b.test. 50 IN TXT "v=spf1 -all"`,
-		`b.test. 50 IN TXT "AS=as.test:7425; tls=yes; req=yes"`,
-		`b.test. 50 IN TXT "AS=clear.test:7425"`,
-		`b.test. 50 IN TXT "AS=as.test:25; tls=yes"`,
-		`b.test. 50 IN TXT "AS=[::1]:7425; tls=yes"`,
-		`b.test. 50 IN TXT "AS=as.test"`)
-	ns.Behave("a.test", testdns.Authenticated())
-	ns.Behave("down.test", testdns.Rcode(dns.RcodeServerFailure))
+// Ask asks the server that it is given, and nobody else: not DNS, not the cache.
+func TestAsk(t *testing.T) {
+	as := startAS(t, nil, honest)
+	busy := startAS(t, nil, func(s *session) {
+		for req, ok := s.next(); ok; req, ok = s.next() {
+			s.say("ERROR %d busy\r\n", req.Seq)
+		}
+	})
+	at := func(port uint16) wire.Server { return wire.Server{Host: "127.0.0.1", Port: port} }
+	ns := startDNS(t)
 	v := startVerifier(t, options(ns.Addr()))
-	d := v.Discover(t.Context(), "A.test.")
-	want := Discovery{
-		Domain: "a.test",
-		Texts: []string{"v=spf1 -all", "AS=as.test:7425; tls=yes; req=yes", "AS=clear.test:7425",
-			"AS=as.test:25; tls=yes", "AS=[::1]:7425; tls=yes", "AS=as.test"},
-		CNAMEs:   []string{"b.test."},
-		Used:     []wire.Record{{Server: wire.Server{Host: "as.test", Port: 7425, TLS: true}, Pri: 10, Required: true}},
-		Required: true, Published: true, AD: true, TTL: 50 * time.Second, Resolver: ns.Addr(),
+	for _, tc := range []struct {
+		name   string
+		server wire.Server
+		query  Query
+		status Status
+		reason Reason
+	}{
+		{"valid", at(as.port), query(t, "bob@a.example", "good"), Pass, ""},
+		{"again", at(as.port), query(t, "bob@a.example", "good"), Pass, ""},
+		{"invalid", at(as.port), query(t, "bob@a.example", "bad"), Fail, ReasonInvalidKey},
+		{"busy", at(busy.port), query(t, "bob@a.example", "good"), TempError, ReasonASBusy},
+		{"refused", at(closedPort(t)), query(t, "bob@a.example", "good"), TempError, ReasonASRefused},
+		{"forbidden", wire.Server{Host: "192.168.1.1", Port: 7425}, query(t, "bob@a.example", "good"), PermError, ReasonASForbidden},
+		{"bad key", at(as.port), Query{Address: address(t, "bob@a.example"), Key: wire.JoinKeys("a b")}, Fail, ReasonBadKey},
+		{"no key", at(as.port), Query{Address: address(t, "bob@a.example")}, NoKey, ""},
+		{"no address", at(as.port), Query{}, None, ReasonBadAddress},
+	} {
+		got := v.Ask(context.Background(), tc.server, tc.query)
+		if got.Status != tc.status || got.Reason != tc.reason || got.Cached {
+			t.Errorf("%s: %+v, want %s %s", tc.name, got, tc.status, tc.reason)
+		}
 	}
-	if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Discovery{}, "Took", "Refused")); diff != "" {
-		t.Error(diff)
+	if n, m := ns.Queries("a.example", dns.TypeTXT).Total(), v.cache.Len(); n != 0 || m != 0 {
+		t.Errorf("DNS was asked %d times, and %d keys are in the cache", n, m)
 	}
-	if len(d.Refused) != 4 {
-		t.Errorf("refused: %+v", d.Refused)
-	}
-	if d := v.Discover(t.Context(), "down.test"); reasonOf(d.Err) != ReasonDNSFailure {
-		t.Errorf("down: %v", d.Err)
-	}
-	if d := v.Discover(t.Context(), "gone.test"); d.Err != nil || d.Published {
-		t.Errorf("gone: %+v", d)
-	}
-	if d := v.Discover(t.Context(), "bad..test"); d.Err == nil {
-		t.Error("a domain that is none")
-	}
-	if n := v.records.domains.len(); n != 0 {
-		t.Errorf("Discover left %d domains in the cache", n)
+	closed := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	closed.Close()
+	if got := closed.Ask(context.Background(), at(as.port), query(t, "bob@a.example", "good")); got.Status != TempError || got.Reason != ReasonCancelled {
+		t.Errorf("closed: %+v", got)
 	}
 }
