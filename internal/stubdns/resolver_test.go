@@ -258,13 +258,16 @@ func TestQuestionPorts(t *testing.T) {
 	}
 }
 
-// closedAddr is an address on loopback where nobody listens.
+// closedAddr is an address on loopback where nobody listens: the port belongs to a socket
+// that hears one other port only, so that nobody else can listen there meanwhile.
 func closedAddr(t *testing.T) string {
 	t.Helper()
-	pc, l := listenBoth(t)
-	pc.Close()
-	l.Close()
-	return pc.LocalAddr().String()
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")), net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:9")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().String()
 }
 
 // TestPanic: a fault of ours costs one lookup, and the log does not repeat what it was about.
