@@ -204,6 +204,9 @@ func (r *Resolver) query(ctx context.Context, q question) (Answer, error) {
 				r.learn(tries, o.try)
 				return o.answer, nil
 			}
+			if ctx.Err() != nil || errors.Is(o.err, context.DeadlineExceeded) {
+				continue // the end of the lookup's time is no failure of the server
+			}
 			failed = fmt.Errorf("%w: %v: %w", ErrFailure, tries[o.try].server, o.err)
 			if len(tries) < len(servers) {
 				start()

@@ -197,6 +197,21 @@ func TestNameServers(t *testing.T) {
 	})
 }
 
+// TestSilenceIsNoFailure: the end of a lookup's time ends its questions too, which must not
+// pass for failures of the servers.
+func TestSilenceIsNoFailure(t *testing.T) {
+	r := startResolver(t, 20*time.Millisecond, startNameServer(t, silence).addr)
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			if _, err := r.TXT(t.Context(), "a.test"); !errors.Is(err, ErrTimeout) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestAddresses(t *testing.T) {
 	served := zone(t, "both.test. 300 IN A 192.0.2.1", "both.test. 300 IN A 192.0.2.2", "both.test. 300 IN AAAA 2001:db8::1",
 		"four.test. 300 IN A 192.0.2.1", "text.test. 300 IN TXT x", "half.test. 300 IN A 192.0.2.3", "half2.test. 300 IN TXT x")
