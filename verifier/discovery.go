@@ -66,7 +66,7 @@ func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 		d.Err = fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
 		return d
 	}
-	defer v.life.endCall()
+	defer v.life.calls.Done()
 	began := time.Now()
 	answer, err := v.dns.TXT(ctx, name)
 	d.Took = time.Since(began)

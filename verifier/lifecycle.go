@@ -8,7 +8,7 @@ import (
 	"github.com/authkey/authkey/internal/oplog"
 )
 
-// A lifecycle counts what a Verifier has going on, so that Close can let calls finish,
+// A lifecycle knows what a Verifier has going on, so that Close can let calls finish,
 // then end everything else, and return when nothing runs any more.
 type lifecycle struct {
 	ctx    context.Context // ends when the last call has returned after close
@@ -16,56 +16,36 @@ type lifecycle struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	changed sync.Cond
-	calls   int
-	tasks   int
-	closing bool // no new calls
-	ended   bool // no new tasks
+	closing bool           // no new calls
+	ended   bool           // no new tasks
+	calls   sync.WaitGroup // of callers that wait for a result
+	tasks   sync.WaitGroup // of work that ends soon after ctx does
 }
 
 func newLifecycle(log *slog.Logger) *lifecycle {
 	l := &lifecycle{log: log}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.changed.L = &l.mu
 	return l
 }
 
-// beginCall registers a caller that waits for a result; false once closing.
-// Each true needs one endCall.
+// beginCall registers a caller; false once closing. Each true needs one calls.Done.
 func (l *lifecycle) beginCall() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closing {
-		return false
+	if !l.closing {
+		l.calls.Add(1)
 	}
-	l.calls++
-	return true
+	return !l.closing
 }
 
-func (l *lifecycle) endCall() {
-	l.mu.Lock()
-	l.calls--
-	l.changed.Broadcast()
-	l.mu.Unlock()
-}
-
-// beginTask registers work that ends soon after l.ctx does; false once that ended.
-// Each true needs one endTask.
+// beginTask registers work; false once ctx ended. Each true needs one tasks.Done.
 func (l *lifecycle) beginTask() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended {
-		return false
+	if !l.ended {
+		l.tasks.Add(1)
 	}
-	l.tasks++
-	return true
-}
-
-func (l *lifecycle) endTask() {
-	l.mu.Lock()
-	l.tasks--
-	l.changed.Broadcast()
-	l.mu.Unlock()
+	return !l.ended
 }
 
 // spawn runs f as a task in a goroutine of its own, unless it is too late. f recovers
@@ -75,7 +55,7 @@ func (l *lifecycle) spawn(f func()) bool {
 		return false
 	}
 	go func() {
-		defer l.endTask()
+		defer l.tasks.Done()
 		f()
 	}()
 	return true
@@ -95,18 +75,13 @@ func (l *lifecycle) recoverAs(err *error) {
 func (l *lifecycle) close(end func()) {
 	l.mu.Lock()
 	l.closing = true
-	for l.calls > 0 {
-		l.changed.Wait()
-	}
-	l.ended = true
 	l.mu.Unlock()
-
-	l.cancel()
-	end()
+	l.calls.Wait()
 
 	l.mu.Lock()
-	for l.tasks > 0 {
-		l.changed.Wait()
-	}
+	l.ended = true
 	l.mu.Unlock()
+	l.cancel()
+	end()
+	l.tasks.Wait()
 }

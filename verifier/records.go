@@ -173,7 +173,7 @@ func (v *Verifier) refresh(domain string) (_ knowledge, err error) {
 	if !v.life.beginTask() {
 		return knowledge{}, fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
 	}
-	defer v.life.endTask()
+	defer v.life.tasks.Done()
 	defer v.life.recoverAs(&err)
 	answer, err := v.dns.TXT(v.life.ctx, domain)
 	now := time.Now()

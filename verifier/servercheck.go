@@ -57,7 +57,7 @@ func (v *Verifier) CheckServer(ctx context.Context, s Server, connect Connect) S
 		c.Err = context.Canceled
 		return c
 	}
-	defer v.life.endCall()
+	defer v.life.calls.Done()
 	d := v.pool.dialer
 	var found []netip.Addr
 	if addr, err := netip.ParseAddr(s.Host); err == nil {

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"cmp"
 	"crypto/x509"
 	"log/slog"
 	"net/netip"
@@ -28,8 +29,7 @@ const (
 	maxPrefetches = 256
 )
 
-// Options say how to verify. The zero value of each field means its default; so does a
-// time of less than 0.
+// Options say how to verify. The zero value of each field means its default.
 type Options struct {
 	// Resolvers are the name servers to ask, the best first. Default: those of
 	// /etc/resolv.conf, which is read again when it changes.
@@ -48,8 +48,8 @@ type Options struct {
 	// DefaultReplyTimeout.
 	ReplyTimeout time.Duration
 
-	// AllowNetworks may be dialled although they are not globally reachable, and however
-	// often. Default: none.
+	// AllowNetworks may be dialled although they are not globally reachable, and are exempt
+	// from the limit of new connections to one network. Default: none.
 	AllowNetworks []netip.Prefix
 	// AllowPorts may be dialled although they are below 1024. Default: none.
 	AllowPorts []uint16
@@ -99,12 +99,12 @@ func New(o Options) *Verifier {
 		log = slog.New(slog.DiscardHandler)
 	}
 	v := &Verifier{
-		timeout:    or(o.Timeout, DefaultTimeout),
-		defaultTTL: or(o.DefaultTTL, DefaultTTL),
-		maxTTL:     or(o.MaxTTL, DefaultMaxTTL),
+		timeout:    cmp.Or(o.Timeout, DefaultTimeout),
+		defaultTTL: cmp.Or(o.DefaultTTL, DefaultTTL),
+		maxTTL:     cmp.Or(o.MaxTTL, DefaultMaxTTL),
 		cache:      o.Cache,
 		records:    o.Records,
-		dns:        stubdns.New(nameServers(o, log), or(o.DNSTimeout, DefaultDNSTimeout), log),
+		dns:        stubdns.New(nameServers(o, log), cmp.Or(o.DNSTimeout, DefaultDNSTimeout), log),
 		life:       newLifecycle(log),
 		log:        log,
 		underway:   make(chan struct{}, maxVerifications),
@@ -123,21 +123,14 @@ func New(o Options) *Verifier {
 			unreachable: v.records.unreachable,
 			limiter:     newDialLimiter(o.AllowNetworks...),
 			roots:       o.Roots,
-			timeout:     or(o.ConnectTimeout, DefaultConnectTimeout),
+			timeout:     cmp.Or(o.ConnectTimeout, DefaultConnectTimeout),
 			connect:     dialTCP,
 		},
-		replyTimeout: or(o.ReplyTimeout, DefaultReplyTimeout),
+		replyTimeout: cmp.Or(o.ReplyTimeout, DefaultReplyTimeout),
 		life:         v.life,
 		targets:      make(map[Server]*target),
 	}
 	return v
-}
-
-func or(d, otherwise time.Duration) time.Duration {
-	if d <= 0 {
-		return otherwise
-	}
-	return d
 }
 
 // NameServers lists the name servers that a Verifier with these options asks now, in order

@@ -41,7 +41,7 @@ func (v *Verifier) Verify(ctx context.Context, q Query) Result {
 	if !v.life.beginCall() {
 		return cancelled
 	}
-	defer v.life.endCall()
+	defer v.life.calls.Done()
 	return v.awaitShared(ctx, q, d)
 }
 
@@ -102,7 +102,7 @@ func (v *Verifier) Ask(ctx context.Context, server Server, q Query) Result {
 	case !v.life.beginCall():
 		return cancelled
 	}
-	defer v.life.endCall()
+	defer v.life.calls.Done()
 	ctx, cancel := context.WithTimeout(ctx, v.timeout)
 	defer cancel()
 	var r Result
@@ -116,7 +116,7 @@ func (v *Verifier) verifyWithoutKey(ctx context.Context, q Query) Result {
 	if !v.life.beginCall() {
 		return cancelled
 	}
-	defer v.life.endCall()
+	defer v.life.calls.Done()
 	limited, cancel := context.WithTimeout(ctx, v.timeout)
 	defer cancel()
 	k, r, ok := v.lookUpDomain(limited, q)
@@ -153,7 +153,7 @@ func (v *Verifier) verifyOnce(q Query, d digest) (r Result) {
 	if !v.life.beginTask() {
 		return cancelled
 	}
-	defer v.life.endTask()
+	defer v.life.tasks.Done()
 	select {
 	case v.underway <- struct{}{}:
 		defer func() { <-v.underway }()

@@ -49,16 +49,16 @@ func TestResolvConf(t *testing.T) {
 		}
 		check("no file", "[127.0.0.1:53]")
 		write("nameserver 192.0.2.1\n")
-		time.Sleep(resolvConfCheck)
+		time.Sleep(resolvConfInterval)
 		check("written", "[192.0.2.1:53]")
 		write("nameserver 192.0.2.2\n")
 		check("changed just now", "[192.0.2.1:53]")
-		time.Sleep(resolvConfCheck)
+		time.Sleep(resolvConfInterval)
 		check("changed", "[192.0.2.2:53]")
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(resolvConfCheck)
+		time.Sleep(resolvConfInterval)
 		check("removed", "[192.0.2.2:53]")
 	})
 }
