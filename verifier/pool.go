@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -59,25 +60,24 @@ func (p *pool) evictOne() bool {
 		if t.users > 0 {
 			continue
 		}
-		if dialing, connected := t.state(); dialing {
-			continue
-		} else if connected {
+		switch dialing, connected := t.state(); {
+		case dialing:
+		case connected:
 			oldestConnected = t.older(oldestConnected)
-			continue
+		default:
+			oldest = t.older(oldest)
+			seen++
 		}
-		oldest = t.older(oldest)
-		if seen++; seen == evictSample {
+		if seen == evictSample {
 			break
 		}
 	}
-	if oldest == nil {
-		oldest = oldestConnected
-	}
-	if oldest == nil {
+	evicted := cmp.Or(oldest, oldestConnected)
+	if evicted == nil {
 		return false
 	}
-	delete(p.targets, oldest.server)
-	oldest.close()
+	delete(p.targets, evicted.server)
+	evicted.close()
 	return true
 }
 

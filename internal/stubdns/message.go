@@ -10,9 +10,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// This file is the only one that knows the DNS library: questions into octets,
-// octets into what they say about the question.
-
 // ednsSize is the UDP payload that fits everywhere without fragments.
 const ednsSize = 1232
 
