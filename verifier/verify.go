@@ -11,10 +11,11 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// maxUnreachableHosts is how many AS names of one domain may lead to no address that we
-// may dial. Those behind them are not looked up: they may be names in the zone of
-// somebody who has nothing to do with the domain (compare RFC 7208 section 4.6.4).
-const maxUnreachableHosts = 2
+// MaxUnreachableHosts is how many AS names of one domain may lead to no address that we
+// may dial (docs/protocol.md section 4.2). Those behind them are not looked up: they may be
+// names in the zone of somebody who has nothing to do with the domain (compare RFC 7208
+// section 4.6.4).
+const MaxUnreachableHosts = 2
 
 // cancelled is the Result for a caller that stops waiting, and after Close.
 var cancelled = Result{Status: TempError, Reason: ReasonCancelled}
@@ -212,7 +213,7 @@ func (v *Verifier) askServers(ctx context.Context, q Query, servers []Server, r 
 	r.Status = PermError
 	var unreachable []string
 	for _, server := range servers {
-		if len(unreachable) == maxUnreachableHosts && !server.IsAddress() && !slices.Contains(unreachable, server.Host) {
+		if len(unreachable) == MaxUnreachableHosts && !server.IsAddress() && !slices.Contains(unreachable, server.Host) {
 			continue
 		}
 		name := net.JoinHostPort(server.Host, strconv.Itoa(int(server.Port)))
