@@ -23,7 +23,7 @@ var errTooMany = fmt.Errorf("only the first %d servers are used", wire.MaxServer
 type Discovery struct {
 	Domain string // in lower-case A-labels; as given, if it is no domain name
 	// Err says why there is no answer: it wraps ErrDNSTimeout or ErrDNSFailure, which are
-	// temporary, or says that Domain is no domain name.
+	// temporary, or says why Domain is no domain name.
 	Err error
 
 	Texts  []string // the text of every TXT record, in the order received; any octets

@@ -10,7 +10,7 @@ import (
 // A Status is the result of a verification in one word (docs/protocol.md section 5).
 type Status string
 
-// The results of docs/protocol.md section 5.
+// The results of docs/protocol.md section 5. Verify never gives Skipped.
 const (
 	Pass      Status = "pass"      // the AS, or the cache on its word, says the key is the address's
 	Fail      Status = "fail"      // the key is wrong, or the domain requires one and there is none
@@ -36,8 +36,8 @@ const (
 	ReasonBadKey     Reason = "bad-key"     // fail: no AS could have issued this key
 	ReasonRequired   Reason = "required"    // fail: no key, and the domain says req=yes
 
-	// ReasonKeyIsEnvelopes: nokey or fail, of a From field: the message has a key, but
-	// it is the envelope sender's.
+	// ReasonKeyIsEnvelopes: nokey or fail, which the milter, not Verify, gives a From field:
+	// the message has a key, but it is the envelope sender's.
 	ReasonKeyIsEnvelopes Reason = "key-is-envelope-senders"
 	// ReasonKeyIsAmbiguous: the same, and the From field names addresses of several
 	// domains, so that nobody can say whose a key is.
@@ -50,7 +50,7 @@ const (
 	ReasonBadAddress    Reason = "bad-address"    // none: the address cannot be put in canonical form
 
 	ReasonDNSTimeout  Reason = "dns-timeout"    // temperror: no name server answered in time
-	ReasonDNSFailure  Reason = "dns-failure"    // temperror: SERVFAIL, REFUSED, lame or nonsense
+	ReasonDNSFailure  Reason = "dns-failure"    // temperror: every name server failed, refused, or answered nonsense
 	ReasonASTimeout   Reason = "as-timeout"     // temperror: an AS did not answer in time
 	ReasonASRefused   Reason = "as-refused"     // temperror: an AS could not be reached
 	ReasonASTLS       Reason = "as-tls"         // temperror: the TLS handshake or the certificate failed
@@ -64,7 +64,7 @@ const (
 	ReasonOverload    Reason = "overload"       // temperror: not asked, too many verifications are under way
 	ReasonASRecord    Reason = "as-record"      // permerror: the domain's AS records are malformed
 	ReasonASNoHost    Reason = "as-no-host"     // permerror: the AS's name does not exist or has no address
-	ReasonASForbidden Reason = "as-forbidden"   // permerror: its address or port is one we refuse to dial
+	ReasonASForbidden Reason = "as-forbidden"   // permerror: the AS's address or port is one we refuse to dial
 	ReasonASClearText Reason = "as-clear-text"  // permerror: the AS offers no TLS, and Options.RequireTLS is set
 	ReasonASNotServed Reason = "as-not-served"  // permerror: the AS does not serve the domain
 	ReasonASSyntax    Reason = "as-syntax"      // permerror: the AS could not read our question
@@ -93,7 +93,7 @@ type Result struct {
 	// TTL, of a Pass only, is for how much longer it may be relied on without asking again.
 	TTL time.Duration
 
-	// Of every Status but Skipped: what DNS says of the domain, as far as it is known.
+	// What DNS says of the domain, as far as it is known, whatever the Status.
 	Required bool // the domain says req=yes
 	Stale    bool // its records are older than their TTL, because DNS fails
 	AD       bool // the name server says that DNSSEC validated the records

@@ -65,8 +65,8 @@ func (v *Verifier) fromCache(q Query, d digest) (r Result, ok bool) {
 }
 
 // Prefetch starts to look up the domain of an address whose message has just begun,
-// unless a key of the address is in the cache. It never blocks, and does nothing where
-// much is going on already.
+// unless a key of the address is in the cache. It never blocks, and does nothing while 256
+// of these lookups are under way.
 func (v *Verifier) Prefetch(address Address) {
 	if address.IsZero() || v.cache.has(address) {
 		return
@@ -91,7 +91,8 @@ func (v *Verifier) Prefetch(address Address) {
 
 // Ask puts a Query to one server, whatever DNS says about the domain of the address
 // and whatever the cache knows: it is for whoever runs that server and wants to see
-// it answer. The rules about what may be dialled hold, and so does Options.Timeout.
+// it answer. The rules about what may be dialled hold, and so does Options.Timeout. Without
+// a key the Result is NoKey, with a bad one Fail, and the server is not asked.
 func (v *Verifier) Ask(ctx context.Context, server Server, q Query) Result {
 	switch {
 	case q.Address.IsZero(), q.Address.IsDomain():
