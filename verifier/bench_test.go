@@ -17,8 +17,8 @@ import (
 
 func BenchmarkVerifyCached(b *testing.B) {
 	as := startAS(b, nil, honest)
-	ns := startNameServer(b, zone(b, "a.test. 300 IN TXT "+as.record("")))
-	v := startVerifier(b, options(ns.addr))
+	ns := startDNS(b, "a.test. 300 IN TXT "+as.record(""))
+	v := startVerifier(b, options(ns.Addr()))
 	q := query(b, "somebody@a.test", "goodgoodgoodgoodgoodgood26")
 	if r := v.Verify(context.Background(), q); r.Status != Pass {
 		b.Fatalf("%+v", r)
@@ -36,8 +36,8 @@ func BenchmarkVerifyCached(b *testing.B) {
 // BenchmarkVerifyAsked is a question to an AS over loopback for each operation.
 func BenchmarkVerifyAsked(b *testing.B) {
 	as := startAS(b, nil, honest)
-	ns := startNameServer(b, zone(b, "a.test. 300 IN TXT "+as.record("")))
-	v := startVerifier(b, options(ns.addr))
+	ns := startDNS(b, "a.test. 300 IN TXT "+as.record(""))
+	v := startVerifier(b, options(ns.Addr()))
 	a := address(b, "somebody@a.test")
 	var n atomic.Int64
 	b.ReportAllocs()
@@ -73,7 +73,7 @@ func benchmarkCacheMemory(b *testing.B, prefix string) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			c.found(a, digest{byte(i), byte(i >> 8), byte(i >> 16)}, time.Hour)
+			c.put(a, digest{byte(i), byte(i >> 8), byte(i >> 16)}, time.Hour)
 			if i%100_000 == 0 {
 				peak = max(peak, resident(b))
 			}

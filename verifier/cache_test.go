@@ -57,21 +57,21 @@ func TestCacheTTL(t *testing.T) {
 		one, two := c.digest(a, wire.JoinKeys("one")), c.digest(a, wire.JoinKeys("two"))
 		state := func(wantOne, wantTwo time.Duration) {
 			t.Helper()
-			ttlOne, okOne := c.pass(a, one)
-			ttlTwo, okTwo := c.pass(a, two)
+			ttlOne, okOne := c.valid(a, one)
+			ttlTwo, okTwo := c.valid(a, two)
 			if ttlOne != wantOne || ttlTwo != wantTwo || okOne != (wantOne > 0) || okTwo != (wantTwo > 0) {
 				t.Errorf("one %v %v, two %v %v; want %v, %v", ttlOne, okOne, ttlTwo, okTwo, wantOne, wantTwo)
 			}
-			if c.knows(a) != (wantOne > 0 || wantTwo > 0) {
-				t.Error("knows")
+			if c.has(a) != (wantOne > 0 || wantTwo > 0) {
+				t.Error("has")
 			}
 		}
-		c.found(a, one, time.Minute)
+		c.put(a, one, time.Minute)
 		state(time.Minute, 0)
 		for i := range one {
 			other := one
 			other[i] ^= 1
-			if _, ok := c.pass(a, other); ok {
+			if _, ok := c.valid(a, other); ok {
 				t.Errorf("octet %d of the digest does not count", i)
 			}
 		}
@@ -79,10 +79,10 @@ func TestCacheTTL(t *testing.T) {
 		state(time.Second, 0)
 		time.Sleep(time.Second)
 		state(0, 0)
-		c.found(a, one, time.Minute)
-		c.found(a, two, time.Hour)
+		c.put(a, one, time.Minute)
+		c.put(a, two, time.Hour)
 		state(0, time.Hour)
-		c.found(a, one, 0) // not to be kept
+		c.put(a, one, 0) // not to be kept
 		state(0, 0)
 		if c.Len() != 0 {
 			t.Errorf("%d entries", c.Len())
@@ -98,26 +98,26 @@ func TestCacheOfLongAddresses(t *testing.T) {
 	for i := range 2 * entries {
 		a := long(i)
 		d := c.digest(a, wire.JoinKeys("key"))
-		c.found(a, d, time.Hour)
-		if _, ok := c.pass(a, d); !ok || !c.knows(a) {
+		c.put(a, d, time.Hour)
+		if _, ok := c.valid(a, d); !ok || !c.has(a) {
 			t.Error("a long address is not remembered")
 		}
-		if _, ok := c.pass(long(i+1), d); ok || c.knows(long(i+1)) {
+		if _, ok := c.valid(long(i+1), d); ok || c.has(long(i+1)) {
 			t.Error("a long address is taken for another")
 		}
-		if _, ok := c.pass(a, c.digest(a, wire.JoinKeys("other"))); ok {
+		if _, ok := c.valid(a, c.digest(a, wire.JoinKeys("other"))); ok {
 			t.Error("any key of a long address will do")
 		}
 	}
 	if c.Len() != entries {
 		t.Errorf("%d entries", c.Len())
 	}
-	for n := c.valid.head; n != nil; n = n.older {
-		if len(n.key) > maxName {
+	for n := c.keys.head; n != nil; n = n.older {
+		if len(n.key) > maxIndex {
 			t.Errorf("%d octets to find an address", len(n.key))
 		}
 	}
-	if last := long(2*entries - 1); !c.Flush(last) || c.knows(last) {
+	if last := long(2*entries - 1); !c.Flush(last) || c.has(last) {
 		t.Error("a long address cannot be flushed")
 	}
 }

@@ -25,8 +25,8 @@ const (
 	// by up to ageSpread earlier, so that two made together do not end together.
 	maxAge    = time.Hour
 	ageSpread = 15 * time.Minute
-	// maxLate is how many replies more than one for each question are dropped
-	// before the server counts as broken.
+	// maxLate is how many replies beyond one for each question are dropped before the
+	// server breaks the protocol.
 	maxLate = 1000
 	// keptBuffer is how large a write buffer may be to be used again.
 	keptBuffer = 64 << 10
@@ -36,17 +36,18 @@ const (
 // question may be asked again elsewhere.
 var errEnded = errors.New("connection ended")
 
-// A conn is one pipelined connection to an AS. Its reader and its writer run until
-// end is called; whoever asks hands a line to the writer and waits for the reader.
+// A conn is one pipelined connection to an AS. Its readLoop and its writeLoop run until
+// end is called; whoever has a question enqueues a line for the second and awaits what the
+// first reads.
 type conn struct {
 	link
 	owner *target
-	born  time.Time
+	made  time.Time
 	idle  *time.Timer // ends it when nobody waits
 	age   *time.Timer // retires it
 
-	wake chan struct{} // there is something to write
-	gone chan struct{} // closed by end
+	wake  chan struct{} // there is something to write
+	ended chan struct{} // closed by end
 
 	mu       sync.Mutex
 	err      error // why it ended; nil while it lives
@@ -56,7 +57,7 @@ type conn struct {
 	first    uint64 // sequence numbers sent are first up to next, exclusively
 	next     uint64
 	sent     uint64
-	replies  uint64    // to whatever was sent
+	replies  uint64    // to any question sent
 	lastLine time.Time // when the last whole line came
 	out      []byte    // lines to write
 }
@@ -66,39 +67,39 @@ type question struct {
 	seq     uint64
 	address string
 	asked   time.Time
-	pooled  bool       // the connection was open before
-	done    chan heard // gets one value
+	pooled  bool         // the connection was open before
+	done    chan outcome // gets one value
 }
 
-// heard is what became of a question.
-type heard struct {
+// An outcome is what became of a question.
+type outcome struct {
 	reply wire.Reply
 	err   error
-	// spoken: the connection had answered something before it ended.
-	spoken bool
+	// afterAnswers: the connection had answered something before it ended.
+	afterAnswers bool
 }
 
 func newConn(l link, owner *target, first uint64) *conn {
 	c := &conn{
 		link:    l,
 		owner:   owner,
-		born:    time.Now(),
+		made:    time.Now(),
 		wake:    make(chan struct{}, 1),
-		gone:    make(chan struct{}),
+		ended:   make(chan struct{}),
 		pending: make(map[uint64]*question),
 		first:   first,
 		next:    first,
 	}
-	c.idle = time.AfterFunc(idleTimeout, func() { c.endIf(func() bool { return len(c.pending) == 0 }) })
+	c.idle = time.AfterFunc(idleTimeout, func() { c.endIf(errEnded, func() bool { return len(c.pending) == 0 }) })
 	c.age = time.AfterFunc(maxAge-rand.N(ageSpread), c.retire)
 	return c
 }
 
-// randomSeq returns where a connection's sequence numbers start. 0 is none.
+// randomSeq returns the first sequence number of a connection, which is never 0.
 func randomSeq() uint64 { return max(1, rand.Uint64()) }
 
-// room returns how many more questions the connection takes now.
-func (c *conn) room() int {
+// capacity returns how many more questions the connection takes now.
+func (c *conn) capacity() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.retired {
@@ -107,8 +108,8 @@ func (c *conn) room() int {
 	return maxOutstanding - len(c.pending)
 }
 
-// ask queues a VERIFY line; nil if the connection takes no more questions.
-func (c *conn) ask(address wire.Address, key wire.Key, pooled bool) *question {
+// enqueue has a VERIFY line written; nil if the connection takes no more questions.
+func (c *conn) enqueue(address Address, key Key, pooled bool) *question {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.retired || len(c.pending) >= maxOutstanding {
@@ -117,7 +118,7 @@ func (c *conn) ask(address wire.Address, key wire.Key, pooled bool) *question {
 	if c.next == 0 { // it wrapped
 		c.next = 1
 	}
-	q := &question{seq: c.next, address: address.String(), asked: time.Now(), pooled: pooled, done: make(chan heard, 1)}
+	q := &question{seq: c.next, address: address.String(), asked: time.Now(), pooled: pooled, done: make(chan outcome, 1)}
 	c.next++
 	c.sent++
 	if len(c.pending) == 0 {
@@ -132,72 +133,63 @@ func (c *conn) ask(address wire.Address, key wire.Key, pooled bool) *question {
 	return q
 }
 
-// drop gives a question up; false if it has been decided meanwhile. patience says
-// that it waited for as long as an AS may take: if not one whole line came in that
-// time, the connection gets no more questions.
-func (c *conn) drop(q *question, patience bool) bool {
+// abandon gives a question up; false if it has its outcome meanwhile. slow says that it
+// waited for as long as an AS may take: if not one whole line came in that time, the
+// connection gets no more questions.
+func (c *conn) abandon(q *question, slow bool) bool {
 	c.mu.Lock()
 	_, waiting := c.pending[q.seq]
 	if waiting {
 		delete(c.pending, q.seq)
-		if patience && c.lastLine.Before(q.asked) {
+		if slow && c.lastLine.Before(q.asked) {
 			c.retired = true
 		}
 	}
 	c.mu.Unlock()
 	if waiting {
-		c.freed()
+		c.questionEnded()
 	}
 	return waiting
 }
 
-// freed says that a question is no longer pending.
-func (c *conn) freed() {
-	c.endIf(func() bool {
+// questionEnded says that a question is no longer pending.
+func (c *conn) questionEnded() {
+	c.endIf(errEnded, func() bool {
 		if len(c.pending) == 0 {
 			c.idle.Reset(idleTimeout)
 		}
 		return len(c.pending) == 0 && c.retired
 	})
-	c.owner.freed()
+	c.owner.capacityFreed()
 }
 
 // retire gives the connection no more questions, and ends it after its last one.
 func (c *conn) retire() {
-	c.endIf(func() bool {
+	c.endIf(errEnded, func() bool {
 		c.retired = true
 		return len(c.pending) == 0
 	})
 }
 
-// endIf ends the connection if a condition holds under its lock.
-func (c *conn) endIf(condition func() bool) {
-	c.mu.Lock()
-	ended := c.err == nil && condition()
-	var pending map[uint64]*question
-	if ended {
-		pending = c.bury(errEnded)
-	}
-	c.mu.Unlock()
-	if ended {
-		c.mourn(errEnded, pending)
-	}
-}
+// end closes the connection for a reason, which becomes the outcome of every pending
+// question.
+func (c *conn) end(why error) { c.endIf(why, func() bool { return true }) }
 
-// end closes the connection for a reason. Every question pending hears of it.
-func (c *conn) end(why error) {
+// endIf is end if a condition holds under the connection's lock.
+func (c *conn) endIf(why error, condition func() bool) {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.err != nil || !condition() {
 		c.mu.Unlock()
 		return
 	}
-	pending := c.bury(why)
+	pending := c.markEnded(why)
 	c.mu.Unlock()
-	c.mourn(why, pending)
+	c.finish(why, pending)
 }
 
-// bury marks the connection as ended. c.mu is held.
-func (c *conn) bury(why error) map[uint64]*question {
+// markEnded marks the connection as ended, and returns its pending questions for finish.
+// c.mu is held.
+func (c *conn) markEnded(why error) map[uint64]*question {
 	c.err, c.endedAt = why, time.Now()
 	pending := c.pending
 	c.pending = nil
@@ -208,31 +200,32 @@ func (c *conn) bury(why error) map[uint64]*question {
 	return pending
 }
 
-// mourn does what follows from the end. The pool is told first, so that whoever
+// finish does what follows from the end. The target is told first, so that whoever
 // asks again does not get the same connection.
-func (c *conn) mourn(why error, pending map[uint64]*question) {
-	close(c.gone)
-	spoken := c.replied()
-	c.owner.lost(c, why, len(pending) > 0, spoken)
+func (c *conn) finish(why error, pending map[uint64]*question) {
+	close(c.ended)
+	answered := c.answered()
+	c.owner.removeConn(c, why, len(pending) > 0, answered)
 	for _, q := range pending {
-		q.done <- heard{err: why, spoken: spoken}
+		q.done <- outcome{err: why, afterAnswers: answered}
 	}
 	c.raw.Close() // not TLS's: it would wait for a peer that does not read
 }
 
-func (c *conn) replied() bool {
+// answered reports whether the connection has answered any question.
+func (c *conn) answered() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.replies > 0
 }
 
-// write sends what is queued until the connection ends.
-func (c *conn) write(timeout time.Duration) {
+// writeLoop sends what is enqueued until the connection ends.
+func (c *conn) writeLoop(timeout time.Duration) {
 	var buf []byte
 	for {
 		select {
 		case <-c.wake:
-		case <-c.gone:
+		case <-c.ended:
 			return
 		}
 		c.mu.Lock()
@@ -248,31 +241,31 @@ func (c *conn) write(timeout time.Duration) {
 			buf = nil
 		}
 		if err != nil {
-			c.end(ended(err, false))
+			c.end(whyEnded(err, false))
 			return
 		}
 	}
 }
 
-// read takes in replies until the stream or the connection ends.
-func (c *conn) read(stream io.Reader) {
+// readLoop reads replies until the stream or the connection ends.
+func (c *conn) readLoop(stream io.Reader) {
 	r := bufio.NewReaderSize(stream, wire.MaxLine)
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			c.end(ended(err, len(line) > 0))
+			c.end(whyEnded(err, len(line) > 0))
 			return
 		}
 		line = bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'})
-		if err := c.take(string(line)); err != nil {
+		if err := c.handleReply(string(line)); err != nil {
 			c.end(err)
 			return
 		}
 	}
 }
 
-// ended says what the error of a read or write means; partial, whether a line had begun.
-func ended(err error, partial bool) error {
+// whyEnded says what the error of a read or write means; partial, whether a line had begun.
+func whyEnded(err error, partial bool) error {
 	var opErr *net.OpError
 	var recordErr tls.RecordHeaderError
 	var netErr net.Error
@@ -291,9 +284,9 @@ func ended(err error, partial bool) error {
 	return errEnded
 }
 
-// take hands a line to the question that it answers. An error is a violation of
+// handleReply hands a line to the question that it answers. An error is a violation of
 // the protocol (docs/protocol.md section 3).
-func (c *conn) take(line string) error {
+func (c *conn) handleReply(line string) error {
 	reply, err := wire.ParseReply(line)
 	if err != nil {
 		return failuref(ReasonASViolation, "%w", err)
@@ -312,7 +305,6 @@ func (c *conn) take(line string) error {
 	case q == nil && reply.Seq-c.first >= c.next-c.first:
 		err = failuref(ReasonASViolation, "reply to a question never asked")
 	case q == nil:
-		c.owner.stats.late.Add(1)
 		if c.replies++; c.replies > c.sent+maxLate {
 			err = failuref(ReasonASViolation, "too many replies to the same questions")
 		}
@@ -324,34 +316,34 @@ func (c *conn) take(line string) error {
 	}
 	c.mu.Unlock()
 	if q != nil {
-		q.done <- heard{reply: reply}
-		c.freed()
+		q.done <- outcome{reply: reply}
+		c.questionEnded()
 	}
 	return err
 }
 
 // await waits for what becomes of a question, for at most a time. A timeout is a
 // *failure.
-func (c *conn) await(ctx context.Context, q *question, patience time.Duration) heard {
-	timer := time.NewTimer(patience)
+func (c *conn) await(ctx context.Context, q *question, timeout time.Duration) outcome {
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case h := <-q.done:
-		return h
+	case o := <-q.done:
+		return o
 	case <-timer.C:
-		if !c.drop(q, true) {
+		if !c.abandon(q, true) {
 			return <-q.done
 		}
-		return heard{err: failuref(ReasonASTimeout, "no reply within %v", patience)}
+		return outcome{err: failuref(ReasonASTimeout, "no reply within %v", timeout)}
 	case <-ctx.Done():
 		// Half of the time that an AS has is enough to say that it is slow.
-		slow := time.Since(q.asked) >= patience/2
-		if !c.drop(q, slow) {
+		slow := time.Since(q.asked) >= timeout/2
+		if !c.abandon(q, slow) {
 			return <-q.done
 		}
 		if !slow {
-			return heard{err: errOutOfTime}
+			return outcome{err: errOutOfTime}
 		}
-		return heard{err: failuref(ReasonASTimeout, "no reply: %w", ctx.Err())}
+		return outcome{err: failuref(ReasonASTimeout, "no reply: %w", ctx.Err())}
 	}
 }

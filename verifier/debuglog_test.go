@@ -43,9 +43,9 @@ func TestLogRepeatsNoServer(t *testing.T) {
 			if tt.tls != nil {
 				tags = "; tls=yes"
 			}
-			ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record(tags)))
+			ns := startDNS(t, "a.test. 300 IN TXT "+as.record(tags))
 			log := new(lockedBuffer)
-			o := options(ns.addr)
+			o := options(ns.Addr())
 			o.Roots = ca.pool()
 			o.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			v := startVerifier(t, o)

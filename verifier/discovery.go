@@ -17,35 +17,43 @@ const maxNearMisses = 16
 // of the dial rules.
 var errTooMany = fmt.Errorf("only the first %d servers are used", wire.MaxServers)
 
-// A Discovery is everything that DNS says about the AS of one domain, for people.
+// A Discovery is everything that DNS says about the AS of one domain, for people
+// (docs/protocol.md section 1). If the domain publishes no AS, Err is nil and Published
+// false.
 type Discovery struct {
-	Domain string // in A-labels
-	// Err says why there are no records: it wraps ErrDNSTimeout or ErrDNSFailure
-	// (temporary), or an error of wire.ParseDomain. A domain without any has none.
+	Domain string // in lower-case A-labels; as given, if it is no domain name
+	// Err says why there is no answer: it wraps ErrDNSTimeout or ErrDNSFailure, which are
+	// temporary, or says why Domain is no domain name.
 	Err error
 
-	Texts   []string      // every TXT record seen, in the order received, whole
-	CNAMEs  []string      // the names that the domain is an alias of
-	Used    []wire.Record // by pri
-	Refused []wire.Refusal
-	// NearMisses are texts that were probably meant to be AS records and are none, with
-	// what would be right. A malformed record is one, and Refused.
-	NearMisses []wire.NearMiss
+	Texts  []string // the text of every TXT record, in the order received; any octets
+	CNAMEs []string // the names that the domain is an alias of, in order, with a last dot
+	// Used are the AS records that a verification uses, at most eight, lowest Pri first.
+	Used []Record
+	// Refused are the other AS records, each with the reason: malformed, clear text beside
+	// TLS, a port or address that we do not dial, or more than eight.
+	Refused []Refusal
+	// NearMisses are texts that were probably meant to be AS records and do not even begin as
+	// one. For the malformed ones of Refused, see Misses.
+	NearMisses []NearMiss
 	// Required: the domain says req=yes.
 	Required bool
 	// Published: there are AS records, used or not.
 	Published bool
 
-	Resolver string        // who answered
-	AD       bool          // and says that DNSSEC validated it
-	TTL      time.Duration // as received; it is kept for a minute to an hour
-	Took     time.Duration
-	// Stale: DNS failed, and Used is remembered from before.
+	// Resolver is the name server that answered, as IP:PORT; empty if none did.
+	Resolver string
+	AD       bool          // it says that DNSSEC validated the answer
+	TTL      time.Duration // as received; a verification keeps it for a minute to an hour
+	Took     time.Duration // spent on the lookup, whatever came of it
+	// Stale: DNS failed (Err says how), and Used, Refused, Required, Published and AD are
+	// what a verification would go by, remembered for up to a day.
 	Stale bool
 }
 
 // Discover asks DNS about a domain, whatever is remembered, and explains the
-// answer. It connects to nobody: what an AS's name resolves to is for Route to say.
+// answer. It takes no longer than Options.DNSTimeout, and ends with ctx. It connects to
+// nobody: what an AS's name resolves to is for CheckServer to say.
 func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d := Discovery{Domain: domain}
 	name, err := wire.ParseDomain(domain)
@@ -54,49 +62,54 @@ func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 		return d
 	}
 	d.Domain = name
-	if !v.life.question() {
+	if !v.life.beginCall() {
 		d.Err = fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
 		return d
 	}
-	defer v.life.answered()
+	defer v.life.calls.Done()
 	began := time.Now()
-	answer, err := v.dns.lookup(ctx, name, typeTXT)
+	answer, err := v.dns.TXT(ctx, name)
 	d.Took = time.Since(began)
 	if err != nil {
 		d.Err = err
-		v.remembered(&d)
+		v.fillFromMemory(&d)
 		return d
 	}
-	d.Texts, d.CNAMEs, d.TTL, d.AD = answer.texts, answer.chain, answer.ttl, answer.ad
-	d.Resolver = answer.server.String()
-	d.judge(wire.ParseSet(answer.texts), v.pool.dialer.rules)
-	for _, text := range answer.texts {
-		if _, err := wire.ParseRecord(text); !errors.Is(err, wire.ErrNotRecord) || len(d.NearMisses) == maxNearMisses {
-			continue
-		}
-		if miss, ok := wire.LooksLikeRecord(text); ok {
-			d.NearMisses = append(d.NearMisses, miss)
-		}
-	}
+	d.Texts, d.CNAMEs, d.TTL, d.AD = answer.Texts, answer.CNAMEs, answer.TTL, answer.AD
+	d.Resolver = answer.Server.String()
+	d.fill(wire.ParseSet(answer.Texts), v.pool.dialer.rules)
+	d.NearMisses = nearMisses(answer.Texts)
 	return d
 }
 
-// remembered fills in what a verification would use while DNS fails.
-func (v *Verifier) remembered(d *Discovery) {
-	n := v.records.domains.find(d.Domain)
-	if n == nil {
+func nearMisses(texts []string) (misses []NearMiss) {
+	for _, text := range texts {
+		if _, err := wire.ParseRecord(text); !errors.Is(err, wire.ErrNotRecord) || len(misses) == maxNearMisses {
+			continue
+		}
+		if miss, ok := wire.LooksLikeRecord(text); ok {
+			misses = append(misses, miss)
+		}
+	}
+	return misses
+}
+
+// fillFromMemory fills in what a verification would use while DNS fails.
+func (v *Verifier) fillFromMemory(d *Discovery) {
+	known, ok := v.records.domains.peek(d.Domain)
+	if !ok {
 		return
 	}
-	st, err := n.value.withFailure(d.Err, time.Now()).failed(time.Now())
-	if err == nil && st.stale {
-		d.Stale, d.AD = true, st.ad
-		d.judge(st.set, v.pool.dialer.rules)
+	now := time.Now()
+	if k, err := known.withFailure(d.Err, now).whileFailing(now); err == nil {
+		d.Stale, d.AD = true, k.ad
+		d.fill(k.set, v.pool.dialer.rules)
 		d.Published = true
 	}
 }
 
 // Misses are the NearMisses, and what would be right in place of malformed records.
-func (d *Discovery) Misses() []wire.NearMiss {
+func (d *Discovery) Misses() []NearMiss {
 	misses := slices.Clone(d.NearMisses)
 	for _, refused := range d.Refused {
 		if !errors.Is(refused.Why, wire.ErrMalformed) {
@@ -109,8 +122,8 @@ func (d *Discovery) Misses() []wire.NearMiss {
 	return misses
 }
 
-// judge says which records are used, and why the others are not.
-func (d *Discovery) judge(set wire.Set, rules rules) {
+// fill says which records are used, and why the others are not.
+func (d *Discovery) fill(set wire.Set, rules dialRules) {
 	d.Required, d.Published, d.Refused = set.Required, set.Published(), set.Refused
 	for _, rec := range set.Records {
 		err := rules.server(rec.Server)
@@ -121,6 +134,6 @@ func (d *Discovery) judge(set wire.Set, rules rules) {
 			d.Used = append(d.Used, rec)
 			continue
 		}
-		d.Refused = append(d.Refused, wire.Refusal{Text: rec.String(), Why: plain(err)})
+		d.Refused = append(d.Refused, Refusal{Text: rec.String(), Why: withoutReason(err)})
 	}
 }

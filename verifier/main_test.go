@@ -9,9 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/netip"
@@ -21,101 +19,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// A nameServer is a DNS server on loopback that sends whatever its handler says.
-type nameServer struct {
-	addr    string
-	handler func(network string, req *dns.Msg) [][]byte
-}
-
-func startNameServer(t testing.TB, handler func(network string, req *dns.Msg) [][]byte) *nameServer {
-	t.Helper()
-	pc, l := listenBoth(t)
-	s := &nameServer{addr: pc.LocalAddr().String(), handler: handler}
-	var wg sync.WaitGroup
-	var conns connSet
-	wg.Go(func() { s.serveUDP(pc) })
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conns.add(c)
-			wg.Go(func() { s.serveTCP(c) })
-		}
-	})
-	t.Cleanup(func() {
-		pc.Close()
-		l.Close()
-		conns.close()
-		wg.Wait()
-	})
-	return s
-}
-
-// listenBoth listens on one free port for UDP and TCP.
-func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
-	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pc, err := net.ListenPacket("udp", l.Addr().String())
-		if err == nil {
-			return pc, l
-		}
-		l.Close()
-	}
-	t.Fatal("no port is free for both UDP and TCP")
-	return nil, nil
-}
-
-func (s *nameServer) respond(network string, packet []byte) [][]byte {
-	req := new(dns.Msg)
-	if req.Unpack(packet) != nil {
-		return nil
-	}
-	return s.handler(network, req)
-}
-
-func (s *nameServer) serveUDP(pc net.PacketConn) {
-	buf := make([]byte, 4096)
-	for {
-		n, from, err := pc.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		for _, p := range s.respond("udp", buf[:n]) {
-			pc.WriteTo(p, from)
-		}
-	}
-}
-
-func (s *nameServer) serveTCP(c net.Conn) {
-	defer c.Close()
-	var size [2]byte
-	for {
-		if _, err := io.ReadFull(c, size[:]); err != nil {
-			return
-		}
-		buf := make([]byte, binary.BigEndian.Uint16(size[:]))
-		if _, err := io.ReadFull(c, buf); err != nil {
-			return
-		}
-		for _, p := range s.respond("tcp", buf) {
-			c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(p))), p...))
-		}
-	}
-}
 
 // A connSet closes what is open at the end of a test.
 type connSet struct {
@@ -137,80 +47,26 @@ func (s *connSet) close() {
 	}
 }
 
-// reply makes the answer to req that change makes of an empty success.
-func reply(req *dns.Msg, change func(*dns.Msg)) [][]byte {
-	m := new(dns.Msg)
-	m.SetReply(req)
-	m.RecursionAvailable = true
-	if change != nil {
-		change(m)
-	}
-	p, err := m.Pack()
+// startDNS starts a name server that has the records, in zone file form.
+func startDNS(t testing.TB, records ...string) *testdns.Server {
+	t.Helper()
+	s, err := testdns.Start()
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
 	}
-	return [][]byte{p}
+	t.Cleanup(func() { s.Close() })
+	if err := s.Set(records...); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
-func rcode(code int) func(string, *dns.Msg) [][]byte {
-	return func(_ string, req *dns.Msg) [][]byte {
-		return reply(req, func(m *dns.Msg) { m.Rcode = code })
-	}
-}
-
-func silence(string, *dns.Msg) [][]byte { return nil }
-
-func rr(t testing.TB, text string) dns.RR {
+// startSilentDNS starts a name server that never answers.
+func startSilentDNS(t testing.TB) *testdns.Server {
 	t.Helper()
-	r, err := dns.NewRR(text)
-	if err != nil || r == nil {
-		t.Fatalf("bad record %q: %v", text, err)
-	}
-	return r
-}
-
-// zone answers from records in zone file form, as a resolver does: CNAMEs followed,
-// names that do not exist denied with an SOA of 300 s.
-func zone(t testing.TB, lines ...string) func(string, *dns.Msg) [][]byte {
-	t.Helper()
-	records := make(map[string][]dns.RR)
-	for _, line := range lines {
-		r := rr(t, line)
-		name := strings.ToLower(r.Header().Name)
-		records[name] = append(records[name], r)
-	}
-	soa := rr(t, "test. 600 IN SOA ns.test. host.test. 1 3600 600 86400 300")
-	return func(network string, req *dns.Msg) [][]byte {
-		packets := reply(req, func(m *dns.Msg) {
-			owner, q := strings.ToLower(req.Question[0].Name), req.Question[0]
-			for range 20 {
-				rrs, ok := records[owner]
-				if !ok {
-					m.Rcode = dns.RcodeNameError
-				}
-				next := ""
-				for _, r := range rrs {
-					if r.Header().Rrtype == q.Qtype {
-						m.Answer = append(m.Answer, r)
-					} else if c, ok := r.(*dns.CNAME); ok {
-						m.Answer = append(m.Answer, c)
-						next = strings.ToLower(c.Target)
-					}
-				}
-				if next == "" {
-					break
-				}
-				owner = next
-			}
-			if len(m.Answer) == 0 {
-				m.Ns = append(m.Ns, soa)
-			}
-		})
-		if network == "udp" && len(packets[0]) > ednsSize {
-			return reply(req, func(m *dns.Msg) { m.Truncated = true })
-		}
-		return packets
-	}
+	s := startDNS(t)
+	s.Behave("*", testdns.Silent())
+	return s
 }
 
 // An authServer is an AS on loopback whose connections run a script.
@@ -328,7 +184,7 @@ const (
 // options are a way to loopback, and timeouts that nothing exceeds which answers.
 func options(resolver string) Options {
 	return Options{
-		Resolvers:      []string{resolver},
+		Resolvers:      []netip.AddrPort{netip.MustParseAddrPort(resolver)},
 		DNSTimeout:     patience,
 		Timeout:        2 * patience,
 		ConnectTimeout: patience,
@@ -441,4 +297,38 @@ func (a *authority) config(t testing.TB, host string, ends time.Time) *tls.Confi
 		t.Fatal(err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+}
+
+// connections returns the connections to all AS.
+func connections(v *Verifier) (conns []*conn) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	for _, t := range v.pool.targets {
+		t.mu.Lock()
+		conns = append(conns, t.conns...)
+		t.mu.Unlock()
+	}
+	return conns
+}
+
+// asked returns how many questions were put on the connections.
+func asked(v *Verifier) (n uint64) {
+	for _, c := range connections(v) {
+		c.mu.Lock()
+		n += c.sent
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// failures returns how many failures in a row count against all AS.
+func failures(v *Verifier) (n int) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	for _, t := range v.pool.targets {
+		t.breaker.mu.Lock()
+		n += t.breaker.failures
+		t.breaker.mu.Unlock()
+	}
+	return n
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/authkey/authkey/internal/stubdns"
 )
 
 // A brokenConn panics when it is read or written.
@@ -36,8 +38,8 @@ func (c brokenConn) Write(b []byte) (int, error) {
 // question finds all in order.
 func TestPanic(t *testing.T) {
 	const asAddress = "8.8.8.1"
-	answer := func(string) (dnsAnswer, error) {
-		return dnsAnswer{texts: []string{"AS=as.test:7425"}, ttl: time.Hour}, nil
+	answer := func(string) (stubdns.Answer, error) {
+		return stubdns.Answer{Texts: []string{"AS=as.test:7425"}, TTL: time.Hour}, nil
 	}
 	swallow := func(c net.Conn) {
 		b := make([]byte, 512)
@@ -58,10 +60,10 @@ func TestPanic(t *testing.T) {
 	}
 	for name, spoil := range map[string]func(*Verifier){
 		"records": func(v *Verifier) {
-			v.dns = &book{texts: func(string) (dnsAnswer, error) { panic("secret") }}
+			v.dns = &book{texts: func(string) (stubdns.Answer, error) { panic("secret") }}
 		},
 		"name servers": func(v *Verifier) {
-			v.dns = newResolver(func() []netip.AddrPort { panic("secret") }, time.Second, v.stats, v.life)
+			v.dns = stubdns.New(func() []netip.AddrPort { panic("secret") }, time.Second, v.log)
 		},
 		"dial": func(v *Verifier) {
 			v.pool.dialer.connect = func(context.Context, netip.AddrPort) (net.Conn, error) { panic("secret") }
@@ -78,7 +80,7 @@ func TestPanic(t *testing.T) {
 				v := inBubble(t, b, n, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				spoil(v)
 				check(t, v, query(t, "alice@a.test", "good"), TempError, ReasonBroken)
-				if text := log.String(); !strings.Contains(text, "panic in a question") || strings.Contains(text, "secret") {
+				if text := log.String(); !strings.Contains(text, "panic in a ") || strings.Contains(text, "secret") {
 					t.Errorf("log: %s", text)
 				}
 			})

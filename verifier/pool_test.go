@@ -14,63 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/authkey/authkey/internal/stubdns"
 	"github.com/authkey/authkey/internal/wire"
 )
-
-func TestBreaker(t *testing.T) {
-	now := time.Unix(1000, 0)
-	var b breaker
-	fail := func(n int) {
-		for range n {
-			b.failed(now)
-		}
-	}
-	allowed := func(want bool) {
-		t.Helper()
-		if _, ok := b.allow(now); ok != want {
-			t.Fatalf("allowed: %v", ok)
-		}
-	}
-	fail(breakAfter - 1)
-	b.answered() // in a row, it is
-	fail(breakAfter - 1)
-	allowed(true)
-	fail(1)
-	allowed(false)
-	for _, pause := range []time.Duration{30, 60, 120, 240, 300, 300} {
-		now = now.Add(pause*time.Second - 1)
-		allowed(false)
-		fail(3) // of questions that were out: no longer pause
-		now = now.Add(1)
-		probe, ok := b.allow(now)
-		if !probe || !ok {
-			t.Fatalf("after %v: no probe", pause*time.Second)
-		}
-		allowed(false) // one at a time
-		fail(1)
-		b.probed()
-	}
-	now = now.Add(maxPause)
-	b.allow(now)
-	b.probed() // without result, as when the one who asked left
-	if probe, ok := b.allow(now); !probe || !ok {
-		t.Fatal("no further probe")
-	}
-	fail(1)
-	b.probed()
-	if !b.resting(now) {
-		t.Error("failed again, and not left alone")
-	}
-	b.answered() // a question that was out before
-	if b.resting(now) {
-		t.Error("it answered, and is left alone")
-	}
-	allowed(true)
-	now = now.Add(maxPause)
-	fail(breakAfter)
-	now = now.Add(firstPause)
-	allowed(true) // it begins anew
-}
 
 // pipeAS answers on a pipe as honest does.
 func pipeAS(c net.Conn) {
@@ -104,71 +50,15 @@ func mute(c net.Conn) {
 	}
 }
 
+var testPeer = netip.MustParseAddrPort("8.8.8.8:7425")
+
 // oneAS is a book in which every domain names the AS as.test at 8.8.8.8.
 func oneAS() *book {
 	return &book{
 		hosts: map[string][]string{"as.test": {"8.8.8.8"}},
-		texts: func(string) (dnsAnswer, error) {
-			return dnsAnswer{texts: []string{"AS=as.test:7425"}, ttl: time.Hour}, nil
+		texts: func(string) (stubdns.Answer, error) {
+			return stubdns.Answer{Texts: []string{"AS=as.test:7425"}, TTL: time.Hour}, nil
 		},
-	}
-}
-
-// TestLeftAlone: a server that fails is left alone for longer and longer, tried by
-// single questions, and back in use when it answers.
-func TestLeftAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{script: map[string]func(net.Conn){"8.8.8.8": nil}}
-		v := inBubble(t, oneAS(), n, Options{})
-		for range breakAfter {
-			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASRefused)
-		}
-		for _, pause := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
-			before := len(n.dialed)
-			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASLeftAlone)
-			time.Sleep(pause - time.Millisecond)
-			check(t, v, query(t, "u@b.test", "good"), TempError, ReasonASLeftAlone)
-			time.Sleep(time.Millisecond)
-			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASRefused)
-			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASLeftAlone)
-			if got := len(n.dialed) - before; got != 1 {
-				t.Errorf("%d dials, want one probe", got)
-			}
-		}
-		if got := v.Stats().BreakerOpenings; got != 4 {
-			t.Errorf("%d openings", got)
-		}
-		n.mu.Lock()
-		n.script["8.8.8.8"] = pipeAS
-		n.mu.Unlock()
-		time.Sleep(4 * time.Minute)
-		check(t, v, query(t, "u@a.test", "good"), Pass, "")
-		check(t, v, query(t, "v@a.test", "bad"), Fail, ReasonInvalidKey)
-	})
-}
-
-// TestAnswersAreNoFailures: a server that says TEMPFAIL or ERROR is not left alone.
-func TestAnswersAreNoFailures(t *testing.T) {
-	for _, line := range []string{"VERIFY_REPLY %d %s TEMPFAIL\r\n", "ERROR %d busy%.0s\r\n", "ERROR %d syntax%.0s\r\n", "ERROR %d notserved%.0s\r\n"} {
-		synctest.Test(t, func(t *testing.T) {
-			n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
-				r := bufio.NewReader(c)
-				for {
-					text, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					req, _ := wire.ParseRequest(strings.TrimSuffix(text, "\r\n"))
-					fmt.Fprintf(c, line, req.Seq, req.Address)
-				}
-			}}}
-			v := inBubble(t, oneAS(), n, Options{})
-			for range 3 * breakAfter {
-				if r := v.Verify(t.Context(), query(t, "u@a.test", "good")); r.Reason == ReasonASLeftAlone {
-					t.Fatalf("%q: left alone", line)
-				}
-			}
-		})
 	}
 }
 
@@ -204,9 +94,9 @@ func TestStuckServer(t *testing.T) {
 	}
 }
 
-// TestMoreThanRoom: more questions than a never-heard-of server may hold wait for
-// room, and get their answers.
-func TestMoreThanRoom(t *testing.T) {
+// TestMoreThanCapacity: more questions than a server that never answered may have wait for
+// capacity, and get their answers.
+func TestMoreThanCapacity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) {
@@ -244,20 +134,20 @@ func TestMoreThanRoom(t *testing.T) {
 			wg.Go(func() { check(t, v, q, Pass, "") })
 		}
 		synctest.Wait()
-		if asked := v.Stats().Questions; asked != maxOutstanding {
-			t.Errorf("%d questions are out on the only connection", asked)
+		if asked := asked(v); asked != maxOutstanding {
+			t.Errorf("%d questions wait on the only connection", asked)
 		}
 		close(release)
 		wg.Wait()
-		if s := v.Stats(); s.Questions != questions || s.Dials > maxConns {
-			t.Errorf("%+v", s)
+		if asked := asked(v); asked != questions || len(n.dialed) > maxConns {
+			t.Errorf("%d questions over %d dials", asked, len(n.dialed))
 		}
 	})
 }
 
-// TestNoRoom: who waits for room at a server that is stuck waits no longer than for
+// TestNoCapacity: who waits for capacity at a server that is stuck waits no longer than for
 // a reply, and nobody dials a server that is left alone meanwhile.
-func TestNoRoom(t *testing.T) {
+func TestNoCapacity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{script: map[string]func(net.Conn){"8.8.8.8": mute}}
 		v := inBubble(t, oneAS(), n, Options{Timeout: 7 * time.Second})
@@ -327,7 +217,7 @@ func TestIdle(t *testing.T) {
 		}
 		time.Sleep(idleTimeout)
 		synctest.Wait()
-		if open := v.Stats().Connections; open != 0 {
+		if open := len(connections(v)); open != 0 {
 			t.Errorf("%d connections are open", open)
 		}
 		ask(2)
@@ -341,7 +231,7 @@ func TestIdle(t *testing.T) {
 		}
 		ask(3)
 		synctest.Wait()
-		if open := v.Stats().Connections; open != 1 {
+		if open := len(connections(v)); open != 1 {
 			t.Errorf("%d connections are open", open)
 		}
 	})
@@ -364,8 +254,8 @@ func TestDeadConnection(t *testing.T) {
 		check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
 		check(t, v, query(t, "u@a.test", "good"), Pass, "")
 		synctest.Wait()
-		if s := v.Stats(); s.Connections != 1 || s.Dials != 2 {
-			t.Errorf("%+v", s)
+		if open := len(connections(v)); open != 1 || len(n.dialed) != 2 {
+			t.Errorf("%d connections are open after %d dials", open, len(n.dialed))
 		}
 	})
 }
@@ -381,18 +271,18 @@ func TestSeqWraps(t *testing.T) {
 		defer c.end(errEnded)
 		var seqs []uint64
 		for range 4 {
-			seqs = append(seqs, c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false).seq)
+			seqs = append(seqs, c.enqueue(address(t, "u@a.test"), wire.JoinKeys("k"), false).seq)
 		}
 		if got := fmt.Sprint(seqs); got != "[18446744073709551614 18446744073709551615 1 2]" {
 			t.Error(got)
 		}
 		for _, seq := range []uint64{1, 1<<64 - 1, 2, 1<<64 - 2, 1} {
-			if err := c.take(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); err != nil {
+			if err := c.handleReply(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); err != nil {
 				t.Errorf("%d: %v", seq, err)
 			}
 		}
 		for _, seq := range []uint64{3, 1<<64 - 3} {
-			if err := c.take(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); reasonOf(err) != ReasonASViolation {
+			if err := c.handleReply(fmt.Sprintf("VERIFY_REPLY %d u@a.test VALIDKEY", seq)); reasonOf(err) != ReasonASViolation {
 				t.Errorf("%d was never sent: %v", seq, err)
 			}
 		}
@@ -407,9 +297,9 @@ func TestDuplicatesEnd(t *testing.T) {
 	defer theirs.Close()
 	c := newConn(link{ours, ours, testPeer}, &target{pool: v.pool}, 7)
 	defer c.end(errEnded)
-	c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false)
+	c.enqueue(address(t, "u@a.test"), wire.JoinKeys("k"), false)
 	n := 0
-	for c.take("VERIFY_REPLY 7 u@a.test VALIDKEY") == nil {
+	for c.handleReply("VERIFY_REPLY 7 u@a.test VALIDKEY") == nil {
 		if n++; n > 2*maxLate {
 			t.Fatal("it goes on for ever")
 		}
@@ -456,7 +346,6 @@ func TestConnectedTargetsGiveWay(t *testing.T) {
 		target := p.target(server(i))
 		c := newConn(link{ours, ours, testPeer}, target, 1)
 		target.conns = append(target.conns, c)
-		v.stats.connections.Add(1)
 		conns = append(conns, c)
 		p.release(target)
 		target.used = began.Add(time.Duration(i) * time.Second)
@@ -474,7 +363,7 @@ func TestConnectedTargetsGiveWay(t *testing.T) {
 			t.Errorf("number %d: forgotten %v, connection ended %v", i, forgotten, ended)
 		}
 	}
-	if n := v.stats.connections.Load(); n != maxTargets-1 || len(p.targets) != maxTargets {
+	if n := len(connections(v)); n != maxTargets-1 || len(p.targets) != maxTargets {
 		t.Errorf("%d connections, %d targets", n, len(p.targets))
 	}
 	p.targets[server(1)].dialing = nil
@@ -495,10 +384,10 @@ func FuzzReplies(f *testing.F) {
 		defer theirs.Close()
 		c := newConn(link{ours, ours, testPeer}, &target{pool: v.pool}, 7)
 		questions := []*question{
-			c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false),
-			c.ask(address(t, "v@a.test"), wire.JoinKeys("k"), false),
+			c.enqueue(address(t, "u@a.test"), wire.JoinKeys("k"), false),
+			c.enqueue(address(t, "v@a.test"), wire.JoinKeys("k"), false),
 		}
-		c.read(strings.NewReader(string(stream)))
+		c.readLoop(strings.NewReader(string(stream)))
 		if c.err == nil || c.pending != nil {
 			t.Fatal("the stream ended and the connection did not")
 		}
@@ -521,7 +410,7 @@ func FuzzReplies(f *testing.F) {
 				t.Errorf("%+v out of %q", h.reply, stream)
 			}
 		}
-		if c.ask(address(t, "u@a.test"), wire.JoinKeys("k"), false) != nil {
+		if c.enqueue(address(t, "u@a.test"), wire.JoinKeys("k"), false) != nil {
 			t.Error("it takes questions after its end")
 		}
 	})
@@ -592,8 +481,8 @@ func TestRetryAfterAnAnswer(t *testing.T) {
 			wg.Go(func() { check(t, v, q, Pass, "") })
 		}
 		wg.Wait()
-		if got := v.Stats().Retries; got != 1 || len(n.dialed) != 2 {
-			t.Errorf("%d retries, %d dials", got, len(n.dialed))
+		if got := asked(v); got != 1 || len(n.dialed) != 2 {
+			t.Errorf("%d questions on the second of %d connections, want 1", got, len(n.dialed))
 		}
 	})
 }
@@ -672,19 +561,19 @@ func TestRetryUsesNoOldConnection(t *testing.T) {
 // has not failed.
 func TestWhatALostConnectionCountsFor(t *testing.T) {
 	for _, tt := range []struct {
-		why           error
-		asked, spoken bool
-		failures      int
+		why             error
+		asked, answered bool
+		failures        int
 	}{
 		{errEnded, false, false, 0}, {errEnded, true, false, 1}, {errEnded, true, true, 0}, {errEnded, false, true, 0},
 		{failuref(ReasonASViolation, "test"), false, false, 1}, {failuref(ReasonASViolation, "test"), true, true, 1},
 		{failuref(ReasonASTLS, "test"), true, true, 1}, {failuref(ReasonASTLS, "test"), false, false, 0},
 	} {
 		lost, kept := new(conn), new(conn)
-		target := &target{pool: &pool{stats: new(counters)}, conns: []*conn{kept, lost}}
-		target.lost(lost, tt.why, tt.asked, tt.spoken)
+		target := &target{pool: new(pool), conns: []*conn{kept, lost}}
+		target.removeConn(lost, tt.why, tt.asked, tt.answered)
 		if target.breaker.failures != tt.failures || len(target.conns) != 1 || target.conns[0] != kept {
-			t.Errorf("%v, asked %v, spoken %v: %d failures, %d connections", tt.why, tt.asked, tt.spoken, target.breaker.failures, len(target.conns))
+			t.Errorf("%v, asked %v, answered %v: %d failures, %d connections", tt.why, tt.asked, tt.answered, target.breaker.failures, len(target.conns))
 		}
 	}
 }
@@ -710,11 +599,11 @@ func TestRetryHasTheTimeThatIsLeft(t *testing.T) {
 
 // TestHalfOfTheTimeIsEnoughToBlame a server that says nothing; less is not.
 func TestHalfOfTheTimeIsEnoughToBlame(t *testing.T) {
-	for timeout, blamed := range map[time.Duration]uint64{DefaultReplyTimeout/2 - 1: 0, DefaultReplyTimeout/2 + 1: 1} {
+	for timeout, blamed := range map[time.Duration]int{DefaultReplyTimeout/2 - 1: 0, DefaultReplyTimeout/2 + 1: 1} {
 		synctest.Test(t, func(t *testing.T) {
 			v := inBubble(t, oneAS(), &network{script: map[string]func(net.Conn){"8.8.8.8": mute}}, Options{Timeout: timeout})
 			check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout)
-			if got := v.Stats().Timeouts; got != blamed {
+			if got := failures(v); got != blamed {
 				t.Errorf("after %v it is blamed %d times, want %d", timeout, got, blamed)
 			}
 		})

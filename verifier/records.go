@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/stubdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -16,182 +17,175 @@ const (
 	maxRecordTTL = time.Hour
 	failureTTL   = 5 * time.Second
 	staleFor     = 24 * time.Hour
-	// noHostTTL is how long an AS's name without address is not asked about again; one
+	// noAddressTTL is how long an AS's name without address is not asked about again; one
 	// that DNS failed for, failureTTL.
-	noHostTTL = time.Minute
+	noAddressTTL = time.Minute
 )
 
 // maxDomains bounds how many domains are remembered. A domain without AS takes
 // some 250 octets, one with eight records of greatest length 3 KB.
 const maxDomains = 1 << 16
 
-// maxDeadHosts bounds how many names of AS that lead to no address are remembered,
+// maxUnreachable bounds how many names of AS that lead to no address are remembered,
 // each with less than 500 octets.
-const maxDeadHosts = 1 << 13
+const maxUnreachable = 1 << 13
 
 // Records remembers what DNS said about domains, for a day longer than it may be
 // used while DNS answers. Hand it to the next Verifier, so that a reload in the
 // midst of an attack on DNS does not make a domain forget its req=yes. It is safe
 // for concurrent use.
 type Records struct {
-	domains *sieve[*domainState]
-	// deadHosts are names of AS that lead to no address, with the error that says why.
+	domains *boundedMap[*domainRecords]
+	// unreachable are names of AS that lead to no address, with the error that says why.
 	// DNS is not asked about them: whoever puts a stranger's names into his records
 	// would have us ask that stranger's name servers once a message.
-	deadHosts *sieve[error]
+	unreachable *boundedMap[error]
 }
 
 // NewRecords makes an empty Records.
 func NewRecords() *Records {
-	return &Records{domains: newSieve[*domainState](maxDomains), deadHosts: newSieve[error](maxDeadHosts)}
+	return &Records{domains: newBoundedMap[*domainRecords](maxDomains), unreachable: newBoundedMap[error](maxUnreachable)}
 }
 
-func (r *Records) len() int { return r.domains.len() }
-
-// A domainState is what is known of one domain. It is immutable.
-type domainState struct {
+// domainRecords are what DNS said of one domain, and when it failed. They are immutable.
+type domainRecords struct {
 	set       wire.Set // Records: at most wire.MaxServers; Refused left out
 	published bool     // there are AS records, usable or not
 	ad        bool
 	fresh     time.Time // used without asking until then; zero: DNS never answered
 
-	err   error     // why the last question failed
+	err   error     // why the last lookup failed
 	retry time.Time // DNS is not asked again before
 }
 
-// A standing is what a verification has to go by: what DNS says of the domain, or
-// said in better times.
-type standing struct {
-	*domainState
+// knowledge is what a verification has to go by: what DNS says of the domain, or, if it
+// is stale, said before it failed.
+type knowledge struct {
+	*domainRecords
 	stale bool
 }
 
-// usable decides what a state is good for at a time: it may be fresh, stale, or
+// at decides what records are good for at a time: they may be fresh, stale, or
 // the memory of a failure; ok is false where DNS has to be asked.
-func (s *domainState) usable(now time.Time) (st standing, ok bool, err error) {
+func (d *domainRecords) at(now time.Time) (k knowledge, ok bool, err error) {
 	switch {
-	case now.Before(s.fresh):
-		return standing{s, false}, true, nil
-	case !now.Before(s.retry):
-		return standing{}, false, nil
+	case now.Before(d.fresh):
+		return knowledge{d, false}, true, nil
+	case !now.Before(d.retry):
+		return knowledge{}, false, nil
 	}
-	st, err = s.failed(now)
-	return st, true, err
+	k, err = d.whileFailing(now)
+	return k, true, err
 }
 
-// failed is what remains when DNS fails: an absence is not kept beyond its TTL,
+// whileFailing is what remains when DNS fails: an absence is not kept beyond its TTL,
 // records are.
-func (s *domainState) failed(now time.Time) (standing, error) {
-	if s.published && now.Before(s.fresh.Add(staleFor)) {
-		return standing{s, true}, nil
+func (d *domainRecords) whileFailing(now time.Time) (knowledge, error) {
+	if d.published && now.Before(d.fresh.Add(staleFor)) {
+		return knowledge{d, true}, nil
 	}
-	return standing{}, s.err
+	return knowledge{}, d.err
 }
 
-// newDomainState makes a state of an answer.
-func newDomainState(a dnsAnswer, now time.Time) *domainState {
-	set := wire.ParseSet(a.texts)
-	s := &domainState{
+// newDomainRecords makes records of an answer.
+func newDomainRecords(a stubdns.Answer, now time.Time) *domainRecords {
+	set := wire.ParseSet(a.Texts)
+	d := &domainRecords{
 		set:       wire.Set{Required: set.Required},
 		published: set.Published(),
-		ad:        a.ad,
-		fresh:     now.Add(min(max(a.ttl, minRecordTTL), maxRecordTTL)),
+		ad:        a.AD,
+		fresh:     now.Add(min(max(a.TTL, minRecordTTL), maxRecordTTL)),
 	}
-	// Order says which are the first eight, where equals make that a matter of luck.
+	// Of more than eight records, Order picks among those of equal pri by chance.
 	for _, server := range set.Order(rand.Shuffle) {
 		for _, rec := range set.Records {
 			if rec.Server == server {
 				rec.Host = strings.Clone(rec.Host) // not the whole TXT record with it
-				s.set.Records = append(s.set.Records, rec)
+				d.set.Records = append(d.set.Records, rec)
 				break
 			}
 		}
 	}
-	return s
+	return d
 }
 
-// withFailure returns s after a question that failed; s may be nil.
-func (s *domainState) withFailure(err error, now time.Time) *domainState {
-	next := new(domainState)
-	if s != nil {
-		*next = *s
+// withFailure returns d after a lookup that failed; d may be nil.
+func (d *domainRecords) withFailure(err error, now time.Time) *domainRecords {
+	next := new(domainRecords)
+	if d != nil {
+		*next = *d
 	}
 	next.err, next.retry = err, now.Add(failureTTL)
 	return next
 }
 
-// remember keeps s for as long as it can be of use.
-func (r *Records) remember(domain string, s *domainState, now time.Time) {
-	ends := s.fresh
-	if s.published {
-		ends = s.fresh.Add(staleFor)
+// remember keeps d for as long as it can be of use.
+func (r *Records) remember(domain string, d *domainRecords, now time.Time) {
+	ends := d.fresh
+	if d.published {
+		ends = d.fresh.Add(staleFor)
 	}
-	if ends.Before(s.retry) {
-		ends = s.retry
+	if ends.Before(d.retry) {
+		ends = d.retry
 	}
-	r.domains.put(domain, s, now, ends)
+	r.domains.put(domain, d, now, ends)
 }
 
-// discover finds out about a domain: from memory, or from DNS, which is asked once
-// for all who want to know. The error wraps ErrDNSTimeout or ErrDNSFailure.
-func (v *Verifier) discover(ctx context.Context, domain string) (standing, error) {
-	now := time.Now()
-	s, _, ok := v.records.domains.get(domain, now)
+// usable reports whether a verification would not ask DNS about the domain now.
+func (r *Records) usable(domain string) bool {
+	d, ok := r.domains.peek(domain)
 	if ok {
-		if st, ok, err := s.usable(now); ok {
-			v.stats.recordHits.Add(1)
-			v.countStale(st)
-			return st, err
+		_, ok, _ = d.at(time.Now())
+	}
+	return ok
+}
+
+// required reports whether a domain is remembered to say req=yes, for verifications
+// that do not get as far as to DNS.
+func (r *Records) required(domain string) bool {
+	d, _, ok := r.domains.get(domain, time.Now())
+	return ok && d.set.Required
+}
+
+// knowledgeOf finds out about a domain: from memory, or from DNS, which is asked once
+// for all who want to know. The error is one of DNS.
+func (v *Verifier) knowledgeOf(ctx context.Context, domain string) (knowledge, error) {
+	now := time.Now()
+	d, _, ok := v.records.domains.get(domain, now)
+	if ok {
+		if k, ok, err := d.at(now); ok {
+			return k, err
 		}
 	}
 	select {
 	case r := <-v.lookups.DoChan(domain, func() (any, error) { return v.refresh(domain) }):
-		st := r.Val.(standing)
-		v.countStale(st)
-		return st, r.Err
+		return r.Val.(knowledge), r.Err
 	case <-ctx.Done():
-		// DNS fails for this question, whatever it may still say to others.
+		// DNS fails for this verification, whatever it may still say to others.
 		now := time.Now()
-		st, err := s.withFailure(fmt.Errorf("%s: %w: %w", domain, ErrDNSTimeout, ctx.Err()), now).failed(now)
-		v.countStale(st)
-		return st, err
-	}
-}
-
-// requires reports whether a domain is remembered to say req=yes, for questions
-// that do not get as far as to DNS.
-func (v *Verifier) requires(domain string) bool {
-	s, _, ok := v.records.domains.get(domain, time.Now())
-	return ok && s.set.Required
-}
-
-func (v *Verifier) countStale(st standing) {
-	if st.stale {
-		v.stats.stale.Add(1)
+		return d.withFailure(fmt.Errorf("%s: %w: %w", domain, ErrDNSTimeout, ctx.Err()), now).whileFailing(now)
 	}
 }
 
 // refresh asks DNS about a domain, under the Verifier's own context: the one who
 // asked first may leave without harm to those who joined.
-func (v *Verifier) refresh(domain string) (_ standing, err error) {
-	if !v.life.task() {
-		return standing{}, fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
+func (v *Verifier) refresh(domain string) (_ knowledge, err error) {
+	if !v.life.beginTask() {
+		return knowledge{}, fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)
 	}
-	defer v.life.done()
-	defer v.life.rescue(&err)
-	v.stats.lookups.Add(1)
-	answer, err := v.dns.lookup(v.life.ctx, domain, typeTXT)
+	defer v.life.tasks.Done()
+	defer v.life.recoverAs(&err)
+	answer, err := v.dns.TXT(v.life.ctx, domain)
 	now := time.Now()
 	if err == nil {
-		s := newDomainState(answer, now)
-		v.records.remember(domain, s, now)
-		return standing{s, false}, nil
+		d := newDomainRecords(answer, now)
+		v.records.remember(domain, d, now)
+		return knowledge{d, false}, nil
 	}
-	v.stats.lookupFailures.Add(1)
 	old, _, _ := v.records.domains.get(domain, now)
-	s := old.withFailure(err, now)
+	d := old.withFailure(err, now)
 	if v.life.ctx.Err() == nil { // else it says nothing about DNS
-		v.records.remember(domain, s, now)
+		v.records.remember(domain, d, now)
 	}
-	return s.failed(now)
+	return d.whileFailing(now)
 }

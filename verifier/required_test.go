@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/stubdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -12,14 +13,14 @@ import (
 func requiringRecords(age time.Duration) *Records {
 	then := time.Now().Add(-age)
 	r := NewRecords()
-	r.remember("req.test", newDomainState(dnsAnswer{texts: []string{"AS=127.0.0.1:1; req=yes"}, ttl: time.Minute}, then), then)
+	r.remember("req.test", newDomainRecords(stubdns.Answer{Texts: []string{"AS=127.0.0.1:1; req=yes"}, TTL: time.Minute}, then), then)
 	return r
 }
 
 // TestRequiredWhenTimeIsShort: a domain's req=yes is not forgotten where the
 // verification's time ends before DNS's.
 func TestRequiredWhenTimeIsShort(t *testing.T) {
-	o := options(startNameServer(t, silence).addr)
+	o := options(startSilentDNS(t).Addr())
 	o.Records, o.Timeout, o.DNSTimeout = requiringRecords(2*time.Hour), 200*time.Millisecond, 2*time.Second
 	v := startVerifier(t, o)
 	for _, key := range []string{"", "bad key", "good"} {
@@ -48,7 +49,7 @@ func TestDomainAlone(t *testing.T) {
 	}
 }
 
-// TestRequiredUnderOverload: nor where there is no room to ask.
+// TestRequiredUnderOverload: nor where too many verifications are under way.
 func TestRequiredUnderOverload(t *testing.T) {
 	o := options("127.0.0.1:1")
 	o.Records = requiringRecords(0)

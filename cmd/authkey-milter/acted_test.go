@@ -194,7 +194,7 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 	// The cache, by what a service makes.
 	d := &service{}
 	d.verify(c, vopts)
-	note(reflect.ValueOf(d.cache).Elem().FieldByName("valid").Elem().FieldByName("max").Int(), nil)
+	note(reflect.ValueOf(d.cache).Elem().FieldByName("keys").Elem().FieldByName("max").Int(), nil)
 	d.verifier.drop()
 	d.closing.Wait()
 

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -174,7 +175,6 @@ func mayTell(opts policy.Options, preferences bool) bool {
 // verifierOptions makes a verifier's options of a configuration.
 func verifierOptions(c config.Config) (verifier.Options, error) {
 	opts := verifier.Options{
-		Resolvers:      c.DNS.Servers,
 		DNSTimeout:     c.DNS.Timeout,
 		Timeout:        c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout,
@@ -183,6 +183,13 @@ func verifierOptions(c config.Config) (verifier.Options, error) {
 		RequireTLS:     c.Verify.RequireTLS,
 		DefaultTTL:     c.Cache.DefaultTTL,
 		MaxTTL:         c.Cache.MaxTTL,
+	}
+	for _, text := range c.DNS.Servers {
+		server, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return opts, fmt.Errorf("dns.servers: %w", err)
+		}
+		opts.Resolvers = append(opts.Resolvers, server)
 	}
 	for _, port := range c.Verify.AllowPorts {
 		opts.AllowPorts = append(opts.AllowPorts, uint16(port))

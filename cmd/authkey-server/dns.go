@@ -92,15 +92,17 @@ func domainsToCompare(loaded *config.LoadedServer, args []string) ([]config.Serv
 
 // addResolver gives a command the flag --resolver. The function it returns checks
 // and returns what was given.
-func addResolver(cmd *cobra.Command) func() ([]string, error) {
+func addResolver(cmd *cobra.Command) func() ([]netip.AddrPort, error) {
 	flag := cmd.Flags().StringSlice("resolver", nil, "name server to ask, as `IP:PORT` (default those of /etc/resolv.conf)")
-	return func() ([]string, error) {
+	return func() (servers []netip.AddrPort, err error) {
 		for _, text := range *flag {
-			if _, err := netip.ParseAddrPort(text); err != nil {
+			server, err := netip.ParseAddrPort(text)
+			if err != nil {
 				return nil, program.Exit(program.Usage, fmt.Errorf("--resolver %q is not IP:PORT", text))
 			}
+			servers = append(servers, server)
 		}
-		return *flag, nil
+		return servers, nil
 	}
 }
 
@@ -204,7 +206,7 @@ func (c *comparison) follow(ctx context.Context, v *verifier.Verifier, found ver
 	}
 	var lost, failed, refused bool
 	for _, r := range records {
-		router.Connect = verifier.ConnectNot
+		router.Connect = verifier.ConnectNone
 		switch {
 		case connect && slices.Contains(c.Published, r.String()):
 			router.Connect = verifier.ConnectAll // it is the caller's own

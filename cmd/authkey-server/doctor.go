@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -69,7 +70,7 @@ func newDoctor() *cobra.Command {
 	return cmd
 }
 
-func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser, v *verifier.Verifier, nameServers []string) serverdoctor.Options {
+func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser, v *verifier.Verifier, nameServers []netip.AddrPort) serverdoctor.Options {
 	o := serverdoctor.Options{
 		Config: loaded.Config, ConfigFile: loaded.Path,
 		CommandLine: func(args ...string) string { return commandLine(loaded.Path, args...) },
@@ -150,12 +151,12 @@ func forDoctor(c comparison, wanted []wire.Record) (out serverdoctor.Comparison)
 }
 
 // resolver asks the name servers given, or those of the system.
-func resolver(nameServers []string) *net.Resolver {
+func resolver(nameServers []netip.AddrPort) *net.Resolver {
 	if len(nameServers) == 0 {
 		return net.DefaultResolver
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, nameServers[0])
+		return new(net.Dialer).DialContext(ctx, network, nameServers[0].String())
 	}}
 }
 

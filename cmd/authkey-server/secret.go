@@ -119,7 +119,7 @@ func newSecretRotate() *cobra.Command {
 }
 
 // rotate makes the step that follows on the stage of the domain's secret file.
-func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDomain, unchecked bool, nameServers []string) (keyring.Rotation, error) {
+func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDomain, unchecked bool, nameServers []netip.AddrPort) (keyring.Rotation, error) {
 	r, err := keyring.ReadRotation(d.SecretFile)
 	if err != nil {
 		return r, err
@@ -166,7 +166,7 @@ const askTimeout = 30 * time.Second
 
 // everyServerAccepts asks every server of the domain's record about a key of the new
 // secret. The error ends the program, and names those that do not accept it.
-func everyServerAccepts(ctx context.Context, loaded *config.LoadedServer, d config.ServerDomain, r keyring.Rotation, nameServers []string) error {
+func everyServerAccepts(ctx context.Context, loaded *config.LoadedServer, d config.ServerDomain, r keyring.Rotation, nameServers []netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	address, key, err := keyOfSecret(loaded, d, r.New)
@@ -204,7 +204,7 @@ func everyServerAccepts(ctx context.Context, loaded *config.LoadedServer, d conf
 
 // ownServers are the options to ask servers of one's own, which may be in a network that
 // strangers do not get to.
-func ownServers(nameServers []string) verifier.Options {
+func ownServers(nameServers []netip.AddrPort) verifier.Options {
 	const privileged = 1024
 	ports := make([]uint16, 0, privileged)
 	for port := uint16(1); port < privileged; port++ {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -39,7 +40,7 @@ func (c *checks) dns(ctx context.Context) []Finding {
 	for i, server := range servers {
 		all.Go(func() {
 			opts := c.Verifier
-			opts.Resolvers = []string{server.String()}
+			opts.Resolvers = []netip.AddrPort{server}
 			v := verifier.New(opts)
 			defer v.Close()
 			d := v.Discover(ctx, probeDomain)

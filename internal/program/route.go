@@ -36,7 +36,7 @@ type AddressView struct {
 }
 
 // ViewRoute makes a RouteView.
-func ViewRoute(r verifier.Route) RouteView {
+func ViewRoute(r verifier.ServerCheck) RouteView {
 	view := RouteView{Addresses: []AddressView{}}
 	if r.Err != nil {
 		view.Problem = printable(r.Err)
@@ -111,19 +111,16 @@ type Router struct {
 	useless  int
 }
 
-// maxUselessHosts is the verifier's bound (docs/protocol.md section 4.2).
-const maxUselessHosts = 2
-
 // errNotLookedUp is why there is no way to a server behind two that lead nowhere.
 var errNotLookedUp = errors.New("not looked up: two names before it lead to no address, and a recipient looks no further")
 
 // Follow returns the route to one of the domain's servers. They are to be given in the
 // order in which they are asked.
-func (r *Router) Follow(ctx context.Context, s wire.Server) verifier.Route {
-	if r.useless == maxUselessHosts && !s.IsAddress() {
-		return verifier.Route{Server: s, Err: errNotLookedUp}
+func (r *Router) Follow(ctx context.Context, s wire.Server) verifier.ServerCheck {
+	if r.useless == verifier.MaxUnreachableHosts && !s.IsAddress() {
+		return verifier.ServerCheck{Server: s, Err: errNotLookedUp}
 	}
-	route := r.Verifier.Route(ctx, s, r.Connect)
+	route := r.Verifier.CheckServer(ctx, s, r.Connect)
 	usable := false
 	for _, a := range route.Addresses {
 		usable = usable || a.Refused == nil

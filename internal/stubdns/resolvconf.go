@@ -1,4 +1,4 @@
-package verifier
+package stubdns
 
 import (
 	"log/slog"
@@ -10,12 +10,13 @@ import (
 )
 
 const (
-	resolvConfPath = "/etc/resolv.conf"
-	// resolvConfCheck is how often the file is looked at for a change.
-	resolvConfCheck = time.Second
-	// maxResolvers is how many servers of it are used (MAXNS of resolv.conf(5)).
-	maxResolvers = 3
-	dnsPort      = 53
+	// ResolvConf is where the system says which name servers to ask.
+	ResolvConf = "/etc/resolv.conf"
+	// resolvConfInterval is how often the file is read at most.
+	resolvConfInterval = time.Second
+	// maxServers is how many servers of it are used (MAXNS of resolv.conf(5)).
+	maxServers = 3
+	dnsPort    = 53
 )
 
 // A resolvConf follows the name servers of a resolv.conf(5). Search domains and
@@ -26,41 +27,34 @@ type resolvConf struct {
 
 	mu      sync.Mutex
 	servers []netip.AddrPort
-	seen    os.FileInfo // of the version that servers are from; nil: none
-	checked time.Time
+	read    time.Time // when the file was read last
 }
 
-// current returns the servers, reading the file again if it changed. A file that
-// cannot be read changes nothing.
+// FromResolvConf returns a function that returns the name servers of a resolv.conf(5), this
+// host if it names none. It reads the file once a second at most. A file that cannot be
+// read changes nothing; if it never could be, the log says so.
+func FromResolvConf(path string, log *slog.Logger) func() []netip.AddrPort {
+	return (&resolvConf{path: path, log: log}).current
+}
+
+// current returns the servers.
 func (c *resolvConf) current() []netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if c.servers != nil && now.Sub(c.checked) < resolvConfCheck {
+	if c.servers != nil && now.Sub(c.read) < resolvConfInterval {
 		return c.servers
 	}
-	c.checked = now
-	info, err := os.Stat(c.path)
-	if err == nil && !c.changed(info) {
-		return c.servers
-	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(c.path)
-	}
-	if err == nil {
-		c.servers, c.seen = parseResolvConf(string(text)), info
-		return c.servers
-	}
-	if c.servers == nil {
+	c.read = now
+	text, err := os.ReadFile(c.path)
+	switch {
+	case err == nil:
+		c.servers = parseResolvConf(string(text))
+	case c.servers == nil:
 		c.log.Warn("no name servers from the system, asking this host", "file", c.path, "err", err)
 		c.servers = parseResolvConf("")
 	}
 	return c.servers
-}
-
-func (c *resolvConf) changed(info os.FileInfo) bool {
-	return c.seen == nil || !os.SameFile(c.seen, info) || !c.seen.ModTime().Equal(info.ModTime()) || c.seen.Size() != info.Size()
 }
 
 // parseResolvConf returns the name servers, and as resolv.conf(5) says this host
@@ -69,7 +63,7 @@ func parseResolvConf(text string) []netip.AddrPort {
 	var servers []netip.AddrPort
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != "nameserver" || len(servers) == maxResolvers {
+		if len(fields) < 2 || fields[0] != "nameserver" || len(servers) == maxServers {
 			continue
 		}
 		if addr, err := netip.ParseAddr(fields[1]); err == nil {

@@ -10,11 +10,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/authkey/authkey/internal/stubdns"
 )
 
-// TestUselessHosts: a domain's records cannot make us ask DNS about many names of
+// TestUnreachableHosts: a domain's records cannot make us ask DNS about many names of
 // somebody else, nor about the same ones for every message.
-func TestUselessHosts(t *testing.T) {
+func TestUnreachableHosts(t *testing.T) {
 	const good = "good.test:7425"
 	tests := []struct {
 		name   string
@@ -47,7 +49,7 @@ func TestUselessHosts(t *testing.T) {
 				}
 				b := &book{
 					hosts: map[string][]string{"good.test": {"8.8.8.1"}},
-					texts: func(string) (dnsAnswer, error) { return dnsAnswer{texts: texts, ttl: time.Hour}, nil },
+					texts: func(string) (stubdns.Answer, error) { return stubdns.Answer{Texts: texts, TTL: time.Hour}, nil },
 				}
 				maps.Copy(b.hosts, tt.hosts)
 				n := &network{script: map[string]func(net.Conn){"8.8.8.1": nil, "8.8.8.2": nil}}
@@ -69,16 +71,16 @@ func TestUselessHosts(t *testing.T) {
 	}
 }
 
-// TestDeadHostsEnd: a name without address is asked about again after a minute, one
+// TestUnreachableHostsEnd: a name without address is asked about again after a minute, one
 // that DNS failed for after five seconds, and a new Verifier knows what its
 // predecessor knew.
-func TestDeadHostsEnd(t *testing.T) {
-	for host, after := range map[string]time.Duration{"none.test": noHostTTL, "lame.test": failureTTL} {
+func TestUnreachableHostsEnd(t *testing.T) {
+	for host, after := range map[string]time.Duration{"none.test": noAddressTTL, "lame.test": failureTTL} {
 		synctest.Test(t, func(t *testing.T) {
 			b := &book{
 				hosts: map[string][]string{"lame.test": {"fails"}},
-				texts: func(string) (dnsAnswer, error) {
-					return dnsAnswer{texts: []string{"AS=" + host + ":7425"}, ttl: time.Hour}, nil
+				texts: func(string) (stubdns.Answer, error) {
+					return stubdns.Answer{Texts: []string{"AS=" + host + ":7425"}, TTL: time.Hour}, nil
 				},
 			}
 			n := &network{script: map[string]func(net.Conn){"8.8.8.1": func(c net.Conn) { c.Read(make([]byte, 1)) }}}
@@ -110,8 +112,8 @@ func TestCancelledLookup(t *testing.T) {
 			if _, err := v.pool.dialer.lookup(ctx, "lame.test"); err == nil {
 				t.Error("it has an address")
 			}
-			if _, _, dead := v.records.deadHosts.get("lame.test", time.Now()); dead != known {
-				t.Errorf("remembered as dead: %v, want %v", dead, known)
+			if _, _, got := v.records.unreachable.get("lame.test", time.Now()); got != known {
+				t.Errorf("remembered as unreachable: %v, want %v", got, known)
 			}
 			ctx = t.Context()
 		}

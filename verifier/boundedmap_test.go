@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// TestSieveOrder: what was asked for since the hand last passed stays, and what is
+// TestBoundedMapOrder: what was asked for since the hand last passed stays, and what is
 // new goes before what is old and loved (the example of the paper).
-func TestSieveOrder(t *testing.T) {
+func TestBoundedMapOrder(t *testing.T) {
 	now := time.Now()
 	later := now.Add(time.Hour)
-	s := newSieve[int](4)
+	s := newBoundedMap[int](4)
 	put := func(keys string) {
 		for i := range keys {
 			s.put(keys[i:i+1], i, now, later)
@@ -45,9 +45,9 @@ func TestSieveOrder(t *testing.T) {
 	}
 }
 
-// TestSieveDeadline: a calendar that is set back gives no more time, nor does a machine
+// TestBoundedMapDeadline: a calendar that is set back gives no more time, nor does a machine
 // that slept.
-func TestSieveDeadline(t *testing.T) {
+func TestBoundedMapDeadline(t *testing.T) {
 	now := time.Now()
 	for _, tt := range []struct{ calendar, running, want time.Duration }{
 		{time.Minute, time.Minute, time.Minute},
@@ -62,10 +62,10 @@ func TestSieveDeadline(t *testing.T) {
 	}
 }
 
-// TestSieveReplacedIsStillAskedFor: a new value takes nothing from what is asked for.
-func TestSieveReplacedIsStillAskedFor(t *testing.T) {
+// TestBoundedMapReplacedIsStillAskedFor: a new value takes nothing from what is asked for.
+func TestBoundedMapReplacedIsStillAskedFor(t *testing.T) {
 	now := time.Now()
-	s := newSieve[int](2)
+	s := newBoundedMap[int](2)
 	for _, key := range []string{"a", "b"} {
 		s.put(key, 1, now, now.Add(time.Hour))
 	}
@@ -77,9 +77,9 @@ func TestSieveReplacedIsStillAskedFor(t *testing.T) {
 	}
 }
 
-func TestSieveReplaceRemoveExpire(t *testing.T) {
+func TestBoundedMapReplaceRemoveExpire(t *testing.T) {
 	now := time.Now()
-	s := newSieve[int](3)
+	s := newBoundedMap[int](3)
 	for i, k := range []string{"a", "b", "c"} {
 		s.put(k, i, now, now.Add(time.Hour))
 	}
@@ -104,18 +104,18 @@ func TestSieveReplaceRemoveExpire(t *testing.T) {
 	if s.len() != 0 || s.head != nil || s.tail != nil || s.hand != nil || s.store.ItemCount() != 0 {
 		t.Error("not empty")
 	}
-	none := newSieve[int](0)
+	none := newBoundedMap[int](0)
 	none.put("a", 1, now, now.Add(time.Hour))
 	if none.len() != 0 {
-		t.Error("a sieve of none holds one")
+		t.Error("a map of none holds one")
 	}
 }
 
-// TestSieveModel: any sequence of calls leaves list and map the same, within bounds.
-func TestSieveModel(t *testing.T) {
+// TestBoundedMapModel: any sequence of calls leaves list and map the same, within bounds.
+func TestBoundedMapModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
-	s := newSieve[int](50)
+	s := newBoundedMap[int](50)
 	for range 20_000 {
 		now = now.Add(time.Millisecond)
 		key := fmt.Sprint(rng.IntN(120))
@@ -141,13 +141,13 @@ func TestSieveModel(t *testing.T) {
 	}
 }
 
-// TestSieveScan: a domain with a great many valid addresses does not push out those
+// TestBoundedMapScan: a domain with a great many valid addresses does not push out those
 // that others ask for.
-func TestSieveScan(t *testing.T) {
+func TestBoundedMapScan(t *testing.T) {
 	const entries, others, flood = 4_000, 2_000, 200_000
 	now := time.Now()
 	later := now.Add(time.Hour)
-	s := newSieve[int](entries)
+	s := newBoundedMap[int](entries)
 	for i := range others {
 		s.put(fmt.Sprintf("u%d@others.test", i), i, now, later)
 	}

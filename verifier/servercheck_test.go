@@ -10,28 +10,24 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
 // TestRoute: where a name leads, what of it is dialled, and what came of connecting.
-func TestRoute(t *testing.T) {
+func TestCheckServer(t *testing.T) {
 	ca := newAuthority(t)
 	plainAS := startAS(t, nil, honest)
 	greeting := startAS(t, nil, func(s *session) { s.say("220 mx.test ESMTP\r\n"); <-s.done })
 	good := startAS(t, ca.config(t, "good.test", time.Now().Add(time.Hour)), honest)
 	other := startAS(t, ca.config(t, "other.test", time.Now().Add(time.Hour)), honest)
-	served := zone(t, "good.test. 300 IN A 127.0.0.1", "private.test. 300 IN A 10.0.0.1", "both.test. 300 IN A 127.0.0.1", "both.test. 300 IN A 10.0.0.1",
+	ns := startDNS(t, "good.test. 300 IN A 127.0.0.1", "private.test. 300 IN A 10.0.0.1", "both.test. 300 IN A 127.0.0.1", "both.test. 300 IN A 10.0.0.1",
 		"many.test. 300 IN A 9.9.9.1", "many.test. 300 IN A 9.9.9.2", "many.test. 300 IN A 9.9.9.3", "many.test. 300 IN A 9.9.9.4", "many.test. 300 IN A 9.9.9.5")
-	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
-		if strings.HasPrefix(req.Question[0].Name, "lame") {
-			return rcode(dns.RcodeServerFailure)(network, req)
-		}
-		return served(network, req)
-	})
-	o := options(ns.addr)
+	ns.Behave("lame.test", testdns.Rcode(dns.RcodeServerFailure))
+	o := options(ns.Addr())
 	o.Roots = ca.pool()
 	v := startVerifier(t, o)
-	strict := options(ns.addr)
+	strict := options(ns.Addr())
 	strict.AllowNetworks = nil
 	stranger := startVerifier(t, strict)
 	closed := closedPort(t)
@@ -44,7 +40,7 @@ func TestRoute(t *testing.T) {
 		tried   int
 		err     string // "" for a way to the server
 	}{
-		{"resolved", v, wire.Server{Host: "good.test", Port: good.port}, ConnectNot, 1, 0, ""},
+		{"resolved", v, wire.Server{Host: "good.test", Port: good.port}, ConnectNone, 1, 0, ""},
 		{"connected", v, wire.Server{Host: "127.0.0.1", Port: plainAS.port}, ConnectAllowed, 1, 1, ""},
 		{"over TLS", v, wire.Server{Host: "good.test", Port: good.port, TLS: true}, ConnectAllowed, 1, 1, ""},
 		{"another's certificate", v, wire.Server{Host: "good.test", Port: other.port, TLS: true}, ConnectAllowed, 1, 1, "other.test, not good.test"},
@@ -53,12 +49,12 @@ func TestRoute(t *testing.T) {
 		{"no address", v, wire.Server{Host: "none.test", Port: 7425}, ConnectAllowed, 0, 0, "no address"},
 		{"private", v, wire.Server{Host: "private.test", Port: 7425}, ConnectAllowed, 1, 0, "10.0.0.1 is not globally reachable"},
 		{"one of two", v, wire.Server{Host: "both.test", Port: plainAS.port}, ConnectAllowed, 2, 1, ""},
-		{"more than four", v, wire.Server{Host: "many.test", Port: 7425}, ConnectNot, 5, 0, ""},
+		{"more than four", v, wire.Server{Host: "many.test", Port: 7425}, ConnectNone, 5, 0, ""},
 		{"forbidden port", v, wire.Server{Host: "good.test", Port: 25}, ConnectAllowed, 1, 0, "port 25"},
 		{"a stranger", stranger, wire.Server{Host: "good.test", Port: plainAS.port}, ConnectAllowed, 1, 0, "127.0.0.1 is not globally reachable"},
 		{"one's own, reached", stranger, wire.Server{Host: "good.test", Port: plainAS.port}, ConnectAll, 1, 1, "127.0.0.1 is not globally reachable"},
 	} {
-		r := tc.v.Route(t.Context(), tc.server, tc.connect)
+		r := tc.v.CheckServer(t.Context(), tc.server, tc.connect)
 		tried, surplus := 0, 0
 		for _, a := range r.Addresses {
 			if a.Tried {
@@ -78,7 +74,7 @@ func TestRoute(t *testing.T) {
 			t.Errorf("%s: %d addresses too many, want %d", tc.name, surplus, want)
 		}
 	}
-	if r := v.Route(t.Context(), wire.Server{Host: "lame.test", Port: 7425}, ConnectNot); !errors.Is(r.Err, ErrDNSFailure) {
+	if r := v.CheckServer(t.Context(), wire.Server{Host: "lame.test", Port: 7425}, ConnectNone); !errors.Is(r.Err, ErrDNSFailure) {
 		t.Errorf("DNS fails: %+v", r)
 	}
 	if asked := plainAS.asked.Load() + good.asked.Load() + other.asked.Load(); asked != 0 {
@@ -86,7 +82,7 @@ func TestRoute(t *testing.T) {
 	}
 	ended := New(Options{AllowNetworks: []netip.Prefix{loopback}})
 	ended.Close()
-	if r := ended.Route(context.Background(), wire.Server{Host: "127.0.0.1", Port: plainAS.port}, ConnectAllowed); r.Err == nil {
+	if r := ended.CheckServer(context.Background(), wire.Server{Host: "127.0.0.1", Port: plainAS.port}, ConnectAllowed); r.Err == nil {
 		t.Error("a closed Verifier connects")
 	}
 }

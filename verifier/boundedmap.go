@@ -9,15 +9,15 @@ import (
 	gocache "github.com/patrickmn/go-cache"
 )
 
-// A sieve is a go-cache bounded in entries by SIEVE (Zhang et al., NSDI 2024):
-// one list in order of insertion, one bit an entry that a hit sets, and one hand
-// that moves from old to new, clears set bits and evicts at the first clear one.
-// A flood of entries that nobody asks for again evicts itself and leaves alone
-// those that are asked for.
+// A boundedMap is a map of at most so many entries, each of which ends at a time. What it
+// evicts is chosen by the SIEVE algorithm (Zhang et al., NSDI 2024): there is one list in
+// order of insertion, one bit an entry that a hit sets, and one hand that moves from old
+// to new, clears set bits and evicts at the first clear one. A flood of entries that
+// nobody asks for again evicts itself and leaves alone those that are asked for.
 //
 // Readers take only go-cache's read lock. Expiry is kept here and not by
 // go-cache, whose Get hides an expired item that its map and our list still hold.
-type sieve[V any] struct {
+type boundedMap[V any] struct {
 	store *gocache.Cache // key → *node[V]
 	max   int
 
@@ -27,7 +27,7 @@ type sieve[V any] struct {
 	n          int
 }
 
-// A node is immutable but for its links, which sieve.mu guards, and its bit.
+// A node is immutable but for its links, which boundedMap.mu guards, and its bit.
 type node[V any] struct {
 	key          string
 	newer, older *node[V]
@@ -53,23 +53,33 @@ func (d deadline) left(now time.Time) time.Duration {
 	return min(time.Duration(d.calendar-now.UnixNano()), d.running-now.Sub(started))
 }
 
-// newSieve makes a sieve for max entries; 0 keeps nothing.
-func newSieve[V any](max int) *sieve[V] {
-	return &sieve[V]{store: gocache.New(gocache.NoExpiration, 0), max: max}
+// newBoundedMap makes a boundedMap for max entries; 0 keeps nothing.
+func newBoundedMap[V any](max int) *boundedMap[V] {
+	return &boundedMap[V]{store: gocache.New(gocache.NoExpiration, 0), max: max}
 }
 
-func (s *sieve[V]) find(key string) *node[V] {
-	item, ok := s.store.Get(key)
+// find returns the node of key, expired or not; nil if there is none.
+func (m *boundedMap[V]) find(key string) *node[V] {
+	item, ok := m.store.Get(key)
 	if !ok {
 		return nil
 	}
 	return item.(*node[V])
 }
 
+// peek returns the value of key, expired or not, and does not count as asking for it.
+func (m *boundedMap[V]) peek(key string) (value V, ok bool) {
+	n := m.find(key)
+	if n == nil {
+		return value, false
+	}
+	return n.value, true
+}
+
 // get returns the value of key and for how much longer it holds, and remembers that it
 // was asked for.
-func (s *sieve[V]) get(key string, now time.Time) (value V, left time.Duration, ok bool) {
-	n := s.find(key)
+func (m *boundedMap[V]) get(key string, now time.Time) (value V, left time.Duration, ok bool) {
+	n := m.find(key)
 	if n == nil {
 		return value, 0, false
 	}
@@ -88,58 +98,58 @@ func (n *node[V]) visit() {
 }
 
 // put sets the value of key until ends.
-func (s *sieve[V]) put(key string, value V, now, ends time.Time) {
-	if s.max <= 0 {
+func (m *boundedMap[V]) put(key string, value V, now, ends time.Time) {
+	if m.max <= 0 {
 		return
 	}
 	n := &node[V]{value: value, ends: deadlineAt(ends)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old := s.find(key); old != nil {
-		s.replace(old, n)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.find(key); old != nil {
+		m.replace(old, n)
 		return
 	}
-	if s.n >= s.max {
-		s.evict(now)
+	if m.n >= m.max {
+		m.evict(now)
 	}
 	n.key = strings.Clone(key) // not the longer string that it may be a part of
-	if n.older = s.head; n.older != nil {
+	if n.older = m.head; n.older != nil {
 		n.older.newer = n
 	} else {
-		s.tail = n
+		m.tail = n
 	}
-	s.head = n
-	s.n++
-	s.store.Set(n.key, n, gocache.NoExpiration)
+	m.head = n
+	m.n++
+	m.store.Set(n.key, n, gocache.NoExpiration)
 }
 
 // replace puts n where old is, in the list and in the store.
-func (s *sieve[V]) replace(old, n *node[V]) {
+func (m *boundedMap[V]) replace(old, n *node[V]) {
 	n.key, n.newer, n.older = old.key, old.newer, old.older
 	n.visited.Store(old.visited.Load())
 	if n.newer != nil {
 		n.newer.older = n
 	} else {
-		s.head = n
+		m.head = n
 	}
 	if n.older != nil {
 		n.older.newer = n
 	} else {
-		s.tail = n
+		m.tail = n
 	}
-	if s.hand == old {
-		s.hand = n
+	if m.hand == old {
+		m.hand = n
 	}
-	s.store.Set(n.key, n, gocache.NoExpiration)
+	m.store.Set(n.key, n, gocache.NoExpiration)
 }
 
 // evict removes one entry: the first from the hand on which has expired or was
-// not asked for since the hand last passed. s.n is above 0.
-func (s *sieve[V]) evict(now time.Time) {
-	n := s.hand
+// not asked for since the hand last passed. m.n is above 0.
+func (m *boundedMap[V]) evict(now time.Time) {
+	n := m.hand
 	for {
 		if n == nil {
-			n = s.tail
+			n = m.tail
 		}
 		if n.ends.left(now) <= 0 || !n.visited.Load() {
 			break
@@ -147,43 +157,43 @@ func (s *sieve[V]) evict(now time.Time) {
 		n.visited.Store(false)
 		n = n.newer
 	}
-	s.hand = n.newer
-	s.unlink(n)
+	m.hand = n.newer
+	m.unlink(n)
 }
 
-func (s *sieve[V]) unlink(n *node[V]) {
-	if s.hand == n {
-		s.hand = n.newer
+func (m *boundedMap[V]) unlink(n *node[V]) {
+	if m.hand == n {
+		m.hand = n.newer
 	}
 	if n.newer != nil {
 		n.newer.older = n.older
 	} else {
-		s.head = n.older
+		m.head = n.older
 	}
 	if n.older != nil {
 		n.older.newer = n.newer
 	} else {
-		s.tail = n.newer
+		m.tail = n.newer
 	}
-	s.n--
-	s.store.Delete(n.key)
+	m.n--
+	m.store.Delete(n.key)
 }
 
 // remove forgets key and reports whether there was anything to forget.
-func (s *sieve[V]) remove(key string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.find(key)
+func (m *boundedMap[V]) remove(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.find(key)
 	if n == nil {
 		return false
 	}
-	s.unlink(n)
+	m.unlink(n)
 	return true
 }
 
 // len returns the number of entries, expired ones included.
-func (s *sieve[V]) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n
+func (m *boundedMap[V]) len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.n
 }

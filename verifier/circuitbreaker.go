@@ -12,17 +12,18 @@ const (
 	maxPause   = 5 * time.Minute
 )
 
-// A breaker decides whether an AS is asked at all. The zero breaker says yes.
+// A breaker decides whether an AS is asked at all, or left alone because it failed too
+// often (the circuit breaker pattern). The zero breaker says yes.
 type breaker struct {
 	mu       sync.Mutex
 	failures int           // in a row
 	pause    time.Duration // the last one
 	until    time.Time     // left alone before that
-	probing  bool          // one question is out to see whether it recovered
+	probing  bool          // one question is asked to see whether it recovered
 }
 
 // allow reports whether a question may go to the AS, and whether it is the only
-// one that may: then the caller calls probed when it is over.
+// one that may: then the caller calls probed when it has ended.
 func (b *breaker) allow(now time.Time) (probe, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,14 +37,14 @@ func (b *breaker) allow(now time.Time) (probe, ok bool) {
 	return true, true
 }
 
-// resting reports whether the AS is being left alone.
-func (b *breaker) resting(now time.Time) bool {
+// open reports whether the AS is being left alone.
+func (b *breaker) open(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.failures >= breakAfter && now.Before(b.until)
 }
 
-// probed says that the probe is over, whatever came of it.
+// probed says that the probe has ended, whatever came of it.
 func (b *breaker) probed() {
 	b.mu.Lock()
 	b.probing = false
@@ -57,16 +58,15 @@ func (b *breaker) answered() {
 	b.mu.Unlock()
 }
 
-// failed says that the AS failed, and reports whether it is left alone from now on.
-// Failures of questions which were out before that do not make it any longer.
-func (b *breaker) failed(now time.Time) (opened bool) {
+// failed says that the AS failed. Failures of questions which were asked before it is left
+// alone make that no longer.
+func (b *breaker) failed(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failures++
 	if b.failures < breakAfter || now.Before(b.until) {
-		return false
+		return
 	}
 	b.pause = min(max(2*b.pause, firstPause), maxPause)
 	b.until = now.Add(b.pause)
-	return true
 }

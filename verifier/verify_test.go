@@ -5,16 +5,18 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/miekg/dns"
 
+	"github.com/authkey/authkey/internal/stubdns"
+	"github.com/authkey/authkey/internal/testdns"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -51,7 +53,7 @@ func TestVerify(t *testing.T) {
 		}
 	})
 	refusing := fmt.Sprintf("AS=127.0.0.1:%d", closedPort(t))
-	served := zone(t,
+	ns := startDNS(t,
 		"plain.test. 300 IN TXT "+as.record(""),
 		"plain.test. 300 IN TXT \"v=spf1 -all\"",
 		"req.test. 300 IN TXT "+as.record("; req=yes"),
@@ -67,6 +69,7 @@ func TestVerify(t *testing.T) {
 		"dangling.test. 300 IN CNAME nowhere.test.",
 		"named.test. 300 IN TXT "+strings.Replace(as.record(""), "127.0.0.1", "as.test", 1),
 		"as.test. 300 IN A 127.0.0.1",
+		"hostfail.test. 300 IN TXT \"AS=broken.test:7425\"",
 		"nohost.test. 300 IN TXT \"AS=nohost.example.test:7425\"",
 		"noaddr.test. 300 IN TXT \"AS=spf.test:7425\"",
 		"lowport.test. 300 IN TXT \"AS=127.0.0.1:25\"",
@@ -87,20 +90,9 @@ func TestVerify(t *testing.T) {
 		"failover.test. 300 IN TXT "+as.record("; pri=4"),
 		"failover.test. 300 IN TXT "+gullible.record("; pri=5"),
 	)
-	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
-		switch name := strings.ToLower(req.Question[0].Name); {
-		case strings.HasPrefix(name, "servfail."):
-			return rcode(dns.RcodeServerFailure)(network, req)
-		case strings.HasPrefix(name, "silent."):
-			return nil
-		case strings.HasPrefix(name, "hostfail."):
-			if req.Question[0].Qtype != dns.TypeTXT {
-				return rcode(dns.RcodeServerFailure)(network, req)
-			}
-			return reply(req, func(m *dns.Msg) { m.Answer = []dns.RR{rr(t, name+` 300 IN TXT "AS=hostfail.test:7425"`)} })
-		}
-		return served(network, req)
-	})
+	ns.Behave("servfail.test", testdns.Rcode(dns.RcodeServerFailure))
+	ns.Behave("silent.test", testdns.Silent())
+	ns.Behave("broken.test", testdns.Rcode(dns.RcodeServerFailure))
 	const none, bad = "", "two words"
 	tests := []struct {
 		domain, key string
@@ -149,8 +141,8 @@ func TestVerify(t *testing.T) {
 		{"silent.test", "good", TempError, ReasonDNSTimeout, false},
 		{"hostfail.test", "good", TempError, ReasonDNSFailure, false},
 	}
-	v := startVerifier(t, options(ns.addr))
-	o := options(ns.addr)
+	v := startVerifier(t, options(ns.Addr()))
+	o := options(ns.Addr())
 	o.DNSTimeout = soon
 	hasty := startVerifier(t, o)
 	for _, tt := range tests {
@@ -173,11 +165,22 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// TestNameServers: those of the options, or else of the system, are asked.
+func TestNameServers(t *testing.T) {
+	o := options("192.0.2.1:5353")
+	if got := NameServers(o); !slices.Equal(got, o.Resolvers) {
+		t.Errorf("configured %v, asked %v", o.Resolvers, got)
+	}
+	if len(NameServers(Options{})) == 0 {
+		t.Error("the system has no name server")
+	}
+}
+
 // TestRequireTLS: a clear-text AS is a permanent fault then, and no fall-back.
 func TestRequireTLS(t *testing.T) {
 	as := startAS(t, nil, honest)
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	o := options(ns.addr)
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	o := options(ns.Addr())
 	o.RequireTLS = true
 	check(t, startVerifier(t, o), query(t, "u@a.test", "good"), PermError, ReasonASClearText)
 	if as.conns.Load() != 0 {
@@ -193,8 +196,8 @@ func TestOrder(t *testing.T) {
 		servers[i] = startAS(t, nil, honest)
 		lines = append(lines, "a.test. 300 IN TXT "+servers[i].record([]string{"; pri=20", "", ""}[i]))
 	}
-	ns := startNameServer(t, zone(t, lines...))
-	v := startVerifier(t, options(ns.addr))
+	ns := startDNS(t, lines...)
+	v := startVerifier(t, options(ns.Addr()))
 	for i := range 60 {
 		check(t, v, query(t, fmt.Sprintf("u%d@a.test", i), "good"), Pass, "")
 	}
@@ -212,8 +215,8 @@ func TestOrder(t *testing.T) {
 // nothing; a new valid one replaces the old.
 func TestCached(t *testing.T) {
 	as := startAS(t, nil, honest)
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	o := options(ns.addr)
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	o := options(ns.Addr())
 	v := startVerifier(t, o)
 	steps := []struct {
 		key    string
@@ -239,9 +242,6 @@ func TestCached(t *testing.T) {
 			t.Errorf("step %d: TTL %v", i, r.TTL)
 		}
 	}
-	if hits := v.Stats().CacheHits; hits != 3 {
-		t.Errorf("%d hits of the cache counted, want 3", hits)
-	}
 	// The cache outlives the Verifier.
 	next := startVerifier(t, o)
 	if r := check(t, next, query(t, "u@a.test", "good1"), Pass, ""); !r.Cached {
@@ -258,10 +258,10 @@ func TestCached(t *testing.T) {
 // TestCachedOnly: Cached asks nobody and says nothing of what it does not know.
 func TestCachedOnly(t *testing.T) {
 	as := startAS(t, nil, honest)
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	v := startVerifier(t, options(ns.addr))
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	v := startVerifier(t, options(ns.Addr()))
 	q := query(t, "u@a.test", "good")
-	if _, ok := v.Cached(q); ok || v.Stats().Lookups != 0 {
+	if _, ok := v.Cached(q); ok || ns.Queries("a.test", dns.TypeTXT).Total() != 0 {
 		t.Error("known before it was asked about")
 	}
 	check(t, v, q, Pass, "")
@@ -361,8 +361,8 @@ func TestPipelining(t *testing.T) {
 			}
 		}
 	})
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	o := options(ns.addr)
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	o := options(ns.Addr())
 	o.Cache = NewCache(2 * n)
 	v := startVerifier(t, o)
 	// Without a key DNS alone is asked. Whoever finds nothing remembered just before the
@@ -377,9 +377,8 @@ func TestPipelining(t *testing.T) {
 	if c := as.conns.Load(); c > maxConns {
 		t.Errorf("%d connections", c)
 	}
-	s := v.Stats()
-	if s.Questions != n || s.Answers != n || s.CacheEntries != n || s.Lookups != 1 {
-		t.Errorf("%+v", s)
+	if asked, known, lookups := as.asked.Load(), v.cache.Len(), ns.Queries("a.test", dns.TypeTXT).Total(); asked != n || known != n || lookups != 1 {
+		t.Errorf("%d questions, %d keys in the cache, %d lookups", asked, known, lookups)
 	}
 }
 
@@ -389,16 +388,10 @@ func TestStuckServersDoNotSlowOthers(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	stuck, good := startAS(t, nil, func(*session) { <-release }), startAS(t, nil, honest)
-	served := zone(t, "stuck.test. 300 IN TXT "+stuck.record(""), "good.test. 300 IN TXT "+good.record(""))
-	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
-		if strings.HasSuffix(strings.ToLower(req.Question[0].Name), ".lame.test.") {
-			return nil
-		}
-		return served(network, req)
-	})
-	hung := startNameServer(t, silence)
-	o := options(ns.addr)
-	o.Resolvers = []string{hung.addr, ns.addr}
+	ns := startDNS(t, "stuck.test. 300 IN TXT "+stuck.record(""), "good.test. 300 IN TXT "+good.record(""))
+	hung := startSilentDNS(t)
+	o := options(ns.Addr())
+	o.Resolvers = append(options(hung.Addr()).Resolvers, o.Resolvers...)
 	o.Timeout, o.ReplyTimeout, o.DNSTimeout = 10*patience, 10*patience, 10*patience // they end when the test says so
 	v := startVerifier(t, o)
 	leaving, leave := context.WithCancel(t.Context())
@@ -407,11 +400,12 @@ func TestStuckServersDoNotSlowOthers(t *testing.T) {
 	const n = 300
 	var wg sync.WaitGroup
 	for i := range n {
+		ns.Behave(fmt.Sprintf("d%d.lame.test", i), testdns.Silent())
 		a, b := query(t, fmt.Sprintf("u%d@stuck.test", i), "good"), query(t, fmt.Sprintf("u@d%d.lame.test", i), "good")
 		wg.Go(func() { v.Verify(context.Background(), a) })
 		wg.Go(func() { v.Verify(leaving, b) })
 	}
-	eventually(t, "they hang", func() bool { return v.Stats().Questions > n && len(v.underway) == 2*n })
+	eventually(t, "they hang", func() bool { return asked(v) > n && len(v.underway) == 2*n })
 	for i := range 20 {
 		check(t, v, query(t, fmt.Sprintf("u%d@good.test", i), "good"), Pass, "")
 	}
@@ -432,14 +426,14 @@ func TestStuckServersDoNotSlowOthers(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const dnsTime, timeout = 100 * time.Millisecond, 500 * time.Millisecond
-		answer := dnsAnswer{ttl: time.Hour}
+		answer := stubdns.Answer{TTL: time.Hour}
 		n := &network{script: make(map[string]func(net.Conn))}
 		for i := range 6 {
 			host := fmt.Sprintf("8.8.8.%d", i)
-			answer.texts = append(answer.texts, fmt.Sprintf("AS=%s:7425; pri=%d", host, i))
+			answer.Texts = append(answer.Texts, fmt.Sprintf("AS=%s:7425; pri=%d", host, i))
 			n.script[host] = mute
 		}
-		b := &book{texts: func(string) (dnsAnswer, error) {
+		b := &book{texts: func(string) (stubdns.Answer, error) {
 			time.Sleep(dnsTime)
 			return answer, nil
 		}}
@@ -466,8 +460,8 @@ func TestClose(t *testing.T) {
 		s.answer(req, wire.ValidKey)
 		hold(s)
 	})
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	v := New(options(ns.addr))
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	v := New(options(ns.Addr()))
 	result := make(chan Result)
 	q := query(t, "u@a.test", "good")
 	go func() { result <- v.Verify(context.Background(), q) }()
@@ -487,7 +481,7 @@ func TestClose(t *testing.T) {
 	}
 	<-closed
 	v.Close()
-	if n := v.Stats().Connections; n != 0 {
+	if n := len(connections(v)); n != 0 {
 		t.Errorf("%d connections are open", n)
 	}
 	if r := check(t, v, q, Pass, ""); !r.Cached { // memory needs no network
@@ -506,13 +500,13 @@ func TestOverload(t *testing.T) {
 		<-release
 		honest(s)
 	})
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record("")))
-	v := startVerifier(t, options(ns.addr))
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""))
+	v := startVerifier(t, options(ns.Addr()))
 	v.underway = make(chan struct{}, 1)
 	first := make(chan Result)
 	q := query(t, "u@a.test", "good")
 	go func() { first <- v.Verify(context.Background(), q) }()
-	eventually(t, "the first is under way", func() bool { return v.Stats().Questions == 1 })
+	eventually(t, "the first is under way", func() bool { return asked(v) == 1 })
 	if r := check(t, v, query(t, "v@a.test", "good"), TempError, ReasonOverload); r.Required {
 		t.Error("required, though nothing says so")
 	}
@@ -520,86 +514,84 @@ func TestOverload(t *testing.T) {
 	if r := <-first; r.Status != Pass {
 		t.Errorf("the first: %+v", r)
 	}
-	if n := v.Stats().Overloads; n != 1 {
-		t.Errorf("%d counted", n)
-	}
 }
 
 func TestPrefetch(t *testing.T) {
 	as := startAS(t, nil, honest)
-	ns := startNameServer(t, zone(t, "a.test. 300 IN TXT "+as.record(""), "b.test. 300 IN TXT "+as.record("")))
-	v := startVerifier(t, options(ns.addr))
+	ns := startDNS(t, "a.test. 300 IN TXT "+as.record(""), "b.test. 300 IN TXT "+as.record(""))
+	v := startVerifier(t, options(ns.Addr()))
 	v.Prefetch(wire.Address{})
 	v.Prefetch(address(t, "u@a.test"))
-	eventually(t, "the domain is known", func() bool { return v.Stats().Domains == 1 })
+	eventually(t, "the domain is known", func() bool { return v.records.domains.len() == 1 })
 	check(t, v, query(t, "u@a.test", "good"), Pass, "")
 	v.Prefetch(address(t, "other@a.test"))              // domain known
 	check(t, v, query(t, "u@b.test", "good"), Pass, "") // key known
 	v.records.domains.remove("b.test")                  // but not the domain:
 	v.Prefetch(address(t, "u@b.test"))                  // nothing to fetch
-	if n := v.Stats().Lookups; n != 2 {                 // a.test, b.test
-		t.Errorf("%d lookups", n)
+	for _, domain := range []string{"a.test", "b.test"} {
+		if n := ns.Queries(domain, dns.TypeTXT).Total(); n != 1 {
+			t.Errorf("%s was looked up %d times", domain, n)
+		}
 	}
 	// More than may be under way are not waited for.
-	o := options(startNameServer(t, silence).addr)
+	silent := startSilentDNS(t)
+	o := options(silent.Addr())
 	o.DNSTimeout = soon
 	v = startVerifier(t, o)
 	for i := range 2 * maxPrefetches {
 		v.Prefetch(address(t, fmt.Sprintf("u@d%d.test", i)))
 	}
 	eventually(t, "they end", func() bool { return len(v.prefetches) == 0 })
-	if n := v.Stats().Lookups; n > 2*maxPrefetches || n < maxPrefetches/2 {
-		t.Errorf("%d lookups", n)
+	lookups := 0
+	for i := range 2 * maxPrefetches {
+		if silent.Queries(fmt.Sprintf("d%d.test", i), dns.TypeTXT).Total() > 0 {
+			lookups++
+		}
+	}
+	if lookups == 2*maxPrefetches || lookups < maxPrefetches/2 {
+		t.Errorf("%d lookups", lookups)
 	}
 }
 
-func TestDiscover(t *testing.T) {
-	ns := startNameServer(t, func(network string, req *dns.Msg) [][]byte {
-		if req.Question[0].Name == "down.test." {
-			return rcode(dns.RcodeServerFailure)(network, req)
+// Ask asks the server that it is given, and nobody else: not DNS, not the cache.
+func TestAsk(t *testing.T) {
+	as := startAS(t, nil, honest)
+	busy := startAS(t, nil, func(s *session) {
+		for req, ok := s.next(); ok; req, ok = s.next() {
+			s.say("ERROR %d busy\r\n", req.Seq)
 		}
-		if req.Question[0].Name == "gone.test." {
-			return rcode(dns.RcodeNameError)(network, req)
-		}
-		return reply(req, func(m *dns.Msg) {
-			m.AuthenticatedData = true
-			m.Answer = []dns.RR{
-				rr(t, "a.test. 100 IN CNAME b.test."),
-				rr(t, `b.test. 50 IN TXT "v=spf1 -all"`),
-				rr(t, `b.test. 50 IN TXT "AS=as.test:7425; tls=yes; req=yes"`),
-				rr(t, `b.test. 50 IN TXT "AS=clear.test:7425"`),
-				rr(t, `b.test. 50 IN TXT "AS=as.test:25; tls=yes"`),
-				rr(t, `b.test. 50 IN TXT "AS=[::1]:7425; tls=yes"`),
-				rr(t, `b.test. 50 IN TXT "AS=as.test"`),
-			}
-		})
 	})
-	v := startVerifier(t, options(ns.addr))
-	d := v.Discover(t.Context(), "A.test.")
-	want := Discovery{
-		Domain: "a.test",
-		Texts: []string{"v=spf1 -all", "AS=as.test:7425; tls=yes; req=yes", "AS=clear.test:7425",
-			"AS=as.test:25; tls=yes", "AS=[::1]:7425; tls=yes", "AS=as.test"},
-		CNAMEs:   []string{"b.test."},
-		Used:     []wire.Record{{Server: wire.Server{Host: "as.test", Port: 7425, TLS: true}, Pri: 10, Required: true}},
-		Required: true, Published: true, AD: true, TTL: 50 * time.Second, Resolver: ns.addr,
+	at := func(port uint16) wire.Server { return wire.Server{Host: "127.0.0.1", Port: port} }
+	ns := startDNS(t)
+	v := startVerifier(t, options(ns.Addr()))
+	for _, tc := range []struct {
+		name   string
+		server wire.Server
+		query  Query
+		status Status
+		reason Reason
+	}{
+		{"valid", at(as.port), query(t, "bob@a.example", "good"), Pass, ""},
+		{"again", at(as.port), query(t, "bob@a.example", "good"), Pass, ""},
+		{"invalid", at(as.port), query(t, "bob@a.example", "bad"), Fail, ReasonInvalidKey},
+		{"busy", at(busy.port), query(t, "bob@a.example", "good"), TempError, ReasonASBusy},
+		{"refused", at(closedPort(t)), query(t, "bob@a.example", "good"), TempError, ReasonASRefused},
+		{"forbidden", wire.Server{Host: "192.168.1.1", Port: 7425}, query(t, "bob@a.example", "good"), PermError, ReasonASForbidden},
+		{"bad key", at(as.port), Query{Address: address(t, "bob@a.example"), Key: wire.JoinKeys("a b")}, Fail, ReasonBadKey},
+		{"no key", at(as.port), Query{Address: address(t, "bob@a.example")}, NoKey, ""},
+		{"no address", at(as.port), Query{}, None, ReasonBadAddress},
+	} {
+		got := v.Ask(context.Background(), tc.server, tc.query)
+		if got.Status != tc.status || got.Reason != tc.reason || got.Cached {
+			t.Errorf("%s: %+v, want %s %s", tc.name, got, tc.status, tc.reason)
+		}
 	}
-	if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Discovery{}, "Took", "Refused")); diff != "" {
-		t.Error(diff)
+	if n, m := ns.Queries("a.example", dns.TypeTXT).Total(), v.cache.Len(); n != 0 || m != 0 {
+		t.Errorf("DNS was asked %d times, and %d keys are in the cache", n, m)
 	}
-	if len(d.Refused) != 4 {
-		t.Errorf("refused: %+v", d.Refused)
-	}
-	if d := v.Discover(t.Context(), "down.test"); reasonOf(d.Err) != ReasonDNSFailure {
-		t.Errorf("down: %v", d.Err)
-	}
-	if d := v.Discover(t.Context(), "gone.test"); d.Err != nil || d.Published {
-		t.Errorf("gone: %+v", d)
-	}
-	if d := v.Discover(t.Context(), "bad..test"); d.Err == nil {
-		t.Error("a domain that is none")
-	}
-	if n := v.Stats().Domains; n != 0 {
-		t.Errorf("Discover left %d domains in the cache", n)
+	closed := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	closed.Close()
+	if got := closed.Ask(context.Background(), at(as.port), query(t, "bob@a.example", "good")); got.Status != TempError || got.Reason != ReasonCancelled {
+		t.Errorf("closed: %+v", got)
 	}
 }

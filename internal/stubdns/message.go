@@ -1,4 +1,4 @@
-package verifier
+package stubdns
 
 import (
 	"errors"
@@ -10,21 +10,18 @@ import (
 	"github.com/miekg/dns"
 )
 
-// This file is the only one that knows the DNS library: questions into octets,
-// octets into what they say about the question.
-
 // ednsSize is the UDP payload that fits everywhere without fragments.
 const ednsSize = 1232
 
 // maxTTL is the longest that DNS can say (RFC 2181 section 8).
 const maxTTL = (1<<31 - 1) * time.Second
 
-// maxChain bounds how many CNAMEs lead from a name to its records. A loop ends there.
-const maxChain = 8
+// maxCNAMEs bounds how many CNAMEs lead from a name to its records. A loop ends there.
+const maxCNAMEs = 8
 
-// maxPieces bounds how many of them are asked about one by one. A resolver follows
-// them all by itself; one that does not must not make one lookup many.
-const maxPieces = 3
+// maxFollowed bounds how many of them are asked about one by one. A recursive server
+// follows them all by itself; one that does not must not make one lookup many.
+const maxFollowed = 3
 
 // A recordType is a DNS RR type.
 type recordType uint16
@@ -35,31 +32,17 @@ const (
 	typeTXT  = recordType(dns.TypeTXT)
 )
 
-// A dnsQuestion asks for the records of one type of a fully qualified name.
-type dnsQuestion struct {
+// A question asks for the records of one type of a fully qualified name.
+type question struct {
 	name string // with its last dot
 	kind recordType
 }
 
-func (q dnsQuestion) String() string {
+func (q question) String() string {
 	return strings.TrimSuffix(q.name, ".") + " " + dns.Type(q.kind).String()
 }
 
-// A dnsAnswer is what DNS says about a question. No texts and no addresses means
-// that there are none.
-type dnsAnswer struct {
-	texts []string // of a TXT question, character strings joined
-	addrs []netip.Addr
-	ttl   time.Duration // lowest of everything on the way; of an absence, as RFC 2308 has it
-	ad    bool          // the resolver validated all of it
-	chain []string      // CNAME targets on the way
-	// next is a name at which the answer ended without saying whether it has
-	// records: it is to be asked about.
-	next   string
-	server netip.AddrPort // who said so
-}
-
-func (a *dnsAnswer) empty() bool { return len(a.texts) == 0 && len(a.addrs) == 0 }
+func (a *Answer) empty() bool { return len(a.Texts) == 0 && len(a.addrs) == 0 }
 
 // What parseAnswer finds wrong with a packet, other than what a server says of
 // itself by a response code.
@@ -69,12 +52,12 @@ var (
 	errNoEDNS     = errors.New("server does not understand EDNS")
 	errUnreadable = errors.New("answer cannot be read")
 	errLame       = errors.New("server is lame")
-	errChain      = errors.New("CNAME chain is too long or a loop")
+	errCNAMEs     = errors.New("CNAME chain is too long or a loop")
 )
 
-// packQuestion returns the packet that asks q of a resolver. The AD bit asks to be
+// packQuery returns the packet that asks q of a resolver. The AD bit asks to be
 // told about validation (RFC 6840 section 5.7).
-func packQuestion(q dnsQuestion, id uint16, edns bool) ([]byte, error) {
+func packQuery(q question, id uint16, edns bool) ([]byte, error) {
 	m := dns.Msg{
 		MsgHdr:   dns.MsgHdr{Id: id, RecursionDesired: true, AuthenticatedData: true},
 		Question: []dns.Question{{Name: q.name, Qtype: uint16(q.kind), Qclass: dns.ClassINET}},
@@ -87,34 +70,34 @@ func packQuestion(q dnsQuestion, id uint16, edns bool) ([]byte, error) {
 
 // parseAnswer reads a packet that came when q was asked under id. An error that is
 // errNotOurs says nothing about the server: anybody may have sent the packet.
-func parseAnswer(packet []byte, q dnsQuestion, id uint16) (dnsAnswer, error) {
+func parseAnswer(packet []byte, q question, id uint16) (Answer, error) {
 	const headerSize = 12
 	var m dns.Msg
 	err := m.Unpack(packet)
 	if len(packet) < headerSize || m.Id != id || !m.Response || m.Opcode != dns.OpcodeQuery {
-		return dnsAnswer{}, errNotOurs
+		return Answer{}, errNotOurs
 	}
 	silent := len(m.Question) == 0 // some refuse without repeating the question
 	if !silent && !sameQuestion(m.Question, q) || silent && (err != nil || m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError) {
-		return dnsAnswer{}, errNotOurs
+		return Answer{}, errNotOurs
 	}
 	switch m.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
 	case dns.RcodeFormatError, dns.RcodeNotImplemented, dns.RcodeBadVers:
-		return dnsAnswer{}, errNoEDNS
+		return Answer{}, errNoEDNS
 	default:
-		return dnsAnswer{}, fmt.Errorf("response code %s", rcodeName(m.Rcode))
+		return Answer{}, fmt.Errorf("response code %s", rcodeName(m.Rcode))
 	}
 	if m.Truncated { // and possibly cut in the middle of a record
-		return dnsAnswer{}, errTruncated
+		return Answer{}, errTruncated
 	}
 	if err != nil {
-		return dnsAnswer{}, errUnreadable
+		return Answer{}, errUnreadable
 	}
 	return readSections(&m, q)
 }
 
-func sameQuestion(asked []dns.Question, q dnsQuestion) bool {
+func sameQuestion(asked []dns.Question, q question) bool {
 	return len(asked) == 1 && asked[0].Qtype == uint16(q.kind) && asked[0].Qclass == dns.ClassINET &&
 		strings.EqualFold(asked[0].Name, q.name)
 }
@@ -128,8 +111,8 @@ func rcodeName(rcode int) string {
 
 // readSections follows the CNAMEs of an answer from the name asked for to records
 // of the type asked for. Records of any other owner are ignored.
-func readSections(m *dns.Msg, q dnsQuestion) (dnsAnswer, error) {
-	a := dnsAnswer{ad: m.AuthenticatedData, ttl: maxTTL}
+func readSections(m *dns.Msg, q question) (Answer, error) {
+	a := Answer{AD: m.AuthenticatedData, TTL: maxTTL}
 	owner := q.name
 	for {
 		target := ""
@@ -146,7 +129,7 @@ func readSections(m *dns.Msg, q dnsQuestion) (dnsAnswer, error) {
 			default:
 				continue
 			}
-			a.ttl = min(a.ttl, ttlOf(h.Ttl))
+			a.TTL = min(a.TTL, ttlOf(h.Ttl))
 		}
 		if !a.empty() {
 			return a, nil
@@ -154,18 +137,18 @@ func readSections(m *dns.Msg, q dnsQuestion) (dnsAnswer, error) {
 		if target == "" {
 			return a.absent(m, owner)
 		}
-		if len(a.chain) == maxChain {
-			return dnsAnswer{}, errChain
+		if len(a.CNAMEs) == maxCNAMEs {
+			return Answer{}, errCNAMEs
 		}
-		a.chain = append(a.chain, target)
+		a.CNAMEs = append(a.CNAMEs, target)
 		owner = target
 	}
 }
 
-func (a *dnsAnswer) add(rr dns.RR) {
+func (a *Answer) add(rr dns.RR) {
 	switch rr := rr.(type) {
 	case *dns.TXT:
-		a.texts = append(a.texts, joinText(rr.Txt))
+		a.Texts = append(a.Texts, joinText(rr.Txt))
 	case *dns.A:
 		if addr, ok := netip.AddrFromSlice(rr.A); ok {
 			a.addrs = append(a.addrs, addr.Unmap())
@@ -179,28 +162,28 @@ func (a *dnsAnswer) add(rr dns.RR) {
 
 // absent completes an answer without records of the type: do they not exist, does
 // the answer only lead to owner, or is the server not the one to ask?
-func (a dnsAnswer) absent(m *dns.Msg, owner string) (dnsAnswer, error) {
+func (a Answer) absent(m *dns.Msg, owner string) (Answer, error) {
 	for _, rr := range m.Ns {
 		if soa, ok := rr.(*dns.SOA); ok { // RFC 2308 section 5
-			a.ttl = min(a.ttl, ttlOf(soa.Hdr.Ttl), ttlOf(soa.Minttl))
+			a.TTL = min(a.TTL, ttlOf(soa.Hdr.Ttl), ttlOf(soa.Minttl))
 			return a, nil
 		}
 	}
 	if m.Rcode == dns.RcodeSuccess {
 		for _, rr := range m.Ns {
 			if rr.Header().Rrtype == dns.TypeNS {
-				return dnsAnswer{}, errLame
+				return Answer{}, errLame
 			}
 		}
 		if !m.RecursionAvailable && !m.Authoritative {
-			return dnsAnswer{}, errLame
+			return Answer{}, errLame
 		}
-		if len(a.chain) > 0 {
+		if len(a.CNAMEs) > 0 {
 			a.next = owner
 			return a, nil
 		}
 	}
-	a.ttl = 0 // RFC 2308: without an SOA, not to be kept; the clamp is the records cache's
+	a.TTL = 0 // RFC 2308: without an SOA, not to be kept; the clamp is the records cache's
 	return a, nil
 }
 
