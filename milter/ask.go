@@ -17,7 +17,7 @@ type Verifier interface {
 	Verify(context.Context, verifier.Query) verifier.Result
 	// Prefetch starts finding the AS of an address, since a question will follow.
 	// It does not wait.
-	Prefetch(wire.Address)
+	Prefetch(verifier.Address)
 }
 
 // results is what was found out about a message.
@@ -30,7 +30,7 @@ type results struct {
 // zero where there is none.
 type fromResult struct {
 	verifier.Result
-	address wire.Address
+	address verifier.Address
 }
 
 var skipped = fromResult{Result: verifier.Result{Status: verifier.Skipped}}

@@ -3,7 +3,7 @@ package milter
 import (
 	"net/netip"
 
-	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/verifier"
 )
 
 // agentField says who attached a key.
@@ -23,20 +23,20 @@ type OwnMail struct {
 	Sender string     // MAIL FROM without angle brackets, as the MTA gave it; "" is the null sender
 	// From are the addresses of all From fields. FromKnown: they are what the fields
 	// say; false where there are none or one of them cannot be read.
-	From       []wire.Address
+	From       []verifier.Address
 	FromKnown  bool
-	FromShown  []wire.Address // further addresses that some program could show for them
-	Recipients []string       // RCPT TO without angle brackets, as the MTA gave them
+	FromShown  []verifier.Address // further addresses that some program could show for them
+	Recipients []string           // RCPT TO without angle brackets, as the MTA gave them
 }
 
 // An Attachment is an Attacher's answer: the key of a message, or why it gets none. The
 // zero Attachment leaves the message as it is, with what the client brought.
 type Attachment struct {
-	Key   wire.Key // put into X-Auth-Key, in place of what the client brought; zero: none
-	Agent string   // put into X-Auth-Agent beside it
-	Note  string   // why there is no key: one hyphenated token for the log; "" where there is nothing to say
-	Defer bool     // no key can be had now: the message is answered 451, and comes again
-	Strip bool     // there is no key, and what the client brought must not stand in for it: it is removed
+	Key   verifier.Key // put into X-Auth-Key, in place of what the client brought; zero: none
+	Agent string       // put into X-Auth-Agent beside it
+	Note  string       // why there is no key: one hyphenated token for the log; "" where there is nothing to say
+	Defer bool         // no key can be had now: the message is answered 451, and comes again
+	Strip bool         // there is no key, and what the client brought must not stand in for it: it is removed
 }
 
 // attach asks for the key of a submission that goes out.

@@ -80,15 +80,16 @@ const (
 )
 
 // startBadServer starts an AS that answers so, and returns its port.
-func (f *faultyWorld) startBadServer(answer func(c net.Conn, seq, address string)) (port int) {
+func (f *faultyWorld) startBadServer(w *lab.World, answer func(c net.Conn, seq, address string)) (port int) {
 	f.t.Helper()
+	if answer == nil {
+		port, err := w.RefusingPort()
+		must(f.t, err)
+		return port
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(f.t, err)
 	port = ln.Addr().(*net.TCPAddr).Port
-	if answer == nil {
-		must(f.t, ln.Close())
-		return port
-	}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -153,7 +154,7 @@ func newFaultyWorld(t *testing.T) (f *faultyWorld, end func()) {
 	for kind, answer := range badServers {
 		for i := range badServerDomains {
 			domain := fmt.Sprintf("%s%d.as.test", kind, i)
-			must(t, w.Publish(domain, lab.ASRecord(f.startBadServer(answer))))
+			must(t, w.Publish(domain, lab.ASRecord(f.startBadServer(w, answer))))
 			f.domains = append(f.domains, domain)
 		}
 	}

@@ -1,0 +1,158 @@
+package design
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// root is the folder of go.mod.
+const root = "../.."
+
+// A listed is a package as "go list" knows it.
+type listed struct {
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+// short is its folder in the tree.
+func short(importPath string) string { return strings.TrimPrefix(importPath, module+"/") }
+
+func listPackages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")
+	cmd.Dir, cmd.Stderr = root, os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []listed
+	for in := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := in.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// block returns the lines of the code block of docs/design.md that follows a heading.
+func block(t *testing.T, heading string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, "docs/design.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(b), "\n"+heading+"\n")
+	_, rest, opened := strings.Cut(rest, "\n```\n")
+	text, _, closed := strings.Cut(rest, "\n```\n")
+	if !found || !opened || !closed {
+		t.Fatalf("docs/design.md has no code block under %q", heading)
+	}
+	return strings.Split(text, "\n")
+}
+
+// TestPackagesAreListed: docs/design.md says of every package what it is for, and of no
+// other.
+func TestPackagesAreListed(t *testing.T) {
+	var described, there []string
+	for _, line := range block(t, "## Packages") {
+		if fields := strings.Fields(line); len(fields) > 1 && !strings.HasPrefix(line, " ") {
+			described = append(described, strings.TrimSuffix(fields[0], "/"))
+		}
+	}
+	for _, p := range listPackages(t) {
+		there = append(there, short(p.ImportPath))
+	}
+	slices.Sort(described)
+	slices.Sort(there)
+	for _, name := range there {
+		if !slices.Contains(described, name) {
+			t.Errorf("%s is not described", name)
+		}
+	}
+	for i, name := range described {
+		if !slices.Contains(there, name) {
+			t.Errorf("%s is described and not there", name)
+		}
+		if i > 0 && described[i-1] == name {
+			t.Errorf("%s is described twice", name)
+		}
+	}
+}
+
+// TestArrows: what imports what is what docs/design.md says, and each package imports
+// only such as stand below it there.
+func TestArrows(t *testing.T) {
+	lines := block(t, "## What imports what")
+	var got []string
+	imports := make(map[string][]string)
+	for _, p := range listPackages(t) {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, module+"/") {
+				imports[short(p.ImportPath)] = append(imports[short(p.ImportPath)], short(i))
+			}
+		}
+	}
+	var below []string
+	for _, line := range slices.Backward(lines) {
+		name, list, _ := strings.Cut(line, ":")
+		want := strings.Fields(list)
+		for _, i := range want {
+			if !slices.Contains(below, i) && imports[i] != nil {
+				t.Errorf("%s imports %s, which stands above it", name, i)
+			}
+		}
+		below = append(below, name)
+		slices.Sort(want)
+		if !slices.Equal(want, imports[name]) {
+			t.Errorf("docs/design.md says that %s imports %q, it imports %q", name, want, imports[name])
+		}
+	}
+	for name, list := range imports {
+		if !slices.Contains(below, name) {
+			got = append(got, fmt.Sprintf("%s: %s", name, strings.Join(list, " ")))
+		}
+	}
+	slices.Sort(got)
+	for _, line := range got {
+		t.Errorf("docs/design.md lacks: %s", line)
+	}
+}
+
+// TestLibraries: each library with a room of its own is imported there only.
+func TestLibraries(t *testing.T) {
+	rooms := map[string][]string{
+		"github.com/d--j/go-milter":     {"milter", "internal/front"},
+		"github.com/miekg/dns":          {"internal/stubdns", "internal/testdns"},
+		"github.com/patrickmn/go-cache": {"verifier"},
+		"github.com/spf13/viper":        {"internal/config"},
+	}
+	used := make(map[string]bool)
+	for _, p := range listPackages(t) {
+		for _, i := range p.Imports {
+			if allowed, special := rooms[i]; special {
+				used[i] = true
+				if !slices.Contains(allowed, short(p.ImportPath)) {
+					t.Errorf("%s imports %s, which belongs to %v", short(p.ImportPath), i, allowed)
+				}
+			}
+		}
+	}
+	for library := range rooms {
+		if !used[library] {
+			t.Errorf("nobody imports %s", library)
+		}
+	}
+}
