@@ -3,6 +3,7 @@ package milter
 import (
 	"strings"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/verifier"
 )
@@ -81,7 +82,7 @@ func propValue(address wire.Address) string {
 	local := address.Local()
 	b := make([]byte, 0, len(local)+1+len(address.Domain()))
 	for i := 0; i < len(local); i++ {
-		if c := local[i]; isAlnum(c) || strings.IndexByte(".+-_/", c) >= 0 {
+		if c := local[i]; esmtp.IsAlnum(c) || strings.IndexByte(".+-_/", c) >= 0 {
 			b = append(b, c)
 		} else {
 			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
@@ -127,8 +128,4 @@ func isToken(s string) bool {
 
 func isTokenByte(c byte) bool {
 	return c > 0x20 && c < 0x7F && strings.IndexByte(`()<>@,;:\"/[]?=`, c) < 0
-}
-
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/verifier"
 )
@@ -77,7 +78,7 @@ func FuzzAuthRes(f *testing.F) {
 		}
 		value = strings.TrimPrefix(value, " smtp.mailfrom=")
 		if i := strings.IndexFunc(value, func(r rune) bool {
-			return r >= 0x80 || !isAlnum(byte(r)) && !strings.ContainsRune(".+-_/%@", r)
+			return r >= 0x80 || !esmtp.IsAlnum(byte(r)) && !strings.ContainsRune(".+-_/%@", r)
 		}); i >= 0 || strings.Count(value, "@") > 1 {
 			t.Errorf("%q becomes %q", mailbox, got)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
@@ -100,7 +101,7 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 		m.overflow = true
 		return
 	}
-	if plain := wire.DropSourceRoute(understood); plain != rcpt {
+	if plain := esmtp.DropSourceRoute(understood); plain != rcpt {
 		if m.plain == nil {
 			m.plain = make(map[string]string)
 		}
@@ -113,7 +114,7 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 		m.rcptArgs = append(m.rcptArgs, args)
 	}
 	m.recipients = append(m.recipients, policy.Recipient{
-		Address: rcpt, Folded: wire.Fold(understood), NoDSN: policy.DeclinesDSN(args)})
+		Address: rcpt, Folded: wire.Fold(understood), NoDSN: esmtp.DeclinesDSN(args)})
 }
 
 // needsOwnTransaction reports whether the recipient just added has other wishes

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -201,22 +202,8 @@ func (p *mapParser) name(key string) (name string, address wire.Address, err err
 
 // cutKey cuts a line after its key, at the first blank outside quotes.
 func cutKey(line string) (key, value string) {
-	quoted, escaped := false, false
-	end := strings.IndexFunc(line, func(r rune) bool {
-		switch {
-		case escaped:
-			escaped = false
-		case r == '\\':
-			escaped = true
-		case r == '"':
-			quoted = !quoted
-		case !quoted:
-			return strings.ContainsRune(blanks, r)
-		}
-		return false
-	})
-	if end < 0 { // a quote that never ends
-		return line, ""
+	if i := esmtp.IndexUnquoted(line, blanks); i >= 0 {
+		return line[:i], line[i:]
 	}
-	return line[:end], line[end:]
+	return line, "" // perhaps a quote that never ends
 }

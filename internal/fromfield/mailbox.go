@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func isOtherScript(r rune) bool { return r >= utf8.RuneSelf && !unicode.Is(unico
 // newMailbox reads an addr-spec without comments and blanks. ok is false where its
 // domain can be no domain.
 func newMailbox(text string) (m Mailbox, ok bool) {
-	local, domain, _ := cutLast(text, '@')
+	local, domain, _ := esmtp.Cut(text)
 	local = withoutThin(local)
 	text = local + "@" + domain
 	a, err := wire.ParseAddress(text)
@@ -74,7 +75,7 @@ func newMailbox(text string) (m Mailbox, ok bool) {
 // programs drop, up to the first character that no domain has. ok is false where nothing
 // is left.
 func SeenDomain(mailbox string) (a wire.Address, ok bool) {
-	_, domain, _ := cutLast(mailbox, '@')
+	_, domain, _ := esmtp.Cut(mailbox)
 	domain = domainRun(withoutQuotes(visible(domain)))
 	if strings.IndexByte(domain, '.') < 0 {
 		return wire.Address{}, false

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -122,7 +123,7 @@ func onlyASCII(r rune) rune {
 // domainRun returns the characters of a domain at the beginning of s.
 func domainRun(s string) string {
 	i := 0
-	for i < len(s) && (isAlnum(s[i]) || s[i] == '.' || s[i] == '-' || s[i] == '_' || s[i] >= utf8.RuneSelf) {
+	for i < len(s) && (esmtp.IsAlnum(s[i]) || s[i] == '.' || s[i] == '-' || s[i] == '_' || s[i] >= utf8.RuneSelf) {
 		i++
 	}
 	return s[:i]

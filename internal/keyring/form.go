@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -153,9 +154,12 @@ func withoutBATV(local string) string {
 
 // isTag reports whether s can be the tag of a BATV signature.
 func isTag(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
+	for i := range len(s) {
+		if !esmtp.IsAlnum(s[i]) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // parse reads an address as people write it, in a list or to a tool: a whole
@@ -218,7 +222,7 @@ func (f Form) parse(text string) (local string, err error) {
 // spell is the inverse of parse: the mailbox as a line of the list has it.
 func (f Form) spell(local string) string {
 	if local == "" || local[0] == '#' || diskfile.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
-		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+		local = esmtp.Quote(local)
 	}
 	return local + "@" + f.Domain
 }
@@ -230,40 +234,20 @@ const specials = "()<>[]:;,"
 // hasSpecial reports whether there is one of specials in the local part of text,
 // outside quotes.
 func hasSpecial(text string) bool {
-	quoted, found, inLocal := false, false, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
+	special, inLocal := false, false
+	for _, c := range esmtp.Unquoted(text) {
+		switch {
 		case c == '@':
-			inLocal = found
+			inLocal = special
 		case strings.IndexByte(specials, c) >= 0:
-			found = true
+			special = true
 		}
 	}
-	return inLocal || found && !hasDomain(text)
+	return inLocal || special && !hasDomain(text)
 }
 
 // hasDomain reports whether there is an "@" outside quotes.
-func hasDomain(text string) bool {
-	quoted := false
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			quoted = !quoted
-		case '@':
-			if !quoted {
-				return true
-			}
-		}
-	}
-	return false
-}
+func hasDomain(text string) bool { return esmtp.IndexUnquoted(text, "@") >= 0 }
 
 // quoteShort quotes what came from a file for an error text, cut to a bound.
 func quoteShort(s string) string {

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // Limits of an address list.
@@ -83,18 +84,8 @@ func (f Form) parseLine(line string) (e entry, ok bool, err error) {
 
 // cutAddress cuts a line after the address, at the first blank outside quotes.
 func cutAddress(line string) (address, rest string) {
-	quoted := false
-	for i := 0; i < len(line); i++ {
-		switch line[i] {
-		case '\\':
-			i++
-		case '"':
-			quoted = !quoted
-		case ' ', '\t':
-			if !quoted {
-				return line[:i], line[i:]
-			}
-		}
+	if i := esmtp.IndexUnquoted(line, " \t"); i >= 0 {
+		return line[:i], line[i:]
 	}
 	return line, ""
 }

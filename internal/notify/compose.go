@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/authkey/authkey/policy"
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 const (
@@ -62,11 +62,11 @@ func (c composer) header(b *bytes.Buffer, subject string) {
 func (c composer) notice(notice Notice) []byte {
 	o := c.o
 	t := c.n.text(o, kindNotice, notice.Language, NoticeFields{
-		Recipient: oneLine(policy.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue),
+		Recipient: oneLine(esmtp.SafeAddress(notice.Recipient), maxValue), Domain: oneLine(domainOf(c.to), maxValue),
+		Sender: oneLine(esmtp.SafeAddress(o.Sender), maxValue),
 		From:   oneLine(decodeWords(o.value("From")), maxValue), Subject: o.subject(),
 		Client: oneLine(o.Client, maxValue), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Checked: oneLine(esmtp.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
 		Refused: notice.Refused, Host: c.host(),
 	})
 	var b bytes.Buffer
@@ -111,13 +111,13 @@ func (c composer) dsn(failures []Failure) []byte {
 func (c composer) dsnFields(failures []Failure) DSNFields {
 	o := c.o
 	fields := DSNFields{
-		Sender: oneLine(policy.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
-		Checked: oneLine(policy.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
+		Sender: oneLine(esmtp.SafeAddress(o.Sender), maxValue), Subject: o.subject(), QueueID: oneLine(o.QueueID, maxValue), Arrived: o.Arrived,
+		Checked: oneLine(esmtp.SafeAddress(o.checked()), maxValue), Result: oneLine(o.Result, maxValue), Reason: oneLine(o.Reason, maxValue),
 		Reply: replyLine(failures[0]), Host: c.host(),
 		More: max(0, len(failures)-maxListed),
 	}
 	for _, f := range failures[:len(failures)-fields.More] {
-		fields.Recipients = append(fields.Recipients, oneLine(policy.SafeAddress(f.Recipient), maxValue))
+		fields.Recipients = append(fields.Recipients, oneLine(esmtp.SafeAddress(f.Recipient), maxValue))
 	}
 	return fields
 }
@@ -126,7 +126,7 @@ func (c composer) dsnFields(failures []Failure) DSNFields {
 func (c composer) status(failures []Failure, wide bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
-	if id := envelopeID(c.o.MailArgs); id != "" {
+	if id := esmtp.EnvelopeID(c.o.MailArgs); id != "" {
 		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", id)
 	}
 	if !c.o.Arrived.IsZero() {
@@ -137,7 +137,7 @@ func (c composer) status(failures []Failure, wide bool) []byte {
 	}
 	for _, f := range failures {
 		b.WriteString("\r\n")
-		if kind, addr := originalRecipient(f.RcptArgs); addr != "" {
+		if kind, addr := esmtp.OriginalRecipient(f.RcptArgs); addr != "" {
 			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", typedAddress(kind, addr, wide))
 		}
 		fmt.Fprintf(&b, "Final-Recipient: %s\r\nAction: failed\r\nStatus: 5.7.1\r\n", typedAddress(typeRFC822, f.Recipient, wide))

@@ -1,0 +1,50 @@
+package esmtp
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// SafeAddress writes an address that came from outside, for log lines, headers and texts
+// in which somebody may search: the ASCII in it but letters, digits and what addresses
+// usually have is percent-encoded, so that neither "result=pass" nor a blank, a quote
+// or a second "@" of a stranger's making stands there. It is for people; what it came
+// from cannot always be told.
+func SafeAddress(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	for i := 0; i < len(s); i++ {
+		if !isSafe(s[i], i, at) {
+			return encodeUnsafe(s, at)
+		}
+	}
+	return s
+}
+
+func encodeUnsafe(s string, at int) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if isSafe(s[i], i, at) {
+			b.WriteByte(s[i])
+		} else {
+			percent(&b, s[i])
+		}
+	}
+	return b.String()
+}
+
+// isSafe judges the octet at index i of an address whose "@" is at at. Brackets and
+// colons are those of domain literals.
+func isSafe(c byte, i, at int) bool {
+	switch {
+	case c >= utf8.RuneSelf, IsAlnum(c), i == at:
+		return true
+	case i > at && at >= 0 && strings.IndexByte("[]:", c) >= 0:
+		return true
+	}
+	return strings.IndexByte(".+-_/", c) >= 0
+}
+
+func percent(b *strings.Builder, c byte) {
+	const hex = "0123456789ABCDEF"
+	b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+}
