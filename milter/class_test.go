@@ -247,7 +247,7 @@ func TestSenderWithoutLocalPart(t *testing.T) {
 // TestRecipientSentAway (policy.recipients: separate) leaves nothing behind, and what was
 // found out at RCPT is what counts in the end.
 func TestRecipientSentAway(t *testing.T) {
-	prefs := fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}, "carol@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	prefs := fakePreferences{"bob@rcpt.test": {Actions: policy.Actions{NoKey: policy.Reject}}, "carol@rcpt.test": {Actions: policy.Actions{NoKey: policy.Reject}}}
 	e := testEngine()
 	e.Preferences = prefs
 	e.prepare()
@@ -361,7 +361,7 @@ func (brokenModifier) Progress() error               { return nil }
 
 // TestHalfOfTheChanges: breaking off is what makes the MTA drop those that it has.
 func TestHalfOfTheChanges(t *testing.T) {
-	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{NoKey: policy.Quarantine}})
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{NoKey: policy.Quarantine}})
 	s := &session{srv: r.srv, conn: new(conn), abilities: policy.Abilities{Quarantine: true}}
 	s.begin(newMessage(r.srv.acquire(), origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", ""))
 	if resp, err := s.EndOfMessage(brokenModifier{}); err == nil || resp != nil {
@@ -402,7 +402,7 @@ func (c *recipientChanges) AddRecipient(r, _ string) error {
 // TestBothFormsOfARecipientAreDeleted: the MTA knows a recipient by one of them.
 func TestBothFormsOfARecipientAreDeleted(t *testing.T) {
 	e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{}),
-		Preferences: fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Discard}}}}
+		Preferences: fakePreferences{"bob@rcpt.test": {Actions: policy.Actions{NoKey: policy.Discard}}}}
 	e.prepare()
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 	msg.addRecipient("@r.test:bob@rcpt.test", "bob@rcpt.test", "")
@@ -433,10 +433,10 @@ func TestLinesOfWhatEndsHereAreWritten(t *testing.T) {
 		policy.Reject: 1, policy.RejectNotify: 1, policy.Discard: 1, policy.DiscardNotify: 1,
 	} {
 		for _, alone := range []bool{true, false} {
-			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: action}})
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{Fail: action}})
 			var settled atomic.Int32
 			r.srv.log = slog.New(settlingHandler{r.srv.log.Handler(), &settled})
-			r.swap(policy.Options{Defaults: policy.Wishes{Fail: action}}, everyWish)
+			r.swap(policy.Options{Defaults: policy.Actions{Fail: action}}, everyWish)
 			in := forged("one")
 			if !alone {
 				in = forged("one", "accept")

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -57,7 +56,7 @@ func (j judge) decide(ctx context.Context, msg *message) outcome {
 		}
 	}
 	out.env = policy.Envelope{
-		Sender: wire.Fold(msg.sender), Recipients: msg.recipients, Abilities: j.abilities,
+		Sender: policy.Fold(msg.sender), Recipients: msg.recipients, Abilities: j.abilities,
 		From: out.from.Result, DSNAllowed: true,
 	}
 	out.plan = msg.engine.Policy.Decide(out.env, out.envelope)

@@ -37,7 +37,7 @@ type Trust struct {
 
 func (t Trust) covers(msg *message, envelope verifier.Result) bool {
 	return t.Clients.contain(msg.origin.client) ||
-		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(wire.Fold(msg.sender))
+		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(policy.Fold(msg.sender))
 }
 
 // A fromResult is the result of the From field and the address that it is about,

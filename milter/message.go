@@ -114,7 +114,7 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 		m.rcptArgs = append(m.rcptArgs, args)
 	}
 	m.recipients = append(m.recipients, policy.Recipient{
-		Address: rcpt, Folded: wire.Fold(understood), NoDSN: esmtp.DeclinesDSN(args)})
+		Address: rcpt, Folded: policy.Fold(understood), NoDSN: esmtp.DeclinesDSN(args)})
 }
 
 // needsOwnTransaction reports whether the recipient just added has other wishes
@@ -128,7 +128,7 @@ func (m *message) needsOwnTransaction(ctx context.Context) bool {
 		// A failure shows in the recipient, and in the profile.
 		_, _ = m.engine.Preferences.Fill(ctx, last)
 	}
-	profile := m.engine.Policy.Profile(wire.Fold(m.sender), last[0])
+	profile := m.engine.Policy.Profile(policy.Fold(m.sender), last[0])
 	if len(m.recipients) == 1 {
 		m.profile = profile
 		return false

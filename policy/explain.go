@@ -19,8 +19,8 @@ type Trace struct {
 	Steps   []Step
 }
 
-// A Step is what one layer, or one rule that the recipient and the sender fit,
-// says about the result.
+// A Step is what one layer, or one rule that matches the recipient and the sender, says
+// about the result.
 type Step struct {
 	Layer   Layer
 	Rule    int    // index in Options.Rules; -1 where the layer is no rule
@@ -38,11 +38,11 @@ const (
 	NotAllowed Outcome = "not-allowed" // recipients may not choose this
 	Failed     Outcome = "failed"      // it could not be looked up
 	Overruled  Outcome = "overruled"   // a layer before it has decided
-	Raises     Outcome = "raises"      // it is severer than what was decided, and takes its place
+	Raises     Outcome = "raises"      // it is stricter than what was decided, and replaces it
 	Milder     Outcome = "milder"      // it is not, and does not
 )
 
-// Explain is Decide with reasons. It costs more: it lists every rule that fits.
+// Explain is Decide with reasons. It costs more: it lists every rule that matches.
 func (p *Policy) Explain(env Envelope, res verifier.Result) Explanation {
 	var ids [maxIDs]int32
 	q := p.question(&env, &res, ids[:0])
@@ -74,7 +74,7 @@ func (t *tracer) say(layer Layer, rule int, a Action) {
 	t.steps = append(t.steps, Step{layer, rule, a, outcome})
 }
 
-// atLeast adds a layer that can only make severer what was decided.
+// atLeast adds a layer that can only replace what was decided by a stricter action.
 func (t *tracer) atLeast(layer Layer, a Action) {
 	outcome := Milder
 	switch {
@@ -125,7 +125,7 @@ func (q *question) tracePreference(t *tracer, r *Recipient) (deferred bool) {
 func (q *question) traceRules(t *tracer, r *Recipient) {
 	say := func(layer Layer, numbers []int32) {
 		for _, n := range numbers {
-			t.say(layer, int(n), q.rules.wishes[n].at(q.slot))
+			t.say(layer, int(n), q.rules.actions[n].at(q.slot))
 		}
 	}
 	c := q.rules

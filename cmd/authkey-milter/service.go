@@ -20,7 +20,6 @@ import (
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -157,7 +156,7 @@ func preferences(c config.Preferences, old *prefs.File) (*prefs.File, error) {
 	if !ok {
 		return nil, nil
 	}
-	file := prefs.NewFile(path, wire.Fold)
+	file := prefs.NewFile(path)
 	file.Follow(old)
 	if err := file.Reload(); err != nil {
 		return nil, fmt.Errorf("preferences.source: %w", err)

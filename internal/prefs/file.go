@@ -26,7 +26,6 @@ var errNotRead = errors.New("file of preferences has not been read")
 // if the line "# empty" says that it is meant. Lookups never wait for a Reload.
 type File struct {
 	path string
-	fold func(string) string
 
 	table atomic.Pointer[table] // nil: never read with success
 	why   atomic.Pointer[error] // why not
@@ -40,10 +39,9 @@ type File struct {
 var ErrCutOff = errors.New(`looks cut off: it holds no preference or its last line has no end; if none is meant, give it the line "# empty"`)
 
 // NewFile returns a File without reading it: until the first Reload that
-// succeeds every Lookup fails. The recipients in it are brought to the form in
-// which Lookup asks by fold (wire.Fold).
-func NewFile(path string, fold func(string) string) *File {
-	return &File{path: path, fold: fold, file: diskfile.Watched{Path: path}}
+// succeeds every Lookup fails.
+func NewFile(path string) *File {
+	return &File{path: path, file: diskfile.Watched{Path: path}}
 }
 
 // Follow has f begin with what old, which may be nil, has in force, if it is of the same
@@ -98,7 +96,7 @@ func (f *File) Reload() error {
 // reload reads the file, and returns what it was when that began. settled says that
 // nobody seems to be writing it.
 func (f *File) reload(settled bool) (fs.FileInfo, error) {
-	t, info, err := load(f.path, f.fold)
+	t, info, err := load(f.path)
 	if old := f.table.Load(); err == nil && old != nil && t.cutOff(old, settled) {
 		err = fmt.Errorf("%s: %w", f.path, ErrCutOff)
 	}
@@ -148,12 +146,12 @@ func (f *File) Watch(ctx context.Context, every time.Duration, report func(error
 }
 
 // load reads the file, and says what it was when the reading began.
-func load(path string, fold func(string) string) (*table, fs.FileInfo, error) {
+func load(path string) (*table, fs.FileInfo, error) {
 	data, info, err := diskfile.Read(path, maxFile)
 	if err != nil {
 		return nil, info, err
 	}
-	t, err := parse(path, data, fold)
+	t, err := parse(path, data)
 	if err != nil {
 		if data[len(data)-1] != '\n' { // nothing at all is no fault
 			err = diskfile.Excuse(err, info)

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -94,7 +95,6 @@ func (t *table) lookup(recipient string) (policy.Preference, bool) {
 // A parser builds a table and gathers what is wrong with the file.
 type parser struct {
 	path   string
-	fold   func(string) string
 	table  *table
 	known  map[policy.Preference]uint32 // index in table.choices
 	before int                          // lines before the chunk
@@ -102,9 +102,8 @@ type parser struct {
 }
 
 // parse reads a YAML list of preferences.
-func parse(path string, data []byte, fold func(string) string) (*table, error) {
-	p := &parser{path: path, fold: fold, known: make(map[policy.Preference]uint32),
-		table: newTable()}
+func parse(path string, data []byte) (*table, error) {
+	p := &parser{path: path, table: newTable(), known: make(map[policy.Preference]uint32)}
 	for len(data) > 0 && len(p.faults) < maxFaults {
 		chunk := data[:endOfChunk(data)]
 		p.chunk(chunk)
@@ -254,15 +253,15 @@ func set(recipient *string, chosen *policy.Preference, name, value string) (err 
 
 // checkRecipient takes an address.
 func checkRecipient(s string) error {
-	at := strings.LastIndexByte(s, '@')
+	local, domain, _ := esmtp.Cut(s)
 	switch {
-	case at <= 0 || at == len(s)-1 || strings.ContainsAny(s, "<>") ||
+	case local == "" || domain == "" || strings.ContainsAny(s, "<>") ||
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
-	case diskfile.HasWildcard(s[:at]) || strings.Contains(s[at:], "*"):
+	case diskfile.HasWildcard(local) || strings.Contains(domain, "*"):
 		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", shown(s))
-	case len(s) > MaxRecipient:
-		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), MaxRecipient)
+	case len(s) > esmtp.MaxMailbox:
+		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), esmtp.MaxMailbox)
 	}
 	if err := diskfile.CheckName(s); err != nil {
 		return fmt.Errorf("recipient %s %w", shown(s), err)
@@ -283,7 +282,7 @@ func checkLanguage(s string) error {
 
 // put adds an entry to the table.
 func (p *parser) put(line int, recipient string, chosen policy.Preference) {
-	folded := p.fold(recipient)
+	folded := policy.Fold(recipient)
 	if first, twice := p.table.find(folded); twice {
 		p.fault(line, "recipient %s is there twice, first in line %d", shown(recipient), first.line)
 		return

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -53,7 +54,7 @@ func (s *fakeSource) askedSince() []string {
 }
 
 func fails(a policy.Action) policy.Preference {
-	return policy.Preference{Wishes: policy.Wishes{Fail: a}}
+	return policy.Preference{Actions: policy.Actions{Fail: a}}
 }
 
 func recipients(folded ...string) []policy.Recipient {
@@ -70,7 +71,7 @@ func TestFillTellsNoneFoundAndFailedApart(t *testing.T) {
 		entries: map[string]policy.Preference{"bob@x.test": fails(policy.Reject)},
 		failing: map[string]error{"eve@x.test": down},
 	}
-	rcpts := recipients("bob@x.test", "nobody@x.test", "eve@x.test", strings.Repeat("a", MaxRecipient)+"@x.test")
+	rcpts := recipients("bob@x.test", "nobody@x.test", "eve@x.test", strings.Repeat("a", esmtp.MaxMailbox)+"@x.test")
 	rcpts[1].Preference, rcpts[1].PreferenceFailed = fails(policy.Mark), true // of another time
 	failed, err := New(src, Options{Timeout: time.Second}).Fill(t.Context(), rcpts)
 	if failed != 1 || !errors.Is(err, down) {
@@ -90,7 +91,7 @@ func TestFillTellsNoneFoundAndFailedApart(t *testing.T) {
 // TestKnown: what is in memory is known at once, of the rest what is remembered.
 func TestKnown(t *testing.T) {
 	src := &fakeSource{entries: map[string]policy.Preference{"bob@x.test": fails(policy.Reject)}}
-	long := strings.Repeat("a", MaxRecipient) + "@x.test"
+	long := strings.Repeat("a", esmtp.MaxMailbox) + "@x.test"
 	for _, opts := range []Options{{}, {TTL: time.Hour}} {
 		d := New(src, opts)
 		rcpts := recipients("bob@x.test", "nobody@x.test", long)
@@ -130,7 +131,7 @@ func TestFillLooksUpSubaddresses(t *testing.T) {
 	down := errors.New("down")
 	src := &fakeSource{
 		entries: map[string]policy.Preference{
-			"bob@x.test":      {Wishes: policy.Wishes{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"},
+			"bob@x.test":      {Actions: policy.Actions{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"},
 			"bob+shop@x.test": fails(policy.Accept),
 			"eve+a@x.test":    fails(policy.Accept),
 		},
@@ -140,7 +141,7 @@ func TestFillLooksUpSubaddresses(t *testing.T) {
 	if failed, err := New(src, Options{Timeout: time.Second}).Fill(t.Context(), rcpts); failed != 1 || !errors.Is(err, down) {
 		t.Errorf("%d failed, %v", failed, err)
 	}
-	shop := policy.Preference{Wishes: policy.Wishes{Fail: policy.Accept, NoKey: policy.Mark}, Language: "de"}
+	shop := policy.Preference{Actions: policy.Actions{Fail: policy.Accept, NoKey: policy.Mark}, Language: "de"}
 	if got := rcpts[0].Preference; got != shop {
 		t.Errorf("bob+shop: %+v, want what it says over what bob says", got)
 	}
