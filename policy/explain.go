@@ -6,19 +6,6 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// An Explanation is a Plan and how it came about.
-type Explanation struct {
-	Plan   Plan    // Recipients always filled in
-	Traces []Trace // one for each of them
-}
-
-// A Trace lists what the layers had to say for one recipient, in the order in
-// which they are asked.
-type Trace struct {
-	Address string
-	Steps   []Step
-}
-
 // A Step is what one layer, or one rule that matches the recipient and the sender, says
 // about the result.
 type Step struct {
@@ -42,16 +29,16 @@ const (
 	Milder     Outcome = "milder"      // it is not, and does not
 )
 
-// Explain is Decide with reasons. It costs more: it lists every rule that matches.
-func (p *Policy) Explain(env Envelope, res verifier.Result) Explanation {
+// Explain is Decide with reasons: steps[i] is what the layers say for Recipients[i] of the
+// Plan, which lists all of them, in the order in which they are asked. It takes longer than
+// Decide, since it goes through every rule that matches.
+func (p *Policy) Explain(env Envelope, res verifier.Result) (plan Plan, steps [][]Step) {
 	var ids [maxIDs]int32
 	q := p.question(&env, &res, ids[:0])
-	e := Explanation{Plan: p.decide(env, res, true)}
 	for i := range env.Recipients {
-		r := &env.Recipients[i]
-		e.Traces = append(e.Traces, Trace{r.Address, q.trace(r)})
+		steps = append(steps, q.trace(&env.Recipients[i]))
 	}
-	return e
+	return p.decide(env, res, true), steps
 }
 
 // A tracer collects the steps of one recipient.

@@ -76,7 +76,8 @@ func TestWhoDecides(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			env := Envelope{Sender: tt.sender, Recipients: []Recipient{tt.rcpt}}
-			got := p.Explain(env, result(tt.status)).Plan.Recipients[0]
+			plan, _ := p.Explain(env, result(tt.status))
+			got := plan.Recipients[0]
 			if got.Chosen != tt.want || got.By != tt.by || got.Rule != tt.rule {
 				t.Errorf("%v by %v, rule %d; want %v by %v, rule %d", got.Chosen, got.By, got.Rule, tt.want, tt.by, tt.rule)
 			}
@@ -254,10 +255,10 @@ func TestExplainListsEveryLayer(t *testing.T) {
 	})
 	env := Envelope{Sender: "al@a.test", From: result(verifier.Fail), Recipients: []Recipient{
 		{Address: "bob@x.test", Preference: Preference{Actions: Actions{Fail: TempFail}}}, {Address: "eve@y.test", PreferenceFailed: true}}}
-	text := func(e Explanation) (lines []string) {
-		for _, trace := range e.Traces {
-			for _, s := range trace.Steps {
-				lines = append(lines, fmt.Sprintf("%s %s %d %s %s", trace.Address, s.Layer, s.Rule, s.Action, s.Outcome))
+	text := func(plan Plan, steps [][]Step) (lines []string) {
+		for i, r := range plan.Recipients {
+			for _, s := range steps[i] {
+				lines = append(lines, fmt.Sprintf("%s %s %d %s %s", r.Address, s.Layer, s.Rule, s.Action, s.Outcome))
 			}
 		}
 		return lines

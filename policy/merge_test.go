@@ -18,12 +18,12 @@ func wanting(addresses ...string) []Recipient {
 	for _, a := range addresses {
 		local, _, _ := strings.Cut(a, "@")
 		action, _, _ := strings.Cut(local, ".")
-		wish, err := ParseAction(action)
+		chosen, err := ParseAction(action)
 		if err != nil {
 			panic(err)
 		}
 		list = append(list, Recipient{Address: a, NoDSN: strings.Contains(local, ".never"),
-			Preference: Preference{Actions: Actions{Fail: wish}, Language: "de"}})
+			Preference: Preference{Actions: Actions{Fail: chosen}, Language: "de"}})
 	}
 	return list
 }

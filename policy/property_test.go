@@ -118,9 +118,9 @@ func fits(pattern, address string) (rank int) {
 // chosenBy is the layers said as plainly as can be: go through all the rules.
 func (w *world) chosenBy(r Recipient) (Action, Layer) {
 	status := w.res.Status
-	of := func(wishes Actions) Action {
-		return map[verifier.Status]Action{verifier.Pass: wishes.Pass, verifier.Fail: wishes.Fail, verifier.NoKey: wishes.NoKey,
-			verifier.None: wishes.None, verifier.TempError: wishes.TempError, verifier.PermError: wishes.PermError}[status]
+	of := func(a Actions) Action {
+		return map[verifier.Status]Action{verifier.Pass: a.Pass, verifier.Fail: a.Fail, verifier.NoKey: a.NoKey,
+			verifier.None: a.None, verifier.TempError: a.TempError, verifier.PermError: a.PermError}[status]
 	}
 	action, by := Unset, ByDefault
 	switch pref := of(r.Preference.Actions); {
@@ -243,10 +243,11 @@ type inspection struct {
 	world
 	policy              *Policy
 	plan                Plan
-	explained           Explanation
+	explained           Plan     // by Explain
+	steps               [][]Step // likewise
 	fates               []fate
 	envelope            []string // as the MTA has it in the end
-	deferred, delivered bool     // somebody's wishes
+	deferred, delivered bool     // what somebody chose
 	seen                map[string]int
 	problems            []string
 }
@@ -262,16 +263,17 @@ func (in *inspection) count(kind string, is bool) {
 }
 
 func (w *world) check(p *Policy, plan Plan, seen map[string]int) []string {
-	in := &inspection{world: *w, policy: p, plan: plan, explained: p.Explain(w.env, w.res), seen: seen}
+	in := &inspection{world: *w, policy: p, plan: plan, seen: seen}
+	in.explained, in.steps = p.Explain(w.env, w.res)
 	if again := New(w.opts).Decide(w.env, w.res); !reflect.DeepEqual(plan, again) {
 		in.bad("the same input gave %+v", again)
 	}
-	full := in.explained.Plan.Recipients
-	if len(full) != len(w.env.Recipients) || len(in.explained.Traces) != len(full) {
-		in.bad("%d recipients and %d traces explained", len(full), len(in.explained.Traces))
+	full := in.explained.Recipients
+	if len(full) != len(w.env.Recipients) || len(in.steps) != len(full) {
+		in.bad("%d recipients explained, and steps of %d", len(full), len(in.steps))
 		return in.problems
 	}
-	alike := in.explained.Plan
+	alike := in.explained
 	alike.Recipients = plan.Recipients
 	if !reflect.DeepEqual(alike, plan) {
 		in.bad("explained plan %+v", alike)
@@ -293,7 +295,7 @@ func (w *world) check(p *Policy, plan Plan, seen map[string]int) []string {
 
 // decision checks who decided what for a recipient.
 func (in *inspection) decision(i int) {
-	r, rcpt := in.explained.Plan.Recipients[i], in.env.Recipients[i]
+	r, rcpt := in.explained.Recipients[i], in.env.Recipients[i]
 	if action, by := in.chosenBy(rcpt); r.Chosen != action || r.By != by {
 		in.bad("%s: %v by %v, want %v by %v", r.Address, r.Chosen, r.By, action, by)
 	}
@@ -306,12 +308,12 @@ func (in *inspection) decision(i int) {
 	if in.plan.Action == TempFail && r.Target != "" {
 		in.bad("%s: deferred, and sent to %s", r.Address, r.Target)
 	}
-	if trace := in.explained.Traces[i]; !decidedBy(trace.Steps, r) {
-		in.bad("%s: %v by %v rule %d is not what the trace %+v says", r.Address, r.Chosen, r.By, r.Rule, trace.Steps)
+	if steps := in.steps[i]; !decidedBy(steps, r) {
+		in.bad("%s: %v by %v rule %d is not what the steps %+v say", r.Address, r.Chosen, r.By, r.Rule, steps)
 	}
 	for j, other := range in.env.Recipients[:i] {
 		same := in.policy.Profile(in.env.Sender, other) == in.policy.Profile(in.env.Sender, rcpt)
-		if same && in.res.Status != verifier.Skipped && r.Chosen != in.explained.Plan.Recipients[j].Chosen {
+		if same && in.res.Status != verifier.Skipped && r.Chosen != in.explained.Recipients[j].Chosen {
 			in.bad("%s and %s have the same profile and other actions", other.Address, rcpt.Address)
 		}
 	}
@@ -321,13 +323,13 @@ func (in *inspection) decision(i int) {
 // fate checks that nobody's mail is lost who did not want that, and that those
 // are told who have to be.
 func (in *inspection) fate(i int) {
-	r, rcpt, f := in.explained.Plan.Recipients[i], in.env.Recipients[i], in.fates[i]
+	r, rcpt, f := in.explained.Recipients[i], in.env.Recipients[i], in.fates[i]
 	silent := !f.deferred && !f.refused && !f.reached && !f.told
 	if silent && !r.Chosen.discards() && !(r.Chosen.refuses() && rcpt.NoDSN) {
 		in.bad("%s vanishes silently", r.Address)
 	}
 	if r.Chosen.Delivers() && !in.deferred && !f.reached {
-		in.bad("%s loses mail for another's wish", r.Address)
+		in.bad("%s loses mail by another's choice", r.Address)
 	}
 	if f.told && (!in.env.DSNAllowed || rcpt.NoDSN || r.Reply.Code != 550) {
 		in.bad("%s: a DSN that may not be sent, or without a reply", r.Address)
@@ -347,10 +349,10 @@ func (in *inspection) fate(i int) {
 	in.count("no-dsn", r.Notes&NoteNoDSN != 0)
 }
 
-// visible checks that what is delivered against its recipient's wish is so with
+// visible checks that what is delivered against its recipient's choice is so with
 // a word of it.
 func (in *inspection) visible(i int) {
-	r := in.explained.Plan.Recipients[i]
+	r := in.explained.Recipients[i]
 	if in.fates[i].reached && r.Chosen >= Mark && !in.plan.Mark && r.Target == "" && !in.plan.Hold && r.Notes&NoteNotMarked == 0 {
 		in.bad("%s: neither marked, held nor readdressed, without a word", r.Address)
 	}

@@ -150,8 +150,9 @@ func (r *runner) plan(ctx context.Context, s *scene, recipient string, envelope,
 		// Where it fails the plan says so, and the milter's has to say the same.
 		_, _ = r.engine.Preferences.Fill(ctx, rcpts)
 	}
-	return r.engine.Policy.Explain(policy.Envelope{
+	plan, _ := r.engine.Policy.Explain(policy.Envelope{
 		Sender: policy.Fold(s.sender), Recipients: rcpts, From: from.Result, DSNAllowed: true,
 		Abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true},
-	}, envelope.Result).Plan
+	}, envelope.Result)
+	return plan
 }
