@@ -174,7 +174,7 @@ func (d *service) watch(file *prefs.File) {
 	d.watching = cancel
 	if file != nil {
 		d.closing.Go(func() {
-			file.Watch(ctx, diskfile.Every, func(err error) {
+			diskfile.Watch(ctx, diskfile.Every, []*prefs.File{file}, func(_ *prefs.File, err error) {
 				if err != nil {
 					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
 				}

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -204,33 +203,6 @@ func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 func (d *Domain) Unexplained() bool {
 	t := d.list.Load()
 	return t != nil && t.count == 0 && !t.saysEmpty
-}
-
-// Watch refreshes the domains every so often until ctx ends. After each refresh
-// that found a change or failed it calls report, with nil for a change that is
-// now in force; the same failure is reported once.
-func Watch(ctx context.Context, every time.Duration, domains []*Domain, report func(*Domain, error)) {
-	failing := make(map[*Domain]string)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for _, d := range domains {
-			changed, err := d.Refresh()
-			switch {
-			case err != nil && failing[d] != err.Error():
-				failing[d] = err.Error()
-				report(d, err)
-			case err == nil && changed:
-				delete(failing, d)
-				report(d, nil)
-			}
-		}
-	}
 }
 
 // generation looks an address up. What it returns of an unknown one belongs to another.

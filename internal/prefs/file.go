@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
@@ -119,30 +118,6 @@ func (f *File) Refresh() (changed bool, err error) {
 		err = fmt.Errorf("preferences: %w", err)
 	}
 	return changed, err
-}
-
-// Watch refreshes the file every so often until ctx ends. It calls report after
-// each refresh that found a change, with nil where that is now in force, and when
-// it begins to fail; the same failure is reported once.
-func (f *File) Watch(ctx context.Context, every time.Duration, report func(error)) {
-	failing := ""
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		switch changed, err := f.Refresh(); {
-		case err != nil && err.Error() != failing:
-			failing = err.Error()
-			report(err)
-		case err == nil && changed:
-			failing = ""
-			report(nil)
-		}
-	}
 }
 
 // load reads the file, and says what it was when the reading began.

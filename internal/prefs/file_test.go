@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -239,7 +240,7 @@ func TestWatch(t *testing.T) {
 	reports, done := make(chan error), make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Watch(ctx, time.Millisecond, func(err error) {
+		diskfile.Watch(ctx, time.Millisecond, []*File{f}, func(_ *File, err error) {
 			select {
 			case reports <- err:
 			case <-ctx.Done():
