@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -113,11 +112,3 @@ const bom = "\uFEFF"
 
 // TrimBOM returns data without a byte order mark at its beginning.
 func TrimBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte(bom)) }
-
-// SaysEmpty reports whether a line says that its file holds nothing on purpose: a comment
-// of the one word "empty". A file that holds nothing and does not say so may be one that
-// somebody is writing, or that a full disk has cut off.
-func SaysEmpty(line string) bool {
-	comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
-	return ok && strings.EqualFold(strings.TrimSpace(comment), "empty")
-}

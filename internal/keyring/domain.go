@@ -186,10 +186,11 @@ func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 		return info, err
 	}
 	old := d.list.Load()
+	cutOff := old != nil && t.summary().CutOff(old.summary(), settled)
 	switch {
-	case old != nil && t.cutOff(old, settled) && t.count == 0:
+	case cutOff && t.count == 0:
 		return info, fmt.Errorf("address list %s: %w; if that is meant, give it the line \"# empty\"", d.path, ErrCutOff)
-	case old != nil && t.cutOff(old, settled):
+	case cutOff:
 		return info, fmt.Errorf("address list %s: %w", d.path, ErrCutOff)
 	case !t.filled:
 		return info, fmt.Errorf("address list %s: %w", d.path, ErrEmptyList)
@@ -202,7 +203,7 @@ func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 // is meant: it may have been cut off before the process began.
 func (d *Domain) Unexplained() bool {
 	t := d.list.Load()
-	return t != nil && t.count == 0 && !t.saysEmpty
+	return t != nil && t.summary().Unexplained()
 }
 
 // generation looks an address up. What it returns of an unknown one belongs to another.

@@ -247,7 +247,7 @@ func (f ListFile) edit(ctx context.Context, entries []wanted, plan func(*edit) e
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
-	unlock, err := diskfile.LockIn(ctx, path)
+	unlock, err := diskfile.Lock(ctx, path)
 	if err != nil {
 		return err
 	}

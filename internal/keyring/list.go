@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -148,19 +147,9 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// cutOff reports whether the file behind t looks as if it had been cut off since
-// it was what old says: it has no address any more and does not say that this is meant,
-// or its last line has lost its end. Some people's last lines never have one. While the
-// file is not settled, a beginning of what it was looks so too.
-func (t *table) cutOff(old *table, settled bool) bool {
-	switch {
-	case old.count == 0:
-		return false
-	case t.count == 0:
-		return !t.saysEmpty
-	}
-	return t.last != '\n' && old.last == '\n' ||
-		!settled && len(t.text) < len(old.text) && bytes.HasPrefix(old.text, t.text)
+// summary is by what the next reading of the list is judged.
+func (t *table) summary() diskfile.List {
+	return diskfile.List{Entries: t.count, Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }
 
 // A lastOctet remembers the last octet read through it; 0 if there was none.

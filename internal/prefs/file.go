@@ -78,7 +78,7 @@ func (f *File) Len() int {
 // that this is meant: it may have been cut off before the process began.
 func (f *File) Unexplained() bool {
 	t := f.table.Load()
-	return t != nil && len(t.entries) == 0 && !t.saysEmpty
+	return t != nil && t.summary().Unexplained()
 }
 
 // Reload reads the file. One that cannot be read, has a fault, or looks cut off
@@ -96,7 +96,7 @@ func (f *File) Reload() error {
 // nobody seems to be writing it.
 func (f *File) reload(settled bool) (fs.FileInfo, error) {
 	t, info, err := load(f.path)
-	if old := f.table.Load(); err == nil && old != nil && t.cutOff(old, settled) {
+	if old := f.table.Load(); err == nil && old != nil && t.summary().CutOff(old.summary(), settled) {
 		err = fmt.Errorf("%s: %w", f.path, ErrCutOff)
 	}
 	if err != nil {
@@ -144,15 +144,7 @@ func load(path string) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// cutOff reports whether the file behind t looks as if it had been cut off since it was
-// what old says. While it is not settled, a beginning of what it was looks so too.
-func (t *table) cutOff(old *table, settled bool) bool {
-	switch {
-	case len(old.entries) == 0:
-		return false
-	case len(t.entries) == 0:
-		return !t.saysEmpty
-	}
-	return t.last != '\n' && old.last == '\n' ||
-		!settled && len(t.entries) < len(old.entries) && bytes.HasPrefix(old.text, t.text)
+// summary is by what the next reading of the file is judged.
+func (t *table) summary() diskfile.List {
+	return diskfile.List{Entries: len(t.entries), Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }
