@@ -44,13 +44,7 @@ func (g grant) has(login string) bool {
 
 // foldLogin puts the letters of ASCII into lower case: Postfix compares logins so.
 func foldLogin(login string) string {
-	folded := []byte(login)
-	for i, c := range folded {
-		if 'A' <= c && c <= 'Z' {
-			folded[i] = c + 'a' - 'A'
-		}
-	}
-	return string(folded)
+	return esmtp.LowerASCII(login)
 }
 
 // loadLogins reads a map.
@@ -60,11 +54,8 @@ func (a *Attacher) loadLogins(path string) (loginMap, error) {
 		return nil, fmt.Errorf("map of logins: %w", err)
 	}
 	logins, err := a.parseLogins(path, string(text))
-	if err != nil && text[len(text)-1] != '\n' { // nothing at all is no fault
-		err = diskfile.Excuse(err, info)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("map of logins: %w", err)
+		return nil, fmt.Errorf("map of logins: %w", diskfile.Excuse(err, text, info))
 	}
 	return logins, nil
 }

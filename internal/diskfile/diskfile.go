@@ -98,10 +98,12 @@ var ErrBeingWritten = errors.New("the file was changed just now: somebody may be
 // justNow is for how long after its last change a file with a fault may be half written.
 const justNow = time.Minute
 
-// Excuse returns err, the fault of a file that looks cut off, with ErrBeingWritten where the
-// file was changed just now. info is what it was.
-func Excuse(err error, info fs.FileInfo) error {
-	if age := time.Since(info.ModTime()); age >= 0 && age < justNow {
+// Excuse returns err, the fault of a file that holds data, with ErrBeingWritten where the file
+// was changed just now and ends within a line. info is what it was. No data is for a file
+// that looks cut off for another reason.
+func Excuse(err error, data []byte, info fs.FileInfo) error {
+	whole := len(data) > 0 && data[len(data)-1] == '\n'
+	if age := time.Since(info.ModTime()); !whole && age >= 0 && age < justNow {
 		return fmt.Errorf("%w; %w", err, ErrBeingWritten)
 	}
 	return err

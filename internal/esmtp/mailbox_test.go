@@ -112,6 +112,12 @@ func TestQuoteLocal(t *testing.T) {
 	}
 }
 
+func TestLowerASCII(t *testing.T) {
+	if got := LowerASCII("aZ@[`{\u00c9\u0130\u212a\xff"); got != "az@[`{\u00c9\u0130\u212a\xff" {
+		t.Errorf("%q", got)
+	}
+}
+
 // FuzzQuoteLocal: what quotes are put around is found again, and no "@" in it is taken for
 // the one before the domain.
 func FuzzQuoteLocal(f *testing.F) {

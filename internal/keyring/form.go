@@ -28,8 +28,8 @@ var (
 // ("user+tag"), then the rest is put into lower case.
 //
 // A local part with a character that does not show, or that becomes ASCII in lower case or
-// by normalisation, such as U+0130 or U+212A, is nobody's: it would look or count as
-// another person's.
+// by normalisation, such as U+0130 or U+212A, is no address of anybody: it would look or
+// count as another person's.
 type Form struct {
 	// Domain, in any spelling that wire.ParseDomain takes.
 	Domain string
@@ -67,8 +67,8 @@ func (f Form) local(a wire.Address) (local string, ok bool) {
 		local = a.Local()
 	}
 	local = withoutBATV(local)
-	if i := f.subaddress(local); i > 0 {
-		local = local[:i]
+	if user, ok := f.CutSubaddress(local); ok {
+		local = user
 	}
 	// What is not UTF-8 has no case, and ToLower would make different octets the same.
 	if !utf8.ValidString(local) {
@@ -81,39 +81,29 @@ func (f Form) local(a wire.Address) (local string, ok bool) {
 	return local, ok
 }
 
-// Own reports whether the local part of an address is its own spelling, case of ASCII
-// letters aside: no sub-address, no BATV form, and no letter that is written otherwise in
-// the form in which keys are derived. The key of any other address is that of the mailbox
-// whose spelling it is.
+// Own reports whether an address is written as the mailbox whose keys it has, but for the
+// case of ASCII letters: it is no sub-address and no BATV form, and has no letter that is
+// written otherwise in the form from which keys are derived.
 func (f Form) Own(a wire.Address) bool {
 	mapped, ok := f.local(a)
 	own := a.Local()
 	if !f.CaseSensitive {
-		own = lowerASCII(own)
+		own = esmtp.LowerASCII(own)
 	}
 	return ok && mapped == own
 }
 
-// lowerASCII puts the letters of ASCII into lower case.
-func lowerASCII(s string) string {
-	lower := []byte(s)
-	for i, c := range lower {
-		if 'A' <= c && c <= 'Z' {
-			lower[i] = c + 'a' - 'A'
-		}
-	}
-	return string(lower)
-}
-
-// subaddress returns where in local a sub-address begins, or -1.
-func (f Form) subaddress(local string) int {
+// CutSubaddress returns the user to whom a local part belongs that is a sub-address. ok is
+// false for any other.
+func (f Form) CutSubaddress(local string) (user string, ok bool) {
 	if f.Subaddress == "" || local == "" {
-		return -1
+		return "", false
 	}
-	if i := strings.IndexAny(local[1:], f.Subaddress); i >= 0 {
-		return i + 1
+	i := strings.IndexAny(local[1:], f.Subaddress)
+	if i < 0 {
+		return "", false
 	}
-	return -1
+	return local[:i+1], true
 }
 
 // withoutBATV takes off the signature of a Bounce Address Tag (BATV), in the forms that
@@ -204,8 +194,8 @@ func (f Form) parse(text string) (local string, err error) {
 	if user := withoutBATV(full); user != full {
 		return "", fmt.Errorf("%s is a BATV form of %s: list that", quoteShort(full), quoteShort(user))
 	}
-	if i := f.subaddress(full); i > 0 {
-		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", quoteShort(full), quoteShort(full[:i]))
+	if user, ok := f.CutSubaddress(full); ok {
+		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", quoteShort(full), quoteShort(user))
 	}
 	local, ok := f.local(a)
 	if !ok { // the checks above let nothing of the kind pass

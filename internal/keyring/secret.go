@@ -118,9 +118,11 @@ func loadRing(path string, readable bool) (*ring, fs.FileInfo, error) {
 		return nil, info, fmt.Errorf("secret file: %w", err)
 	}
 	r, err := parseRing(path, content)
-	cutOff := errors.Is(err, errNoSecret) || err != nil && content[len(content)-1] != '\n'
-	if cutOff {
-		err = diskfile.Excuse(err, info)
+	switch {
+	case errors.Is(err, errNoSecret): // whatever its last line is
+		err = diskfile.Excuse(err, nil, info)
+	case err != nil:
+		err = diskfile.Excuse(err, content, info)
 	}
 	clear(content)
 	return r, info, err

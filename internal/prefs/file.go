@@ -128,10 +128,7 @@ func load(path string) (*table, fs.FileInfo, error) {
 	}
 	t, err := parse(path, data)
 	if err != nil {
-		if data[len(data)-1] != '\n' { // nothing at all is no fault
-			err = diskfile.Excuse(err, info)
-		}
-		return nil, info, err
+		return nil, info, diskfile.Excuse(err, data, info)
 	}
 	if n := len(data); n > 0 {
 		t.last = data[n-1]
