@@ -148,7 +148,7 @@ func (p *mapParser) take(line string) error {
 	if err := diskfile.CheckName(key); err != nil {
 		return fmt.Errorf("%.60q %w", key, err)
 	}
-	if diskfile.HasWildcard(key) {
+	if esmtp.HasWildcard(key) {
 		return fmt.Errorf("%.60q has a wildcard, and matches nobody: write user@domain, or @domain for a whole one", key)
 	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
@@ -159,7 +159,7 @@ func (p *mapParser) take(line string) error {
 		if err := diskfile.CheckName(login); err != nil {
 			return fmt.Errorf("%.60q: login %.60q %w", key, login, err)
 		}
-		if diskfile.HasWildcard(login) {
+		if esmtp.HasWildcard(login) {
 			return fmt.Errorf("%.60q: login %.60q has a wildcard, and matches nobody: name each login", key, login)
 		}
 	}

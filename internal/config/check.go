@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // The checks of text values. Each error completes a sentence that begins with
@@ -22,7 +23,6 @@ const (
 	maxReply      = 400 // leaves room for the codes in the 512 of an SMTP reply line
 	maxHeaderName = 76
 	maxAuthservID = 255
-	maxDomain     = 253
 	maxLabel      = 63
 )
 
@@ -196,7 +196,7 @@ func checkDomain(s string) error {
 		return errors.New("is empty")
 	}
 	bad := errors.New("is not a domain name")
-	if len(s) > maxDomain || !utf8.ValidString(s) {
+	if len(s) > esmtp.MaxDomain || !utf8.ValidString(s) {
 		return bad
 	}
 	if _, err := netip.ParseAddr(s); err == nil {
@@ -207,7 +207,7 @@ func checkDomain(s string) error {
 			return bad
 		}
 		for _, r := range label {
-			if r < utf8.RuneSelf && r != '-' && r != '_' && !isAlnum(r) ||
+			if r < utf8.RuneSelf && r != '-' && r != '_' && !esmtp.IsAlnum(byte(r)) ||
 				r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) {
 				return bad
 			}
@@ -216,17 +216,13 @@ func checkDomain(s string) error {
 	return nil
 }
 
-func isAlnum(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
-}
-
 // checkMatch takes what a rule matches: an address, a domain, or .domain.
 func checkMatch(s string) error {
 	if s == "" {
 		return errors.New("is empty")
 	}
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
+	local, domain, isAddress := esmtp.Cut(s)
+	if !isAddress {
 		domain := strings.TrimPrefix(s, ".")
 		switch {
 		case strings.ContainsAny(s, "*%"):
@@ -238,32 +234,23 @@ func checkMatch(s string) error {
 		}
 		return nil
 	}
-	local, domain := s[:at], s[at+1:]
 	switch quoted := strings.HasPrefix(local, `"`); {
 	case strings.ContainsAny(domain, "*%"):
 		return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
-	case diskfile.HasWildcard(local):
+	case esmtp.HasWildcard(local):
 		return fmt.Errorf("has a wildcard, and matches nobody (perhaps %s is meant, the domain)", domain)
-	case local == "", !quoted && !isLocalPart(local):
+	case !quoted && !esmtp.IsDotAtom(local):
 		return errors.New("is not an address")
 	}
 	return checkAddress(s)
 }
 
-// isLocalPart reports whether a local part can stand without quotes (RFC 5321 section
-// 4.1.2, and UTF-8 by RFC 6531).
-func isLocalPart(local string) bool {
-	return !strings.ContainsAny(local, " \t()<>[]:;@\\,\"") && !strings.HasPrefix(local, ".") &&
-		!strings.HasSuffix(local, ".") && !strings.Contains(local, "..")
-}
-
 // checkAddress takes local@domain, without display name or brackets.
 func checkAddress(s string) error {
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
+	local, domain, found := esmtp.Cut(s)
+	if !found {
 		return errors.New("has no @")
 	}
-	local, domain := s[:at], s[at+1:]
 	if local == "" || strings.ContainsAny(local, "<>") {
 		return errors.New("is not an address")
 	}

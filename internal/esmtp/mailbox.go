@@ -174,6 +174,13 @@ func IsDotAtom(local string) bool {
 	return true
 }
 
+// HasWildcard reports whether a local part, as people write one without quotes, was
+// probably meant as a pattern: with a star, or with the leading % of SQL. No list knows
+// patterns, so that it would match nobody.
+func HasWildcard(local string) bool {
+	return !strings.HasPrefix(local, `"`) && (strings.Contains(local, "*") || strings.HasPrefix(local, "%"))
+}
+
 // IsAlnum reports whether c is a letter or a digit of ASCII.
 func IsAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'

@@ -118,6 +118,18 @@ func TestLowerASCII(t *testing.T) {
 	}
 }
 
+func TestUnseen(t *testing.T) {
+	for r, want := range map[rune][2]bool{ // a blank, invisible
+		' ': {true, false}, '\t': {true, true}, '\u00a0': {true, false}, '\u3000': {true, false}, '\u2800': {true, false}, '\u3164': {true, true},
+		'\n': {false, true}, 0: {false, true}, '\u0085': {false, true}, '\u200b': {false, true}, '\u2028': {false, true}, '\ufe0f': {false, true}, '\u202e': {false, true},
+		'a': {}, '\u00e9': {}, '-': {}, '\u4e00': {}, '\ufffd': {},
+	} {
+		if got := [2]bool{IsBlank(r), IsInvisible(r)}; got != want {
+			t.Errorf("U+%04X: blank, invisible %v, want %v", r, got, want)
+		}
+	}
+}
+
 // FuzzQuoteLocal: what quotes are put around is found again, and no "@" in it is taken for
 // the one before the domain.
 func FuzzQuoteLocal(f *testing.F) {

@@ -9,6 +9,8 @@ import (
 	"github.com/mtibben/confusables"
 	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // maxDecodings is how often encoded words are decoded: a program may do it again
@@ -39,7 +41,7 @@ func (r *reader) look(value string) {
 			for _, s := range distinct(s, withoutComments(s, closings(s)), withoutComments(s, innermost(s))) {
 				for q, s := range distinct(s, withoutQuotes(s)) {
 					thin := dropRunes(s, isThin)
-					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, isBlank)) {
+					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, esmtp.IsBlank)) {
 						r.whole = q == 0 && b == 0 && stands
 						r.scan(s)
 						if r.excess {
@@ -245,7 +247,7 @@ func joinDots(s string) string {
 	var b strings.Builder
 	joined := false // the last character that is no blank joins
 	for rest := s; rest != ""; {
-		n := strings.IndexFunc(rest, func(r rune) bool { return !isBlank(r) })
+		n := strings.IndexFunc(rest, func(r rune) bool { return !esmtp.IsBlank(r) })
 		if n < 0 {
 			break
 		}

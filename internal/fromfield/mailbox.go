@@ -99,16 +99,8 @@ func visible(s string) string {
 }
 
 // isUnseen reports whether r is a blank or does not show at all.
-func isUnseen(r rune) bool { return isBlank(r) || isThin(r) }
+func isUnseen(r rune) bool { return esmtp.IsBlank(r) || isThin(r) }
 
-// isBlank reports whether r shows as a blank.
-func isBlank(r rune) bool {
-	return r == ' ' || r == '\t' || unicode.Is(unicode.Zs, r) || r == '\u2800' || r == '\u3164' || r == '\u115f' || r == '\u1160' || r == '\uffa0'
-}
-
-// isThin reports whether r does not show at all: control and format characters,
-// variation selectors, the other default-ignorable ones, and octets that are no UTF-8.
-func isThin(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) ||
-		r == unicode.ReplacementChar
-}
+// isThin reports whether r has no width: it does not show, or stands for octets that are no
+// UTF-8.
+func isThin(r rune) bool { return r == unicode.ReplacementChar || esmtp.IsInvisible(r) }

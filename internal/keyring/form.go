@@ -173,7 +173,7 @@ func (f Form) parse(text string) (local string, err error) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
 	const all = "where every address has keys, write addresses: any in place of a list"
-	if diskfile.HasWildcard(text) {
+	if esmtp.HasWildcard(text) {
 		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", quoteShort(text), all)
 	}
 	if bare := strings.TrimPrefix(text, "@"); strings.EqualFold(bare, f.Domain) {
@@ -211,7 +211,7 @@ func (f Form) parse(text string) (local string, err error) {
 
 // spell is the inverse of parse: the mailbox as a line of the list has it.
 func (f Form) spell(local string) string {
-	if local == "" || local[0] == '#' || diskfile.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
+	if local == "" || local[0] == '#' || esmtp.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
 		local = esmtp.Quote(local)
 	}
 	return local + "@" + f.Domain

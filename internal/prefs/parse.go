@@ -258,7 +258,7 @@ func checkRecipient(s string) error {
 	case local == "" || domain == "" || strings.ContainsAny(s, "<>") ||
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
-	case diskfile.HasWildcard(local) || strings.Contains(domain, "*"):
+	case esmtp.HasWildcard(local) || strings.Contains(domain, "*"):
 		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", shown(s))
 	case len(s) > esmtp.MaxMailbox:
 		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), esmtp.MaxMailbox)
