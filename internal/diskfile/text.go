@@ -2,6 +2,7 @@ package diskfile
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -74,6 +75,15 @@ func becomesASCII(r rune) bool {
 		}
 	}
 	return false
+}
+
+// Quote quotes what somebody wrote for an error text, cut to a bound.
+func Quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return strconv.Quote(s)
 }
 
 func isASCII(s string) bool {

@@ -35,7 +35,7 @@ type AddressError struct {
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("address %s: %v", quoteShort(e.Address), e.Err)
+	return fmt.Sprintf("address %s: %v", diskfile.Quote(e.Address), e.Err)
 }
 
 func (e *AddressError) Unwrap() error { return e.Err }

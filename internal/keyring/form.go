@@ -58,8 +58,8 @@ func (f Form) check() (Form, error) {
 	return f, nil
 }
 
-// local returns the mapped local part of an address: plain text, without
-// encoding and quotes. ok is false for one that is nobody's (see Form).
+// local returns the local part of an address in the form from which keys are derived: plain
+// text, without encoding and quotes. ok is false for one that is no address (see Form).
 func (f Form) local(a wire.Address) (local string, ok bool) {
 	encoded := a.String()
 	local = encoded[:len(encoded)-len(a.Domain())-1]
@@ -152,9 +152,9 @@ func isTag(s string) bool {
 	return s != ""
 }
 
-// parse reads an address as people write it, in a list or to a tool: a whole
-// mailbox of the domain, or a local part. What has a sub-address or a BATV
-// signature names more than it seems to and is refused.
+// parse reads an address as people write it, in a list or to a tool: a whole mailbox of the
+// domain, or a local part. A sub-address or a BATV form is refused, since its key is that of
+// another address.
 func (f Form) parse(text string) (local string, err error) {
 	for i := 0; i < len(text); i++ {
 		if text[i] < 0x20 || text[i] == 0x7F {
@@ -167,17 +167,17 @@ func (f Form) parse(text string) (local string, err error) {
 	if err := diskfile.CheckName(text); err != nil {
 		return "", fmt.Errorf("address %w", err)
 	}
-	// Package wire takes what MTAs let pass. A list is written by people, or replaced
-	// by something else altogether, and that must not pass for one.
+	// Package wire takes what MTAs let pass. A list is written by people, and a file that is
+	// something else altogether must not be taken for a list.
 	if hasSpecial(text) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
 	const all = "where every address has keys, write addresses: any in place of a list"
 	if esmtp.HasWildcard(text) {
-		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", quoteShort(text), all)
+		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", diskfile.Quote(text), all)
 	}
 	if bare := strings.TrimPrefix(text, "@"); strings.EqualFold(bare, f.Domain) {
-		return "", fmt.Errorf("%s is the domain, and has no local part: %s", quoteShort(text), all)
+		return "", fmt.Errorf("%s is the domain, and has no local part: %s", diskfile.Quote(text), all)
 	}
 	mailbox := text
 	if !hasDomain(text) {
@@ -188,17 +188,17 @@ func (f Form) parse(text string) (local string, err error) {
 		return "", err
 	}
 	if a.Domain() != f.Domain {
-		return "", fmt.Errorf("%w: %s is not in %s", ErrOtherDomain, quoteShort(text), f.Domain)
+		return "", fmt.Errorf("%w: %s is not in %s", ErrOtherDomain, diskfile.Quote(text), f.Domain)
 	}
 	full := a.Local()
 	if user := withoutBATV(full); user != full {
-		return "", fmt.Errorf("%s is a BATV form of %s: list that", quoteShort(full), quoteShort(user))
+		return "", fmt.Errorf("%s is a BATV form of %s: list that", diskfile.Quote(full), diskfile.Quote(user))
 	}
 	if user, ok := f.CutSubaddress(full); ok {
-		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", quoteShort(full), quoteShort(user))
+		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", diskfile.Quote(full), diskfile.Quote(user))
 	}
 	local, ok := f.local(a)
-	if !ok { // the checks above let nothing of the kind pass
+	if !ok { // cannot be: CheckName has refused it
 		return "", errors.New("address has a character that does not show or becomes ASCII")
 	}
 	if len(local) > len(full) { // some letters grow in lower case
@@ -238,12 +238,3 @@ func hasSpecial(text string) bool {
 
 // hasDomain reports whether there is an "@" outside quotes.
 func hasDomain(text string) bool { return esmtp.IndexUnquoted(text, "@") >= 0 }
-
-// quoteShort quotes what came from a file for an error text, cut to a bound.
-func quoteShort(s string) string {
-	const most = 60
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
-}

@@ -66,16 +66,16 @@ func (f Form) parseLine(line string) (e entry, ok bool, err error) {
 		}
 		rest = rest[len(field):]
 		if err := diskfile.CheckText(field); err != nil && utf8.ValidString(field) {
-			return entry{}, false, fmt.Errorf("%s after the address %w", quoteShort(field), err)
+			return entry{}, false, fmt.Errorf("%s after the address %w", diskfile.Quote(field), err)
 		}
 		number, found := strings.CutPrefix(field, "gen=")
 		if !found || seen {
-			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", quoteShort(field))
+			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", diskfile.Quote(field))
 		}
 		seen = true
 		gen, err := strconv.ParseUint(number, 10, 32)
 		if err != nil {
-			return entry{}, false, fmt.Errorf("gen=%s is not 0 to %d", quoteShort(number), uint32(math.MaxUint32))
+			return entry{}, false, fmt.Errorf("gen=%s is not 0 to %d", diskfile.Quote(number), uint32(math.MaxUint32))
 		}
 		e.gen = uint32(gen)
 	}

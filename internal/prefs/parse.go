@@ -192,12 +192,12 @@ func (p *parser) entry(n *yaml.Node) {
 			return
 		}
 		if slices.Contains(seen, name) {
-			p.fault(key.Line, "%s is set twice", shown(name))
+			p.fault(key.Line, "%s is set twice", diskfile.Quote(name))
 			return
 		}
 		seen = append(seen, name)
 		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" && value.ShortTag() != "!!null" {
-			p.fault(value.Line, "%s is no text", shown(name))
+			p.fault(value.Line, "%s is no text", diskfile.Quote(name))
 			return
 		}
 		text := value.Value
@@ -243,7 +243,7 @@ func set(recipient *string, chosen *policy.Preference, name, value string) (err 
 	case "temperror":
 		action = &chosen.TempError
 	default:
-		return fmt.Errorf("%s is none of recipient, pass, none, nokey, fail, permerror, temperror, language", shown(name))
+		return fmt.Errorf("%s is none of recipient, pass, none, nokey, fail, permerror, temperror, language", diskfile.Quote(name))
 	}
 	if *action, err = policy.ParseAction(value); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -257,14 +257,14 @@ func checkRecipient(s string) error {
 	switch {
 	case local == "" || domain == "" || strings.ContainsAny(s, "<>") ||
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
+		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case esmtp.HasWildcard(local) || strings.Contains(domain, "*"):
-		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", shown(s))
+		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case len(s) > esmtp.MaxMailbox:
-		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), esmtp.MaxMailbox)
+		return fmt.Errorf("recipient %s is longer than %d octets", diskfile.Quote(s), esmtp.MaxMailbox)
 	}
 	if err := diskfile.CheckName(s); err != nil {
-		return fmt.Errorf("recipient %s %w", shown(s), err)
+		return fmt.Errorf("recipient %s %w", diskfile.Quote(s), err)
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func checkLanguage(s string) error {
 		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}
 	if len(s) > maxLanguage || strings.ContainsFunc(s, other) {
-		return fmt.Errorf("language %s is none, such as de or pt-BR", shown(s))
+		return fmt.Errorf("language %s is none, such as de or pt-BR", diskfile.Quote(s))
 	}
 	return nil
 }
@@ -284,7 +284,7 @@ func checkLanguage(s string) error {
 func (p *parser) put(line int, recipient string, chosen policy.Preference) {
 	folded := policy.Fold(recipient)
 	if first, twice := p.table.find(folded); twice {
-		p.fault(line, "recipient %s is there twice, first in line %d", shown(recipient), first.line)
+		p.fault(line, "recipient %s is there twice, first in line %d", diskfile.Quote(recipient), first.line)
 		return
 	}
 	if len(p.table.entries) == maxEntries {
@@ -298,13 +298,4 @@ func (p *parser) put(line int, recipient string, chosen policy.Preference) {
 		p.table.choices = append(p.table.choices, chosen)
 	}
 	p.table.add(folded, choice, uint32(line+p.before))
-}
-
-// shown quotes and cuts what somebody wrote.
-func shown(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return strconv.Quote(s)
 }
