@@ -1,9 +1,9 @@
 package policy
 
 // A Rule says what is done with mail for some recipients, from some senders, or both. A
-// pattern is an address, a domain, or .domain for its subdomains, in the form that Fold
-// makes. An empty pattern matches everyone; a Rule whose patterns are both empty matches no
-// one. A Rule with both patterns is as specific as its Recipient.
+// pattern is an address in the form that Fold makes, a domain in lower-case A-labels, or
+// .domain for its subdomains. An empty pattern matches everyone; a Rule whose patterns are
+// both empty matches no one. A Rule with both patterns is as specific as its Recipient.
 type Rule struct {
 	Recipient, Sender string
 	Actions
