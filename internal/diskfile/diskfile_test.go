@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -554,7 +556,7 @@ func FuzzCheckName(f *testing.F) {
 			return
 		}
 		for _, form := range []string{strings.ToLower(s), norm.NFC.String(s), norm.NFKC.String(s), norm.NFKC.String(strings.ToLower(norm.NFC.String(s)))} {
-			if isASCII(form) && !isASCII(s) {
+			if esmtp.IsASCII(form) && !esmtp.IsASCII(s) {
 				t.Errorf("%+q is taken, and is %q in another form", s, form)
 			}
 		}

@@ -45,7 +45,7 @@ func CheckText(s string) error {
 // (NFC, NFKC), such as U+0130, U+212A, ligatures and letters of full width. Two names
 // that look or count as the same must not be two people's.
 func CheckName(s string) error {
-	if isASCII(s) {
+	if esmtp.IsASCII(s) {
 		return nil
 	}
 	if err := CheckText(s); err != nil {
@@ -84,13 +84,4 @@ func Quote(s string) string {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return strconv.Quote(s)
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

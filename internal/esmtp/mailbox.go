@@ -186,6 +186,16 @@ func IsAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
+// IsASCII reports whether s has no character outside ASCII.
+func IsASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // LowerASCII puts the letters of ASCII into lower case, and leaves all others.
 func LowerASCII(s string) string {
 	lower := []byte(s)

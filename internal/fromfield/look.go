@@ -71,7 +71,7 @@ next:
 
 // compatible is s in Unicode's compatibility form, in which a full-width "@" is one.
 func compatible(s string) string {
-	if !hasHigh(s) {
+	if esmtp.IsASCII(s) {
 		return s
 	}
 	return norm.NFKC.String(s)
@@ -80,7 +80,7 @@ func compatible(s string) string {
 // resembled is s with ASCII characters in the place of those that resemble them (UTS
 // 39): a Cyrillic "а" becomes a Latin one.
 func resembled(s string) string {
-	if !hasHigh(s) {
+	if esmtp.IsASCII(s) {
 		return s
 	}
 	seen := make(map[rune]rune)
@@ -167,15 +167,6 @@ func overridden(s string) string {
 		b.WriteString(string(runes))
 		s = rest
 	}
-}
-
-func hasHigh(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return true
-		}
-	}
-	return false
 }
 
 // innermost are those of closings that hold no other comment.

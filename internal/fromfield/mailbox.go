@@ -87,7 +87,7 @@ func SeenDomain(mailbox string) (a wire.Address, ok bool) {
 // withoutThin returns a local part without what has no width: nobody sees the
 // difference.
 func withoutThin(local string) string {
-	if !hasHigh(local) {
+	if esmtp.IsASCII(local) {
 		return local
 	}
 	return dropRunes(local, func(r rune) bool { return r != utf8.RuneError && isThin(r) })

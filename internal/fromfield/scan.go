@@ -66,7 +66,7 @@ func (r *reader) found(local, domain string) {
 	for strings.Contains(domain, "..") {
 		domain = strings.ReplaceAll(domain, "..", ".")
 	}
-	if hasHigh(domain) {
+	if !esmtp.IsASCII(domain) {
 		if word := latinWord(domain); word != domain {
 			r.found(local, word)
 		}
@@ -85,7 +85,7 @@ func (r *reader) found(local, domain string) {
 	}
 	r.seen[text] = r.whole
 	a, err := wire.ParseAddress(text)
-	if errors.Is(err, wire.ErrDomain) && hasHigh(domain) {
+	if errors.Is(err, wire.ErrDomain) && !esmtp.IsASCII(domain) {
 		// Characters beyond ASCII can end the domain, too.
 		ascii, _, _ := strings.Cut(strings.Map(onlyASCII, domain), "\x00")
 		r.found(local, ascii)

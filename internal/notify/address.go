@@ -39,7 +39,7 @@ func mailbox(path string) (string, error) {
 func domainName(domain string) (string, error) {
 	if literal, ok := strings.CutPrefix(domain, "["); ok {
 		literal, ok = strings.CutSuffix(literal, "]")
-		if _, err := wire.ParseDomain(strings.ReplaceAll(literal, ":", "x")); !ok || err != nil || !isASCII(literal) {
+		if _, err := wire.ParseDomain(strings.ReplaceAll(literal, ":", "x")); !ok || err != nil || !esmtp.IsASCII(literal) {
 			return "", errMailbox
 		}
 		return domain, nil
@@ -48,7 +48,7 @@ func domainName(domain string) (string, error) {
 	if err != nil {
 		return "", errMailbox
 	}
-	if isASCII(domain) {
+	if esmtp.IsASCII(domain) {
 		return strings.TrimSuffix(domain, "."), nil // in the case in which it came
 	}
 	return ascii, nil
@@ -57,7 +57,7 @@ func domainName(domain string) (string, error) {
 // hostName returns a host's name as it stands in mail addresses.
 func hostName(name string) (string, error) {
 	host, err := mailbox("postmaster@" + name)
-	if err != nil || !isASCII(host) {
+	if err != nil || !esmtp.IsASCII(host) {
 		return "", errMailbox
 	}
 	return domainOf(host), nil
@@ -75,7 +75,7 @@ const maxTyped = 900
 // typedAddress writes an address as the fields of a delivery status have it. In a
 // message/global-delivery-status, wide, UTF-8 stands as it is.
 func typedAddress(kind, addr string, wide bool) string {
-	if kind == typeRFC822 && !isASCII(addr) {
+	if kind == typeRFC822 && !esmtp.IsASCII(addr) {
 		kind = esmtp.TypeUTF8
 	}
 	if kind != esmtp.TypeUTF8 {

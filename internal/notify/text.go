@@ -7,8 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/emersion/go-message/charset"
-
-	"github.com/authkey/authkey/internal/esmtp"
 )
 
 const (
@@ -122,7 +120,7 @@ func formatName(name string) string {
 	if encoded := mime.BEncoding.Encode("utf-8", name); encoded != name {
 		return strings.ReplaceAll(encoded, "?= =?", "?=\r\n =?")
 	}
-	return esmtp.Quote(name)
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }
 
 // quoteFields writes header fields as they came, but for those with AuthKeys and

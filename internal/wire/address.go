@@ -151,17 +151,19 @@ func encode(s string) string {
 	if plain {
 		return s
 	}
-	var b strings.Builder
+	b := make([]byte, 0, len(s)+8)
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; !isVisible(c) || c == '%' {
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
-		} else {
-			b.WriteByte(c)
-		}
+		b = appendOctet(b, s[i], s[i] == '%')
 	}
-	return b.String()
+	return string(b)
+}
+
+// appendOctet appends an octet, percent-encoded if it is outside 0x21-0x7E or encode is set.
+func appendOctet(dst []byte, c byte, encode bool) []byte {
+	if isVisible(c) && !encode {
+		return append(dst, c)
+	}
+	return append(dst, '%', upperHex[c>>4], upperHex[c&15])
 }
 
 func decode(s string) (string, error) {
@@ -212,15 +214,12 @@ func ParseDomain(s string) (string, error) {
 	if len(s) > maxMailbox {
 		return "", ErrDomain
 	}
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 0x80 {
-			ascii, err := uts46.ToASCII(s)
-			if err != nil {
-				return "", fmt.Errorf("%w: %w", ErrDomain, err)
-			}
-			s = ascii
-			break
+	if !esmtp.IsASCII(s) {
+		ascii, err := uts46.ToASCII(s)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrDomain, err)
 		}
+		s = ascii
 	}
 	s = strings.ToLower(s)
 	if len(s) > esmtp.MaxDomain {
