@@ -153,8 +153,8 @@ func (p *Policy) Decide(env Envelope, res verifier.Result) Plan {
 	return p.decide(env, res, false)
 }
 
-// Separates reports whether the caller is to refuse, at RCPT and for now (452), each
-// recipient whose Profile differs from the first one's.
+// Separates reports whether the session is to answer at RCPT: 452 to each recipient whose
+// Profile is not that of the first one, who then gets a transaction of his own.
 func (p *Policy) Separates() bool { return p.opts.Separate && !p.opts.Test }
 
 // A Profile is the action that a recipient's layers choose for each result. Where the

@@ -37,9 +37,8 @@ var (
 	OwnTransaction = Reply{452, "4.5.3", "Recipient needs a transaction of its own"}
 )
 
-// Texts replace the standard texts of replies, each named for the result that it is mostly
-// used for. An empty one leaves the standard text. Each is one line of printable ASCII,
-// without reply codes.
+// Texts are the administrator's texts in place of the standard ones, named for
+// the result which first brings each of them up; an empty one stays standard.
 type Texts struct {
 	Fail, NoKey, None, PermError, TempError string
 }
