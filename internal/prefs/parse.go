@@ -260,8 +260,8 @@ func checkRecipient(s string) error {
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case esmtp.HasWildcard(local) || strings.Contains(domain, "*"):
 		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
-	case len(s) > esmtp.MaxMailbox:
-		return fmt.Errorf("recipient %s is longer than %d octets", diskfile.Quote(s), esmtp.MaxMailbox)
+	case len(s) > MaxRecipient:
+		return fmt.Errorf("recipient %s is longer than %d octets", diskfile.Quote(s), MaxRecipient)
 	}
 	if err := diskfile.CheckName(s); err != nil {
 		return fmt.Errorf("recipient %s %w", diskfile.Quote(s), err)

@@ -17,10 +17,13 @@ import (
 	"github.com/authkey/authkey/policy"
 )
 
+// MaxRecipient is the longest address that can have a preference, in octets.
+const MaxRecipient = esmtp.MaxMailbox
+
 // A Source knows recipients' preferences. It is safe for concurrent use.
 type Source interface {
 	// Lookup returns the preference of exactly this recipient, a mailbox in lower
-	// case and folded form (policy.Fold) of at most esmtp.MaxMailbox octets, and whether
+	// case and folded form (policy.Fold) of at most MaxRecipient octets, and whether
 	// there is one. It returns by the time that ctx ends; an error means that it
 	// cannot be told now.
 	Lookup(ctx context.Context, recipient string) (p policy.Preference, found bool, err error)
@@ -77,7 +80,7 @@ func (d *Directory) Known(recipients []policy.Recipient) bool {
 		r := &recipients[i]
 		mailbox := r.Mailbox()
 		known, ok := d.cache.get(mailbox)
-		if !ok && len(mailbox) <= esmtp.MaxMailbox {
+		if !ok && len(mailbox) <= MaxRecipient {
 			return false
 		}
 		r.Preference, r.PreferenceFailed = known, false
@@ -95,7 +98,7 @@ func (d *Directory) Fill(ctx context.Context, recipients []policy.Recipient) (fa
 		r := &recipients[i]
 		r.Preference, r.PreferenceFailed = policy.Preference{}, false
 		mailbox := r.Mailbox()
-		if len(mailbox) > esmtp.MaxMailbox {
+		if len(mailbox) > MaxRecipient {
 			continue
 		}
 		if known, ok := d.cache.get(mailbox); ok {

@@ -13,7 +13,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -71,7 +70,7 @@ func TestFillTellsNoneFoundAndFailedApart(t *testing.T) {
 		entries: map[string]policy.Preference{"bob@x.test": fails(policy.Reject)},
 		failing: map[string]error{"eve@x.test": down},
 	}
-	rcpts := recipients("bob@x.test", "nobody@x.test", "eve@x.test", strings.Repeat("a", esmtp.MaxMailbox)+"@x.test")
+	rcpts := recipients("bob@x.test", "nobody@x.test", "eve@x.test", strings.Repeat("a", MaxRecipient)+"@x.test")
 	rcpts[1].Preference, rcpts[1].PreferenceFailed = fails(policy.Mark), true // of another time
 	failed, err := New(src, Options{Timeout: time.Second}).Fill(t.Context(), rcpts)
 	if failed != 1 || !errors.Is(err, down) {
@@ -91,7 +90,7 @@ func TestFillTellsNoneFoundAndFailedApart(t *testing.T) {
 // TestKnown: what is in memory is known at once, of the rest what is remembered.
 func TestKnown(t *testing.T) {
 	src := &fakeSource{entries: map[string]policy.Preference{"bob@x.test": fails(policy.Reject)}}
-	long := strings.Repeat("a", esmtp.MaxMailbox) + "@x.test"
+	long := strings.Repeat("a", MaxRecipient) + "@x.test"
 	for _, opts := range []Options{{}, {TTL: time.Hour}} {
 		d := New(src, opts)
 		rcpts := recipients("bob@x.test", "nobody@x.test", long)
