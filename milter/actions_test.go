@@ -13,13 +13,13 @@ import (
 )
 
 var everyAction = fakePreferences{
-	"accept@rcpt.test":         {Wishes: policy.Wishes{Fail: policy.Accept}},
-	"mark@rcpt.test":           {Wishes: policy.Wishes{Fail: policy.Mark}},
-	"quarantine@rcpt.test":     {Wishes: policy.Wishes{Fail: policy.Quarantine}},
-	"discard@rcpt.test":        {Wishes: policy.Wishes{Fail: policy.Discard}},
-	"discard-notify@rcpt.test": {Wishes: policy.Wishes{Fail: policy.DiscardNotify}, Language: "de"},
-	"reject@rcpt.test":         {Wishes: policy.Wishes{Fail: policy.Reject}},
-	"reject-notify@rcpt.test":  {Wishes: policy.Wishes{Fail: policy.RejectNotify}},
+	"accept@rcpt.test":         {Actions: policy.Actions{Fail: policy.Accept}},
+	"mark@rcpt.test":           {Actions: policy.Actions{Fail: policy.Mark}},
+	"quarantine@rcpt.test":     {Actions: policy.Actions{Fail: policy.Quarantine}},
+	"discard@rcpt.test":        {Actions: policy.Actions{Fail: policy.Discard}},
+	"discard-notify@rcpt.test": {Actions: policy.Actions{Fail: policy.DiscardNotify}, Language: "de"},
+	"reject@rcpt.test":         {Actions: policy.Actions{Fail: policy.Reject}},
+	"reject-notify@rcpt.test":  {Actions: policy.Actions{Fail: policy.RejectNotify}},
 }
 
 // swap puts an Engine with preferences and other options in force.
@@ -139,7 +139,7 @@ func TestNoDSNNoSilence(t *testing.T) {
 	}
 	// Nor is there anybody who could tell the sender.
 	e := testEngine()
-	e.Preferences = fakePreferences{"reject@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	e.Preferences = fakePreferences{"reject@rcpt.test": {Actions: policy.Actions{NoKey: policy.Reject}}}
 	e.prepare()
 	msg := newMessage(e, origin{}, "", "", "alice@a.test", "")
 	msg.addRecipient("accept@rcpt.test", "accept@rcpt.test", "")

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/fromfield"
-	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -102,7 +102,7 @@ func knownFrom(msg *message, envelope verifier.Result) (r fromResult, ok bool) {
 
 func (t Trusted) covers(msg *message, envelope verifier.Result) bool {
 	return t.Clients.contain(msg.origin.client) ||
-		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(wire.Fold(msg.sender))
+		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(policy.Fold(msg.sender))
 }
 
 // An author is what the From fields say: as they came, and as they are read, which is

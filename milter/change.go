@@ -7,6 +7,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -225,7 +226,7 @@ const maxPropValue = 900
 // sender can write "=", ";" or a blank here. That is another encoding than the canonical
 // one: of the local part itself, without quotes and backslashes.
 func propValue(address wire.Address) string {
-	value := policy.SafeAddress(mailboxOf(address))
+	value := esmtp.SafeAddress(mailboxOf(address))
 	if !onlyASCII(value) {
 		value = percentOthers(value)
 	}

@@ -172,7 +172,7 @@ func (brokenModifier) Progress() error               { return nil }
 
 // TestHalfOfTheChanges: breaking off is what makes the MTA drop those that it has.
 func TestHalfOfTheChanges(t *testing.T) {
-	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{NoKey: policy.Quarantine}})
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{NoKey: policy.Quarantine}})
 	s := &session{srv: r.srv, conn: new(conn), abilities: policy.Abilities{Quarantine: true}}
 	s.begin(newMessage(r.srv.acquire(), origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", ""))
 	if resp, err := s.EndOfMessage(brokenModifier{}); err == nil || resp != nil {
@@ -213,7 +213,7 @@ func (c *recipientChanges) AddRecipient(r, _ string) error {
 // TestBothFormsOfARecipientAreDeleted: the MTA knows a recipient by one of them.
 func TestBothFormsOfARecipientAreDeleted(t *testing.T) {
 	e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Policy: policy.New(policy.Options{}),
-		Preferences: fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Discard}}}}
+		Preferences: fakePreferences{"bob@rcpt.test": {Actions: policy.Actions{NoKey: policy.Discard}}}}
 	e.prepare()
 	msg := newMessage(e, origin{client: netip.MustParseAddr("192.0.2.1")}, "", "", "alice@a.test", "")
 	msg.addRecipient("@r.test:bob@rcpt.test", "bob@rcpt.test", "")

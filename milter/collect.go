@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/fromfield"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
@@ -136,7 +137,7 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 		m.overflow = true
 		return
 	}
-	if plain := wire.DropSourceRoute(understood); plain != rcpt {
+	if plain := esmtp.DropSourceRoute(understood); plain != rcpt {
 		if m.understood == nil {
 			m.understood = make(map[string]string)
 		}
@@ -149,7 +150,7 @@ func (m *message) addRecipient(rcpt, understood, args string) {
 		m.rcptArgs = append(m.rcptArgs, args)
 	}
 	m.recipients = append(m.recipients, policy.Recipient{
-		Address: rcpt, Folded: wire.Fold(understood), NoDSN: policy.DeclinesDSN(args)})
+		Address: rcpt, Folded: policy.Fold(understood), NoDSN: esmtp.DeclinesDSN(args)})
 }
 
 // rcptArg is the i-th recipient's ESMTP parameters.
@@ -171,7 +172,7 @@ func (m *message) needsOwnTransaction(ctx context.Context) bool {
 		// A failure shows in the recipient, and in the profile.
 		_, _ = m.engine.Preferences.Fill(ctx, last)
 	}
-	profile := m.engine.Policy.Profile(wire.Fold(m.sender), last[0])
+	profile := m.engine.Policy.Profile(policy.Fold(m.sender), last[0])
 	if len(m.recipients) == 1 {
 		m.profile = profile
 		return false

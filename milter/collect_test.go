@@ -143,7 +143,7 @@ func TestSenderWithoutLocalPart(t *testing.T) {
 // TestRecipientSentAway (policy.recipients: separate) leaves nothing behind, and what was
 // found out at RCPT is what counts in the end.
 func TestRecipientSentAway(t *testing.T) {
-	prefs := fakePreferences{"bob@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}, "carol@rcpt.test": {Wishes: policy.Wishes{NoKey: policy.Reject}}}
+	prefs := fakePreferences{"bob@rcpt.test": {Actions: policy.Actions{NoKey: policy.Reject}}, "carol@rcpt.test": {Actions: policy.Actions{NoKey: policy.Reject}}}
 	e := testEngine()
 	e.Preferences = prefs
 	e.prepare()

@@ -3,7 +3,6 @@ package milter
 import (
 	"context"
 
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
@@ -89,7 +88,7 @@ func (h handler) plan(ctx context.Context, msg *message, out *outcome) (ok bool)
 		out.prefsErr = err
 	}
 	out.env = policy.Envelope{
-		Sender: wire.Fold(msg.sender), Recipients: msg.recipients, Abilities: h.abilities,
+		Sender: policy.Fold(msg.sender), Recipients: msg.recipients, Abilities: h.abilities,
 		From: out.from.Result, DSNAllowed: true,
 	}
 	out.plan = msg.engine.Policy.Decide(out.env, out.envelope)

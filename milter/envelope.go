@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func senderAsMTA(written, sender, resolved string) string {
 // withDomain drops a source route, and writes the domain of a bang path or of the percent
 // hack behind an "@", as Postfix does on the envelope.
 func withDomain(written string) string {
-	s := wire.DropSourceRoute(written)
+	s := esmtp.DropSourceRoute(written)
 	if strings.ContainsAny(s, `@"`) {
 		return s
 	}

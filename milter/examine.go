@@ -30,10 +30,10 @@ type Examination struct {
 
 	// Reply is what the client hears; zero for 250.
 	Reply policy.Reply
-	// Plan, and what each layer had to say; both empty where Reply is ours and
-	// nothing was decided, or the message is not inbound.
-	Plan   policy.Plan
-	Traces []policy.Trace
+	// Plan, and what each layer had to say (Policy.Explain); both empty where Reply is
+	// ours and nothing was decided, or the message is not inbound.
+	Plan  policy.Plan
+	Steps [][]policy.Step
 	// AuthRes is the Authentication-Results that would be written, "" for none.
 	AuthRes string
 	// PreferencesError says why preferences could not be looked up; nil if they could.
@@ -67,8 +67,7 @@ func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 		e.AuthRes = out.authRes(msg)
 	}
 	if out.own.IsZero() && msg.class == inbound {
-		explained := engine.Policy.Explain(out.env, out.envelope)
-		e.Plan, e.Traces = explained.Plan, explained.Traces
+		e.Plan, e.Steps = engine.Policy.Explain(out.env, out.envelope)
 	} else if out.own.IsZero() {
 		e.Plan = out.plan
 	}

@@ -19,9 +19,9 @@ func TestExamineIsTheSession(t *testing.T) {
 	settings.From, settings.FromTimeout = FromEnforce, testLimits.IdleTimeout
 	settings.ExemptNetworks = Networks{netip.MustParsePrefix("198.51.100.0/24")}
 	opts := policy.Options{
-		EnforceFrom: true, From: policy.Wishes{Fail: policy.Quarantine},
-		Rules:    []policy.Rule{{Sender: "none.test", Wishes: policy.Wishes{None: policy.Reject}}},
-		Defaults: policy.Wishes{NoKey: policy.Mark},
+		EnforceFrom: true, From: policy.Actions{Fail: policy.Quarantine},
+		Rules:    []policy.Rule{{Sender: "none.test", Actions: policy.Actions{None: policy.Reject}}},
+		Defaults: policy.Actions{NoKey: policy.Mark},
 	}
 	r := newRig(t, settings, opts)
 	engine := func() *Engine {

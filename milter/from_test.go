@@ -190,7 +190,7 @@ func TestFromTrusted(t *testing.T) {
 	settings.From = FromEnforce
 	settings.FromTimeout = testLimits.IdleTimeout
 	settings.FromTrusted = Trusted{Senders: policy.NewMatcher([]string{"lists.as.test"}), Clients: Networks{netip.MustParsePrefix("198.51.100.0/24")}}
-	opts := policy.Options{EnforceFrom: true, From: policy.Wishes{Fail: policy.Reject}}
+	opts := policy.Options{EnforceFrom: true, From: policy.Actions{Fail: policy.Reject}}
 	tests := []struct {
 		name, client, sender, key string
 		code                      uint16

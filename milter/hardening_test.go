@@ -41,7 +41,7 @@ func (*slowNotifier) Deliver(ctx context.Context, _ Original, _ []Failure, _ []N
 func TestMTAIsKeptWaitingForNotices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: &fakeVerifier{}, Notifier: &slowNotifier{},
-			Policy: policy.New(policy.Options{Defaults: policy.Wishes{Fail: policy.RejectNotify}})}
+			Policy: policy.New(policy.Options{Defaults: policy.Actions{Fail: policy.RejectNotify}})}
 		signs := 0
 		handled(t.Context(), e, func() { signs++ }, field{"X-Auth-Key", "wrong"})
 		if signs < 9 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -110,7 +111,7 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 			b.WriteString("…")
 			break
 		}
-		b.WriteString(cut(policy.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
+		b.WriteString(cut(esmtp.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
 	}
 	return b.String()
 }
@@ -175,7 +176,7 @@ func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
 	return append(attrs,
 		slog.String("qid", cut(msg.queueID, maxLogValue)),
 		slog.String("client", cut(msg.client, maxLogValue)),
-		slog.String("from", cut(policy.SafeAddress(msg.sender), maxLogValue)))
+		slog.String("from", cut(esmtp.SafeAddress(msg.sender), maxLogValue)))
 }
 
 // milliseconds is a decimal number of them, to the microsecond.

@@ -24,10 +24,10 @@ func TestLinesOfWhatEndsHereAreWritten(t *testing.T) {
 		policy.Reject: 1, policy.RejectNotify: 1, policy.Discard: 1, policy.DiscardNotify: 1,
 	} {
 		for _, alone := range []bool{true, false} {
-			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: action}})
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{Fail: action}})
 			var settled atomic.Int32
 			r.srv.log = slog.New(settlingHandler{r.srv.log.Handler(), &settled})
-			r.swap(policy.Options{Defaults: policy.Wishes{Fail: action}}, everyAction)
+			r.swap(policy.Options{Defaults: policy.Actions{Fail: action}}, everyAction)
 			in := forged("one")
 			if !alone {
 				in = forged("one", "accept")

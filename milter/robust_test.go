@@ -201,7 +201,7 @@ func TestLesserMTAs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: policy.Quarantine}})
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{Fail: policy.Quarantine}})
 			s := r.connect(tt.opts...)
 			got := r.mustSend(s, sent{from: "alice@a.test", fields: []field{{"X-Auth-Key", "wrong"}, {"X-Auth-Key", ""}}})
 			if got.action != gomilter.ActionAccept || hasField(got.fields, "X-Auth-Key") {
@@ -232,7 +232,7 @@ func TestLesserMTAs(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	for _, finish := range []bool{true, false} {
 		t.Run(fmt.Sprintf("finish=%v", finish), func(t *testing.T) {
-			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{TempError: policy.Accept}})
+			r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{TempError: policy.Accept}})
 			asked, release := make(chan struct{}), make(chan struct{})
 			r.fake.answer = func(ctx context.Context, q verifier.Query) verifier.Result {
 				close(asked)
@@ -283,7 +283,7 @@ func TestShutdown(t *testing.T) {
 
 // TestSwap: a message ends under the configuration under which it began.
 func TestSwap(t *testing.T) {
-	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{Fail: policy.Reject}})
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{Fail: policy.Reject}})
 	s := r.connect()
 	if _, err := s.Mail("alice@a.test", ""); err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestServeAfterShutdown(t *testing.T) {
 // TestBrokenVerifier: a fault of ours in a verification says nothing of the message,
 // whatever is to become of a temperror.
 func TestBrokenVerifier(t *testing.T) {
-	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Wishes{TempError: policy.Accept}})
+	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{TempError: policy.Accept}})
 	reason := verifier.ReasonBroken
 	r.fake.answer = func(context.Context, verifier.Query) verifier.Result {
 		return verifier.Result{Status: verifier.TempError, Reason: reason}

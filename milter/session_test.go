@@ -399,7 +399,7 @@ func TestActions(t *testing.T) {
 	for _, tt := range tests {
 		for _, test := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,test=%v", tt.action, test), func(t *testing.T) {
-				r := newRig(t, defaultSettings(), policy.Options{Test: test, Defaults: policy.Wishes{Fail: tt.action}})
+				r := newRig(t, defaultSettings(), policy.Options{Test: test, Defaults: policy.Actions{Fail: tt.action}})
 				got := r.mustSend(r.connect(), sent{from: "alice@a.test", fields: []field{{"X-Auth-Key", "wrong"}}})
 				want := tt
 				if test {

@@ -5,22 +5,22 @@ import (
 	"strings"
 )
 
-// An Action is what is done with a message for one recipient. Actions are
-// ordered by severity, mild to severe, so that < and max say what is milder and
-// what is severer. The zero Action is unset: whoever meets it asks the next layer.
+// An Action is what is done with a message for one recipient. Actions are ordered from the
+// most lenient to the strictest, so that a < b means that b is stricter. The zero Action,
+// Unset, chooses nothing: the next layer is asked.
 type Action uint8
 
-// The actions, and the scenario of the scheme each one is.
+// The actions, with the number of the scheme's scenario where it is one.
 const (
 	Unset         Action = iota
-	Accept               // 1: delivered as it is
-	Mark                 // 2: delivered with the mark header
-	Quarantine           // held by the MTA for a person to look at
-	TempFail             // 451: not now
-	Discard              // 3: accepted and thrown away, nobody told
-	DiscardNotify        // 5: thrown away, the recipient told
-	Reject               // 4: 550, the sender's MTA tells the sender
-	RejectNotify         // 6: 550, the recipient told as well
+	Accept               // 1: delivered unchanged
+	Mark                 // 2: delivered with the header field that marks
+	Quarantine           // held by the MTA, or sent to a mailbox where somebody looks at it
+	TempFail             // deferred: the client is answered 451 and tries again
+	Discard              // 3: accepted and thrown away, nobody is told
+	DiscardNotify        // 5: accepted and thrown away, the recipient is told
+	Reject               // 4: refused with 550, the client's MTA tells the sender
+	RejectNotify         // 6: refused with 550, the recipient is told too
 )
 
 var actionNames = [...]string{
@@ -28,18 +28,18 @@ var actionNames = [...]string{
 	Discard: "discard", DiscardNotify: "discard-notify", Reject: "reject", RejectNotify: "reject-notify",
 }
 
-// Actions lists every Action but Unset, mild to severe.
-func Actions() []Action {
+// AllActions lists every Action but Unset, from the most lenient to the strictest.
+func AllActions() []Action {
 	return []Action{Accept, Mark, Quarantine, TempFail, Discard, DiscardNotify, Reject, RejectNotify}
 }
 
-// ParseAction reads an action's name as configurations and preferences spell
-// it; "" is Unset.
+// ParseAction reads an action's name as configurations and preferences spell it, such as
+// "discard-notify"; "" is Unset. The error names the actions there are.
 func ParseAction(s string) (Action, error) {
 	if s == "" {
 		return Unset, nil
 	}
-	for _, a := range Actions() {
+	for _, a := range AllActions() {
 		if actionNames[a] == s {
 			return a, nil
 		}
@@ -55,8 +55,8 @@ func (a Action) String() string {
 	return fmt.Sprintf("action(%d)", uint8(a))
 }
 
-// Delivers reports whether a recipient with this action gets the message, or
-// could still get it (quarantine).
+// Delivers reports whether a recipient with this action gets the message, or may still get
+// it (Quarantine).
 func (a Action) Delivers() bool { return a == Accept || a == Mark || a == Quarantine }
 
 // Notifies reports whether the recipient is told that the message was not delivered.
@@ -73,5 +73,5 @@ func (a Action) or(b Action) Action {
 // refuses reports whether the SMTP client hears 550.
 func (a Action) refuses() bool { return a == Reject || a == RejectNotify }
 
-// discards reports whether the message is to vanish with 250.
+// discards reports whether the message is thrown away, and the client is answered 250.
 func (a Action) discards() bool { return a == Discard || a == DiscardNotify }

@@ -12,7 +12,7 @@ import (
 func manyRules(n int) []Rule {
 	var list []Rule
 	for i := range n {
-		r := Rule{Wishes: Wishes{Fail: Reject, NoKey: Mark}}
+		r := Rule{Actions: Actions{Fail: Reject, NoKey: Mark}}
 		switch i % 5 {
 		case 0:
 			r.Recipient = fmt.Sprintf("user%d@dept%d.example.com", i, i%50)
@@ -42,10 +42,10 @@ func manyRecipients(n int) []Recipient {
 func BenchmarkDecide(b *testing.B) {
 	one := manyRecipients(1)
 	chosen := manyRecipients(1)
-	chosen[0].Preference.Wishes.Pass = Mark
+	chosen[0].Preference.Actions.Pass = Mark
 	mixed := manyRecipients(1000)
 	for i := range mixed {
-		mixed[i].Preference.Wishes.Pass = []Action{Accept, Discard, Reject, Mark}[i%4]
+		mixed[i].Preference.Actions.Pass = []Action{Accept, Discard, Reject, Mark}[i%4]
 	}
 	benchmarks := []struct {
 		name  string
@@ -102,7 +102,7 @@ func TestManyRecipientsAllocateLittle(t *testing.T) {
 	allocs := func(n int) float64 {
 		env := Envelope{Recipients: manyRecipients(n), Abilities: everything, DSNAllowed: true}
 		for i := range env.Recipients {
-			env.Recipients[i].Preference.Wishes.Pass = []Action{Accept, Discard, Reject, Mark}[i%4]
+			env.Recipients[i].Preference.Actions.Pass = []Action{Accept, Discard, Reject, Mark}[i%4]
 		}
 		return testing.AllocsPerRun(10, func() { p.Decide(env, verifier.Result{Status: verifier.Pass}) })
 	}

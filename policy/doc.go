@@ -1,17 +1,16 @@
-// Package policy turns the result of a verification, the recipients of a
-// message and the wishes of administrator and recipients into a Plan: what
-// happens to the message, recipient by recipient, and what the SMTP client hears.
+// Package policy turns the result of a verification, and what administrator and recipients
+// chose, into a Plan: what happens to the message, recipient by recipient, and what the
+// SMTP client is answered.
 //
-// For each recipient the most specific layer decides: the recipient's own
-// preference, a rule for the address, for its domain, for the sender, then the
-// default; the floor and, where it is enforced, the result of the From field can
-// only make that severer. A message that several recipients share gets one
-// verdict and one header, so that their actions are then merged: only a recipient
-// who wanted the message discarded may lose it unannounced.
+// For each recipient the most specific layer decides: the recipient's own preference, a
+// rule for the address, for its domain, for the sender, then the default. Two more layers
+// can only replace that by a stricter action: the floor and, where it is enforced, the
+// result of the From field. All recipients of a message share one header and one answer, so
+// their actions are then merged (docs/policy.md): only a recipient who chose to have the
+// message discarded may lose it without anybody being told.
 //
-// The package is pure: no clock, no socket, no state from one message to the
-// next, so that the same input gives the same Plan, and a table test can say so.
-// Looking preferences up, rate limits and the texts of notices are others' work;
-// what they found comes in with the Envelope. Mailboxes are compared in folded
-// form (wire.Fold), which the caller supplies.
+// The package is pure: no clock, no network, no state from one message to the next. The
+// same input gives the same Plan. Looking up preferences, rate limits and the texts of
+// notices belong to the caller, who passes in what it found as an Envelope. Mailboxes are
+// compared in the form that Fold makes.
 package policy

@@ -6,21 +6,8 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// An Explanation is a Plan and how it came about.
-type Explanation struct {
-	Plan   Plan    // Recipients always filled in
-	Traces []Trace // one for each of them
-}
-
-// A Trace lists what the layers had to say for one recipient, in the order in
-// which they are asked.
-type Trace struct {
-	Address string
-	Steps   []Step
-}
-
-// A Step is what one layer, or one rule that the recipient and the sender fit,
-// says about the result.
+// A Step is what one layer, or one rule that matches the recipient and the sender, says
+// about the result.
 type Step struct {
 	Layer   Layer
 	Rule    int    // index in Options.Rules; -1 where the layer is no rule
@@ -38,20 +25,20 @@ const (
 	NotAllowed Outcome = "not-allowed" // recipients may not choose this
 	Failed     Outcome = "failed"      // it could not be looked up
 	Overruled  Outcome = "overruled"   // a layer before it has decided
-	Raises     Outcome = "raises"      // it is severer than what was decided, and takes its place
+	Raises     Outcome = "raises"      // it is stricter than what was decided, and replaces it
 	Milder     Outcome = "milder"      // it is not, and does not
 )
 
-// Explain is Decide with reasons. It costs more: it lists every rule that fits.
-func (p *Policy) Explain(env Envelope, res verifier.Result) Explanation {
+// Explain is Decide with reasons: steps[i] is what the layers say for Recipients[i] of the
+// Plan, which lists all of them, in the order in which they are asked. It takes longer than
+// Decide, since it goes through every rule that matches.
+func (p *Policy) Explain(env Envelope, res verifier.Result) (plan Plan, steps [][]Step) {
 	var ids [maxIDs]int32
 	q := p.question(&env, &res, ids[:0])
-	e := Explanation{Plan: p.decide(env, res, true)}
 	for i := range env.Recipients {
-		r := &env.Recipients[i]
-		e.Traces = append(e.Traces, Trace{r.Address, q.trace(r)})
+		steps = append(steps, q.trace(&env.Recipients[i]))
 	}
-	return e
+	return p.decide(env, res, true), steps
 }
 
 // A tracer collects the steps of one recipient.
@@ -74,7 +61,7 @@ func (t *tracer) say(layer Layer, rule int, a Action) {
 	t.steps = append(t.steps, Step{layer, rule, a, outcome})
 }
 
-// atLeast adds a layer that can only make severer what was decided.
+// atLeast adds a layer that can only replace what was decided by a stricter action.
 func (t *tracer) atLeast(layer Layer, a Action) {
 	outcome := Milder
 	switch {
@@ -125,7 +112,7 @@ func (q *question) tracePreference(t *tracer, r *Recipient) (deferred bool) {
 func (q *question) traceRules(t *tracer, r *Recipient) {
 	say := func(layer Layer, numbers []int32) {
 		for _, n := range numbers {
-			t.say(layer, int(n), q.rules.wishes[n].at(q.slot))
+			t.say(layer, int(n), q.rules.actions[n].at(q.slot))
 		}
 	}
 	c := q.rules

@@ -1,16 +1,14 @@
 package policy
 
 import (
-	"strings"
-
 	"github.com/authkey/authkey/verifier"
 )
 
 // A Layer says who decided; it is the log's by= value.
 type Layer string
 
-// The layers of decision, the first that says something first, and the two that
-// may make severer what it said.
+// The layers in the order in which they are asked: the first that says something decides.
+// The last two may only replace that by a stricter action.
 const (
 	ByPreference    Layer = "pref"             // the recipient's own preference
 	ByRecipientRule Layer = "rule-rcpt"        // a rule for the recipient's address
@@ -32,12 +30,12 @@ type ruling struct {
 	notes  Notes
 }
 
-// Mailbox returns the folded form, in which rules and preferences know r.
+// Mailbox returns the form of the address with which rules and preferences are looked up.
 func (r *Recipient) Mailbox() string {
 	if r.Folded != "" {
 		return r.Folded
 	}
-	return strings.ToLower(r.Address)
+	return Fold(r.Address)
 }
 
 // ruling asks the layers for one recipient, up to the floor.
@@ -56,7 +54,7 @@ func (p *Policy) ruling(r *Recipient, senders []int32, s slot, required bool) ru
 		}
 		notes = NotePreferenceNotAllowed
 	}
-	if len(p.rules.wishes) > 0 {
+	if len(p.rules.actions) > 0 {
 		if c, layer := p.rules.choose(splitMailbox(r.Mailbox()), senders, s); c.action != Unset {
 			return p.raise(ruling{c.action, layer, c.rule, notes}, s)
 		}
@@ -78,13 +76,13 @@ func (p *Policy) raise(r ruling, s slot) ruling {
 	return r
 }
 
-// A question is a message as the layers see it.
+// A question is what the layers need to know of a message.
 type question struct {
 	*Policy
 	slot     slot // noSlot: nothing was verified, and nothing is asked
 	required bool
-	senders  []int32 // the sender patterns that the sender fits, the most specific first
-	from     Action  // the mildest that the From field's result lets pass
+	senders  []int32 // the sender patterns that match the sender, the most specific first
+	from     Action  // the most lenient one that the From field's result allows; Unset: any
 }
 
 func (p *Policy) question(env *Envelope, res *verifier.Result, ids []int32) question {
@@ -98,8 +96,8 @@ func (p *Policy) question(env *Envelope, res *verifier.Result, ids []int32) ques
 	return q
 }
 
-// rule says what is to be done for one recipient: the severer of what the layers
-// say of the envelope sender's result and what from.actions say of the From's.
+// rule says what is to be done for one recipient: what the layers say about the envelope
+// sender's result, or what Options.From says about the From field's where that is stricter.
 func (q *question) rule(r *Recipient) ruling {
 	rul := ruling{Accept, ByDefault, noRule, 0}
 	if q.slot != noSlot {

@@ -10,27 +10,27 @@ import (
 
 // rules for TestWhoDecides, so that each row adds one thing to what is known.
 var layerRules = []Rule{
-	0:  {Recipient: "bob@x.test", Wishes: Wishes{Fail: Reject}},
-	1:  {Recipient: "x.test", Wishes: Wishes{Fail: Quarantine, NoKey: Mark}},
-	2:  {Recipient: ".x.test", Wishes: Wishes{Fail: Discard}},
-	3:  {Recipient: ".sub.x.test", Wishes: Wishes{Fail: DiscardNotify}},
-	4:  {Recipient: ".test", Wishes: Wishes{Fail: RejectNotify, None: Mark}},
-	5:  {Sender: "bank.test", Wishes: Wishes{Fail: Reject, PermError: Mark}},
-	6:  {Sender: "good@bank.test", Wishes: Wishes{Fail: Accept}},
-	7:  {Sender: ".bank.test", Wishes: Wishes{Fail: Discard}},
-	8:  {Recipient: "both@y.org", Sender: "bank.test", Wishes: Wishes{Fail: DiscardNotify}},
-	9:  {Recipient: "both@y.org", Wishes: Wishes{Fail: Mark, NoKey: Mark}},
-	10: {Recipient: "both@y.org", Sender: "good@bank.test", Wishes: Wishes{NoKey: Discard}},
-	11: {Recipient: "y.org", Sender: "bank.test", Wishes: Wishes{Fail: Quarantine}},
-	12: {Recipient: "bob@x.test", Wishes: Wishes{Fail: Accept, NoKey: Reject}},
-	13: {Recipient: "tag+a@y.org", Wishes: Wishes{Fail: Discard}},
-	14: {Recipient: "tag@y.org", Wishes: Wishes{Fail: Reject, NoKey: Mark}},
-	15: {Recipient: "bob@[192.0.2.1]", Wishes: Wishes{Fail: Reject}},
-	16: {Recipient: "postmaster@", Wishes: Wishes{Fail: Accept}}, // as RCPT TO:<postmaster> would be, were it written with an @
+	0:  {Recipient: "bob@x.test", Actions: Actions{Fail: Reject}},
+	1:  {Recipient: "x.test", Actions: Actions{Fail: Quarantine, NoKey: Mark}},
+	2:  {Recipient: ".x.test", Actions: Actions{Fail: Discard}},
+	3:  {Recipient: ".sub.x.test", Actions: Actions{Fail: DiscardNotify}},
+	4:  {Recipient: ".test", Actions: Actions{Fail: RejectNotify, None: Mark}},
+	5:  {Sender: "bank.test", Actions: Actions{Fail: Reject, PermError: Mark}},
+	6:  {Sender: "good@bank.test", Actions: Actions{Fail: Accept}},
+	7:  {Sender: ".bank.test", Actions: Actions{Fail: Discard}},
+	8:  {Recipient: "both@y.org", Sender: "bank.test", Actions: Actions{Fail: DiscardNotify}},
+	9:  {Recipient: "both@y.org", Actions: Actions{Fail: Mark, NoKey: Mark}},
+	10: {Recipient: "both@y.org", Sender: "good@bank.test", Actions: Actions{NoKey: Discard}},
+	11: {Recipient: "y.org", Sender: "bank.test", Actions: Actions{Fail: Quarantine}},
+	12: {Recipient: "bob@x.test", Actions: Actions{Fail: Accept, NoKey: Reject}},
+	13: {Recipient: "tag+a@y.org", Actions: Actions{Fail: Discard}},
+	14: {Recipient: "tag@y.org", Actions: Actions{Fail: Reject, NoKey: Mark}},
+	15: {Recipient: "bob@[192.0.2.1]", Actions: Actions{Fail: Reject}},
+	16: {Recipient: "postmaster@", Actions: Actions{Fail: Accept}}, // as RCPT TO:<postmaster> would be, were it written with an @
 }
 
 func TestWhoDecides(t *testing.T) {
-	pref := func(w Wishes) Preference { return Preference{Wishes: w} }
+	pref := func(w Actions) Preference { return Preference{Actions: w} }
 	tests := []struct {
 		name   string
 		rcpt   Recipient
@@ -40,8 +40,8 @@ func TestWhoDecides(t *testing.T) {
 		by     Layer
 		rule   int
 	}{
-		{"preference before everything", Recipient{Address: "bob@x.test", Preference: pref(Wishes{Fail: Discard})}, "a@bank.test", verifier.Fail, Discard, ByPreference, -1},
-		{"unset preference asks the next", Recipient{Address: "bob@x.test", Preference: pref(Wishes{NoKey: Discard})}, "a@bank.test", verifier.Fail, Reject, ByRecipientRule, 0},
+		{"preference before everything", Recipient{Address: "bob@x.test", Preference: pref(Actions{Fail: Discard})}, "a@bank.test", verifier.Fail, Discard, ByPreference, -1},
+		{"unset preference asks the next", Recipient{Address: "bob@x.test", Preference: pref(Actions{NoKey: Discard})}, "a@bank.test", verifier.Fail, Reject, ByRecipientRule, 0},
 		{"address before domain and sender", Recipient{Address: "bob@x.test"}, "a@bank.test", verifier.Fail, Reject, ByRecipientRule, 0},
 		{"equals: the first that says something", Recipient{Address: "bob@x.test"}, "", verifier.NoKey, Reject, ByRecipientRule, 12},
 		{"case of domain and local part", Recipient{Address: "BOB@X.Test"}, "", verifier.Fail, Reject, ByRecipientRule, 0},
@@ -58,10 +58,10 @@ func TestWhoDecides(t *testing.T) {
 		{"sender's case", Recipient{Address: "z@z.org"}, "good@bank.test", verifier.PermError, Mark, BySenderRule, 5},
 		{"sender's subdomain", Recipient{Address: "z@z.org"}, "good@mail.bank.test", verifier.Fail, Discard, BySenderRule, 7},
 		{"both, the first in the list", Recipient{Address: "both@y.org"}, "a@bank.test", verifier.Fail, DiscardNotify, ByRecipientRule, 8},
-		{"both, but only one fits", Recipient{Address: "both@y.org"}, "a@other.test", verifier.Fail, Mark, ByRecipientRule, 9},
+		{"both, but only one matches", Recipient{Address: "both@y.org"}, "a@other.test", verifier.Fail, Mark, ByRecipientRule, 9},
 		{"both, later in the list than recipient only", Recipient{Address: "both@y.org"}, "good@bank.test", verifier.NoKey, Mark, ByRecipientRule, 9},
 		{"both ranks with its recipient", Recipient{Address: "z@y.org"}, "good@bank.test", verifier.Fail, Quarantine, ByDomainRule, 11},
-		{"null sender fits no sender", Recipient{Address: "z@z.org"}, "", verifier.Fail, Mark, ByDefault, -1},
+		{"null sender matches no sender", Recipient{Address: "z@z.org"}, "", verifier.Fail, Mark, ByDefault, -1},
 		{"sub-address of its own", Recipient{Address: "tag+a@y.org"}, "", verifier.Fail, Discard, ByRecipientRule, 13},
 		{"sub-address, unset, asks its user", Recipient{Address: "tag+a@y.org"}, "", verifier.NoKey, Mark, ByRecipientRule, 14},
 		{"sub-address falls back to its user", Recipient{Address: "tag+b+c@y.org"}, "", verifier.Fail, Reject, ByRecipientRule, 14},
@@ -70,23 +70,24 @@ func TestWhoDecides(t *testing.T) {
 		{"domain literal", Recipient{Address: "bob@[192.0.2.1]"}, "", verifier.Fail, Reject, ByRecipientRule, 15},
 		{"no domain", Recipient{Address: "Postmaster"}, "", verifier.Fail, Accept, ByRecipientRule, 16},
 		{"nobody says anything", Recipient{Address: "z@z.org"}, "a@b.org", verifier.Fail, Mark, ByDefault, -1},
-		{"skipped asks nobody", Recipient{Address: "bob@x.test", Preference: pref(Wishes{Pass: Discard, Fail: Discard})}, "", verifier.Skipped, Accept, ByDefault, -1},
+		{"skipped asks nobody", Recipient{Address: "bob@x.test", Preference: pref(Actions{Pass: Discard, Fail: Discard})}, "", verifier.Skipped, Accept, ByDefault, -1},
 	}
 	p := New(Options{Rules: layerRules})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			env := Envelope{Sender: tt.sender, Recipients: []Recipient{tt.rcpt}}
-			got := p.Explain(env, result(tt.status)).Plan.Recipients[0]
-			if got.Wish != tt.want || got.By != tt.by || got.Rule != tt.rule {
-				t.Errorf("%v by %v, rule %d; want %v by %v, rule %d", got.Wish, got.By, got.Rule, tt.want, tt.by, tt.rule)
+			plan, _ := p.Explain(env, result(tt.status))
+			got := plan.Recipients[0]
+			if got.Chosen != tt.want || got.By != tt.by || got.Rule != tt.rule {
+				t.Errorf("%v by %v, rule %d; want %v by %v, rule %d", got.Chosen, got.By, got.Rule, tt.want, tt.by, tt.rule)
 			}
 		})
 	}
 }
 
 func TestAllowedFloorAndUnknown(t *testing.T) {
-	all := func(a Action) Preference { return Preference{Wishes: Wishes{a, a, a, a, a, a}} }
-	rule := []Rule{{Recipient: "x.test", Wishes: Wishes{Fail: Quarantine}}}
+	all := func(a Action) Preference { return Preference{Actions: Actions{a, a, a, a, a, a}} }
+	rule := []Rule{{Recipient: "x.test", Actions: Actions{Fail: Quarantine}}}
 	tests := []struct {
 		name string
 		opts Options
@@ -102,15 +103,15 @@ func TestAllowedFloorAndUnknown(t *testing.T) {
 		{"nothing is allowed", Options{Allowed: []Action{}}, Recipient{Preference: all(Accept)}, Mark, ByDefault, "preference-not-allowed"},
 		{"one that there is not", Options{Rules: rule}, Recipient{Preference: all(RejectNotify + 1)}, Quarantine, ByDomainRule, "preference-not-allowed"},
 		{"rules may do what recipients may not", Options{Rules: rule, Allowed: []Action{}}, Recipient{}, Quarantine, ByDomainRule, ""},
-		{"floor raises a preference", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Accept)}, Mark, ByFloor, ""},
-		{"floor leaves what is severer", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Discard)}, Discard, ByPreference, ""},
-		{"floor leaves its equal", Options{Floor: Wishes{Fail: Mark}}, Recipient{Preference: all(Mark)}, Mark, ByPreference, ""},
-		{"floor raises a rule", Options{Rules: rule, Floor: Wishes{Fail: Reject}}, Recipient{}, Reject, ByFloor, ""},
-		{"floor raises the default", Options{Floor: Wishes{Fail: Discard}}, Recipient{}, Discard, ByFloor, ""},
-		{"floor of another result", Options{Floor: Wishes{Pass: Reject}}, Recipient{}, Mark, ByDefault, ""},
+		{"floor raises a preference", Options{Floor: Actions{Fail: Mark}}, Recipient{Preference: all(Accept)}, Mark, ByFloor, ""},
+		{"floor leaves what is stricter", Options{Floor: Actions{Fail: Mark}}, Recipient{Preference: all(Discard)}, Discard, ByPreference, ""},
+		{"floor leaves its equal", Options{Floor: Actions{Fail: Mark}}, Recipient{Preference: all(Mark)}, Mark, ByPreference, ""},
+		{"floor raises a rule", Options{Rules: rule, Floor: Actions{Fail: Reject}}, Recipient{}, Reject, ByFloor, ""},
+		{"floor raises the default", Options{Floor: Actions{Fail: Discard}}, Recipient{}, Discard, ByFloor, ""},
+		{"floor of another result", Options{Floor: Actions{Pass: Reject}}, Recipient{}, Mark, ByDefault, ""},
 		{"unknown preference asks the next layer", Options{Rules: rule}, Recipient{PreferenceFailed: true}, Quarantine, ByDomainRule, "preference-failed"},
 		{"or defers", Options{Rules: rule, DeferUnknown: true}, Recipient{PreferenceFailed: true}, TempFail, ByPreference, "preference-failed"},
-		{"and the floor does not lose what is deferred", Options{DeferUnknown: true, Floor: Wishes{Fail: Discard}}, Recipient{PreferenceFailed: true}, TempFail, ByPreference, "preference-failed"},
+		{"and the floor does not lose what is deferred", Options{DeferUnknown: true, Floor: Actions{Fail: Discard}}, Recipient{PreferenceFailed: true}, TempFail, ByPreference, "preference-failed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,17 +141,17 @@ func TestFromResult(t *testing.T) {
 		{"all else is accepted", Options{EnforceFrom: true}, result(verifier.Pass), result(verifier.NoKey), Accept, ByDefault, ""},
 		{"also what cannot be told now", Options{EnforceFrom: true}, result(verifier.None),
 			verifier.Result{Status: verifier.TempError, Required: true}, Accept, ByDefault, ""},
-		{"not checked", Options{EnforceFrom: true, From: Wishes{Fail: Reject}}, result(verifier.Pass), verifier.Result{}, Accept, ByDefault, ""},
-		{"skipped", Options{EnforceFrom: true, From: Wishes{Fail: Reject}}, result(verifier.Pass), result(verifier.Skipped), Accept, ByDefault, ""},
-		{"the severer wins", Options{EnforceFrom: true, From: Wishes{Fail: Reject}}, result(verifier.NoKey), result(verifier.Fail), Reject, ByFrom, textFail},
-		{"whichever it is", Options{EnforceFrom: true, From: Wishes{Fail: Mark}, Defaults: Wishes{NoKey: Reject}},
+		{"not checked", Options{EnforceFrom: true, From: Actions{Fail: Reject}}, result(verifier.Pass), verifier.Result{}, Accept, ByDefault, ""},
+		{"skipped", Options{EnforceFrom: true, From: Actions{Fail: Reject}}, result(verifier.Pass), result(verifier.Skipped), Accept, ByDefault, ""},
+		{"the stricter wins", Options{EnforceFrom: true, From: Actions{Fail: Reject}}, result(verifier.NoKey), result(verifier.Fail), Reject, ByFrom, textFail},
+		{"whichever it is", Options{EnforceFrom: true, From: Actions{Fail: Mark}, Defaults: Actions{NoKey: Reject}},
 			result(verifier.NoKey), result(verifier.Fail), Reject, ByDefault, textNoKey},
-		{"equals: the envelope's", Options{EnforceFrom: true, From: Wishes{Fail: Reject}, Defaults: Wishes{NoKey: Reject}},
+		{"equals: the envelope's", Options{EnforceFrom: true, From: Actions{Fail: Reject}, Defaults: Actions{NoKey: Reject}},
 			result(verifier.NoKey), result(verifier.Fail), Reject, ByDefault, textNoKey},
-		{"bounces have a From too", Options{EnforceFrom: true, From: Wishes{Fail: Reject}}, result(verifier.Skipped), result(verifier.Fail), Reject, ByFrom, textFail},
-		{"another's key is none", Options{EnforceFrom: true, From: Wishes{Fail: Reject}}, result(verifier.Pass), foreign, Reject, ByFrom, textNoKey},
-		{"deferred", Options{EnforceFrom: true, From: Wishes{TempError: TempFail}}, result(verifier.None), result(verifier.TempError), TempFail, ByFrom, textTempFail},
-		{"over a preference", Options{EnforceFrom: true, From: Wishes{Fail: Discard}, Rules: []Rule{{Recipient: "bob@x.test", Wishes: Wishes{Pass: Accept}}}},
+		{"bounces have a From too", Options{EnforceFrom: true, From: Actions{Fail: Reject}}, result(verifier.Skipped), result(verifier.Fail), Reject, ByFrom, textFail},
+		{"another's key is none", Options{EnforceFrom: true, From: Actions{Fail: Reject}}, result(verifier.Pass), foreign, Reject, ByFrom, textNoKey},
+		{"deferred", Options{EnforceFrom: true, From: Actions{TempError: TempFail}}, result(verifier.None), result(verifier.TempError), TempFail, ByFrom, textTempFail},
+		{"over a preference", Options{EnforceFrom: true, From: Actions{Fail: Discard}, Rules: []Rule{{Recipient: "bob@x.test", Actions: Actions{Pass: Accept}}}},
 			result(verifier.Pass), result(verifier.Fail), Discard, ByFrom, ""},
 	}
 	for _, tt := range tests {
@@ -166,10 +167,10 @@ func TestFromResult(t *testing.T) {
 
 func TestProfiles(t *testing.T) {
 	p := New(Options{Separate: true, DeferUnknown: true, Rules: []Rule{
-		{Recipient: "strict@x.test", Wishes: Wishes{Fail: Reject}},
-		{Recipient: "same@y.test", Wishes: Wishes{Fail: Mark}}, // what the default says too
-		{Recipient: "patient@x.test", Wishes: Wishes{TempError: Accept}},
-		{Recipient: "banker@x.test", Sender: "bank.test", Wishes: Wishes{NoKey: Reject}},
+		{Recipient: "strict@x.test", Actions: Actions{Fail: Reject}},
+		{Recipient: "same@y.test", Actions: Actions{Fail: Mark}}, // what the default says too
+		{Recipient: "patient@x.test", Actions: Actions{TempError: Accept}},
+		{Recipient: "banker@x.test", Sender: "bank.test", Actions: Actions{NoKey: Reject}},
 	}})
 	first := Recipient{Address: "bob@x.test"}
 	tests := []struct {
@@ -184,7 +185,7 @@ func TestProfiles(t *testing.T) {
 		{Recipient{Address: "patient@x.test"}, "", false}, // of a domain that says req=yes
 		{Recipient{Address: "banker@x.test"}, "a@b.test", true},
 		{Recipient{Address: "banker@x.test"}, "a@bank.test", false},
-		{Recipient{Address: "eve@x.test", Preference: Preference{Wishes: Wishes{PermError: Mark}}}, "", false},
+		{Recipient{Address: "eve@x.test", Preference: Preference{Actions: Actions{PermError: Mark}}}, "", false},
 		{Recipient{Address: "eve@x.test", Preference: Preference{Language: "de"}}, "", true},
 		{Recipient{Address: "eve@x.test", PreferenceFailed: true}, "", false},
 	}
@@ -214,26 +215,20 @@ func TestMatcher(t *testing.T) {
 		}
 	}
 	if m.Match("a@" + strings.Repeat("a.", 125) + "z.test") { // 256 octets: no domain, and its suffixes would be many
-		t.Error("a domain longer than a domain can be fits")
+		t.Error("a domain longer than a domain can be matches")
 	}
 	if NewMatcher(nil).Match("a@y.test") {
 		t.Error("no pattern, and a match")
 	}
-	for folded, want := range map[string]string{"bob+a+b@x.test": "bob@x.test", "bob+a": "bob", "bob@x.test": "", "+a@x.test": "", "a@b+c@x": "a@b@x"} {
-		user, ok := CutSubaddress(folded)
-		if user != want || ok != (want != "") {
-			t.Errorf("CutSubaddress(%q) = %q, %v, want %q", folded, user, ok, want)
-		}
-	}
 }
 
 func TestPreferenceOver(t *testing.T) {
-	below := Preference{Wishes{Mark, Mark, Mark, Mark, Mark, Mark}, "en"}
+	below := Preference{Actions{Mark, Mark, Mark, Mark, Mark, Mark}, "en"}
 	tests := []struct{ p, want Preference }{
 		{Preference{}, below},
-		{Preference{Language: "de"}, Preference{below.Wishes, "de"}},
-		{Preference{Wishes: Wishes{Fail: Reject, TempError: Accept}}, Preference{Wishes{Mark, Reject, Mark, Mark, Accept, Mark}, "en"}},
-		{Preference{Wishes: Wishes{Pass: Reject, NoKey: Reject, None: Reject, PermError: Reject}}, Preference{Wishes{Reject, Mark, Reject, Reject, Mark, Reject}, "en"}},
+		{Preference{Language: "de"}, Preference{below.Actions, "de"}},
+		{Preference{Actions: Actions{Fail: Reject, TempError: Accept}}, Preference{Actions{Mark, Reject, Mark, Mark, Accept, Mark}, "en"}},
+		{Preference{Actions: Actions{Pass: Reject, NoKey: Reject, None: Reject, PermError: Reject}}, Preference{Actions{Reject, Mark, Reject, Reject, Mark, Reject}, "en"}},
 	}
 	for _, tt := range tests {
 		if got := tt.p.Over(below); got != tt.want {
@@ -247,23 +242,23 @@ func TestPreferenceOver(t *testing.T) {
 func TestExplainListsEveryLayer(t *testing.T) {
 	p := New(Options{
 		Rules: []Rule{
-			{Recipient: "x.test", Wishes: Wishes{Fail: Discard}},
-			{Recipient: "bob@x.test", Wishes: Wishes{NoKey: Reject}},
-			{Recipient: "bob@x.test", Sender: "a.test", Wishes: Wishes{Fail: Quarantine}},
-			{Recipient: "bob@x.test", Sender: "b.test", Wishes: Wishes{Fail: Accept}},
-			{Sender: "a.test", Wishes: Wishes{Fail: Accept}},
-			{Sender: "b.test", Wishes: Wishes{Fail: Accept}},
+			{Recipient: "x.test", Actions: Actions{Fail: Discard}},
+			{Recipient: "bob@x.test", Actions: Actions{NoKey: Reject}},
+			{Recipient: "bob@x.test", Sender: "a.test", Actions: Actions{Fail: Quarantine}},
+			{Recipient: "bob@x.test", Sender: "b.test", Actions: Actions{Fail: Accept}},
+			{Sender: "a.test", Actions: Actions{Fail: Accept}},
+			{Sender: "b.test", Actions: Actions{Fail: Accept}},
 		},
-		Floor:       Wishes{Fail: Discard},
+		Floor:       Actions{Fail: Discard},
 		EnforceFrom: true,
-		From:        Wishes{Fail: Reject, NoKey: Accept},
+		From:        Actions{Fail: Reject, NoKey: Accept},
 	})
 	env := Envelope{Sender: "al@a.test", From: result(verifier.Fail), Recipients: []Recipient{
-		{Address: "bob@x.test", Preference: Preference{Wishes: Wishes{Fail: TempFail}}}, {Address: "eve@y.test", PreferenceFailed: true}}}
-	text := func(e Explanation) (lines []string) {
-		for _, trace := range e.Traces {
-			for _, s := range trace.Steps {
-				lines = append(lines, fmt.Sprintf("%s %s %d %s %s", trace.Address, s.Layer, s.Rule, s.Action, s.Outcome))
+		{Address: "bob@x.test", Preference: Preference{Actions: Actions{Fail: TempFail}}}, {Address: "eve@y.test", PreferenceFailed: true}}}
+	text := func(plan Plan, steps [][]Step) (lines []string) {
+		for i, r := range plan.Recipients {
+			for _, s := range steps[i] {
+				lines = append(lines, fmt.Sprintf("%s %s %d %s %s", r.Address, s.Layer, s.Rule, s.Action, s.Outcome))
 			}
 		}
 		return lines

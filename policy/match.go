@@ -1,14 +1,14 @@
 package policy
 
-import "strings"
+import (
+	"strings"
 
-// maxDomain is the length in octets up to which a domain's suffixes are looked
-// up: no longer one can have mail.
-const maxDomain = 253
+	"github.com/authkey/authkey/internal/esmtp"
+)
 
 // A Matcher is a set of patterns for mailboxes: an address, a domain, or .domain
-// for the subdomains of one. It is made for ten thousands of patterns: a mailbox
-// is looked up, the patterns are not gone through.
+// for the subdomains of one. A look-up takes the same time for ten thousand patterns as
+// for one. It does not change, and is safe for concurrent use.
 type Matcher struct {
 	addresses map[mailbox]int32
 	domains   map[string]int32
@@ -16,7 +16,8 @@ type Matcher struct {
 	isAddress []bool           // by id
 }
 
-// NewMatcher returns the Matcher of patterns in folded form.
+// NewMatcher returns the Matcher of patterns: addresses in the form that Fold makes, domains
+// in A-labels. It does not check them; one in another form matches nobody.
 func NewMatcher(patterns []string) *Matcher {
 	m := new(Matcher)
 	for _, p := range patterns {
@@ -25,51 +26,14 @@ func NewMatcher(patterns []string) *Matcher {
 	return m
 }
 
-// Match reports whether a mailbox in folded form fits any of the patterns. A
-// sub-address (user+tag) fits the pattern of its user.
+// Match reports whether a mailbox, in the form that Fold makes, matches any of the patterns.
+// A sub-address (user+tag) matches the pattern of its user.
 func (m *Matcher) Match(folded string) bool {
 	var buf [maxIDs]int32
 	return len(m.find(splitMailbox(folded), buf[:0])) > 0
 }
 
-// A mailbox is a folded address, taken apart.
-type mailbox struct{ local, domain string }
-
-func splitMailbox(folded string) mailbox {
-	at := strings.LastIndexByte(folded, '@')
-	if at < 0 {
-		return mailbox{local: folded}
-	}
-	return mailbox{folded[:at], folded[at+1:]}
-}
-
-// SubaddressSeparator begins the tag of a sub-address in a local part.
-const SubaddressSeparator = '+'
-
-// user returns the mailbox that a sub-address belongs to; ok is false for one
-// that is no sub-address.
-func (m mailbox) user() (user mailbox, ok bool) {
-	i := strings.IndexByte(m.local, SubaddressSeparator)
-	if i <= 0 {
-		return mailbox{}, false
-	}
-	return mailbox{m.local[:i], m.domain}, true
-}
-
-// CutSubaddress returns the address that a folded sub-address (user+tag@domain)
-// belongs to; ok is false for an address that is none.
-func CutSubaddress(folded string) (user string, ok bool) {
-	m, ok := splitMailbox(folded).user()
-	if !ok {
-		return "", false
-	}
-	if m.domain == "" {
-		return m.local, true
-	}
-	return m.local + "@" + m.domain, true
-}
-
-// maxIDs is how many patterns a mailbox usually fits at most; more are found too.
+// maxIDs is how many patterns a mailbox usually matches at most; more are found too.
 const maxIDs = 8
 
 // add returns the id of a pattern, the same for the same one. Ids count from 0.
@@ -102,7 +66,7 @@ func addTo[K comparable](set *map[K]int32, key K, id int32) int32 {
 	return id
 }
 
-// find appends the ids of the patterns that a mailbox fits, the most specific
+// find appends the ids of the patterns that match a mailbox, the most specific
 // first: the address, that of its user, the domain, the longest suffix.
 func (m *Matcher) find(box mailbox, ids []int32) []int32 {
 	if len(m.addresses) > 0 {
@@ -120,7 +84,7 @@ func (m *Matcher) find(box mailbox, ids []int32) []int32 {
 			ids = append(ids, id)
 		}
 	}
-	if len(m.suffixes) == 0 || len(box.domain) > maxDomain {
+	if len(m.suffixes) == 0 || len(box.domain) > esmtp.MaxDomain { // no longer one can have mail
 		return ids
 	}
 	for rest := box.domain; ; {

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -26,7 +28,7 @@ func (p *Policy) decide(env Envelope, res verifier.Result, all bool) Plan {
 	for i := range recipients {
 		r := &recipients[i]
 		rul := q.rule(r)
-		list[i] = RecipientPlan{Address: r.Address, Wish: rul.action, Action: rul.action, By: rul.by,
+		list[i] = RecipientPlan{Address: r.Address, Chosen: rul.action, Action: rul.action, By: rul.by,
 			Rule: int(rul.rule), Notes: rul.notes, Language: r.Preference.Language}
 	}
 	m := merger{p, &env, &res, recipients, list, Plan{}}
@@ -54,15 +56,15 @@ func (q *question) alike(recipients []Recipient) (ruling, bool) {
 	return first, true
 }
 
-// oneByOne reports whether an action that all recipients have means something to
-// be done for each of them.
+// oneByOne reports whether an action is carried out for each recipient, also where all
+// recipients have it.
 func (p *Policy) oneByOne(a Action) bool {
 	readdressed := (a == Mark || a == Quarantine) && (p.readdress != nil || p.mailbox != nil)
 	return readdressed || a.Notifies()
 }
 
-// A merger makes one Plan of several recipients' wishes. A milter sees the header
-// after every RCPT was answered, so that one verdict and one header serve all.
+// A merger makes one Plan of what is to be done for each recipient. A milter sees the header
+// after every RCPT was answered, so that there is one answer and one header for all of them.
 type merger struct {
 	*Policy
 	env        *Envelope
@@ -310,12 +312,12 @@ func (m *merger) quarantineFields() {
 		}
 		box = r.Target
 		if len(m.plan.QuarantineFields) < maxQuarantineFields {
-			m.plan.QuarantineFields = append(m.plan.QuarantineFields, visible(r.Address)+"; "+because(m.deciding(r)))
+			m.plan.QuarantineFields = append(m.plan.QuarantineFields, printable(r.Address)+"; "+because(m.deciding(r)))
 		}
 	}
 }
 
-// because says what a result is and why.
+// because returns a result with its reason.
 func because(res *verifier.Result) string {
 	if res.Reason == "" {
 		return string(res.Status)
@@ -323,20 +325,20 @@ func because(res *verifier.Result) string {
 	return string(res.Status) + " (" + string(res.Reason) + ")"
 }
 
-// visible makes an address, which came from outside, fit for a header field.
-func visible(s string) string {
+// printable writes an address, which came from outside, in the ASCII of a header field.
+func printable(s string) string {
 	var b strings.Builder
-	for i, safe := 0, SafeAddress(s); i < len(safe) && b.Len() < maxTarget; i++ {
+	for i, safe := 0, esmtp.SafeAddress(s); i < len(safe) && b.Len() < esmtp.MaxMailbox; i++ {
 		if c := safe[i]; c < utf8.RuneSelf {
 			b.WriteByte(c)
 		} else {
-			percent(&b, c)
+			fmt.Fprintf(&b, "%%%02X", c)
 		}
 	}
 	return b.String()
 }
 
-// summarize says in one word what is done with the message, and who wanted that.
+// summarize says what is done with the message as a whole, and which layer chose it.
 func (m *merger) summarize() {
 	p := &m.plan
 	for i := range m.list {
@@ -347,9 +349,9 @@ func (m *merger) summarize() {
 		}
 	}
 	who := m.any(func(r *RecipientPlan) bool {
-		return r.Disposition != Delete && r.Action == p.Action && r.Wish == p.Action
+		return r.Disposition != Delete && r.Action == p.Action && r.Chosen == p.Action
 	})
-	if who == nil { // nobody did: it is a compromise
+	if who == nil { // no layer did: it came of merging
 		who = m.any(func(r *RecipientPlan) bool { return r.Disposition != Delete && r.Action == p.Action })
 	}
 	p.By = who.By
@@ -364,7 +366,7 @@ func (m *merger) special() bool {
 	}) != nil
 }
 
-// onlySay turns the Plan into what test mode does of it: to say what it would be.
+// onlySay turns the Plan into that of test mode, which only says what would be done.
 func (m *merger) onlySay() {
 	for i := range m.list {
 		r := &m.list[i]

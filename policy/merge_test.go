@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -17,12 +18,12 @@ func wanting(addresses ...string) []Recipient {
 	for _, a := range addresses {
 		local, _, _ := strings.Cut(a, "@")
 		action, _, _ := strings.Cut(local, ".")
-		wish, err := ParseAction(action)
+		chosen, err := ParseAction(action)
 		if err != nil {
 			panic(err)
 		}
 		list = append(list, Recipient{Address: a, NoDSN: strings.Contains(local, ".never"),
-			Preference: Preference{Wishes: Wishes{Fail: wish}, Language: "de"}})
+			Preference: Preference{Actions: Actions{Fail: chosen}, Language: "de"}})
 	}
 	return list
 }
@@ -180,7 +181,7 @@ func TestMergeRules(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.opts.Allowed = Actions()
+			tt.opts.Allowed = AllActions()
 			res := verifier.Result{Status: verifier.Fail, Reason: verifier.ReasonInvalidKey}
 			env := Envelope{Recipients: wanting(tt.rcpts...), Abilities: tt.can, DSNAllowed: !tt.noDSN}
 			got := New(tt.opts).Decide(env, res)
@@ -192,19 +193,19 @@ func TestMergeRules(t *testing.T) {
 }
 
 func TestSummaryNamesWhoDecided(t *testing.T) {
-	p := New(Options{Rules: []Rule{{Recipient: "x.test", Wishes: Wishes{Fail: Quarantine}}}})
+	p := New(Options{Rules: []Rule{{Recipient: "x.test", Actions: Actions{Fail: Quarantine}}}})
 	env := Envelope{Recipients: []Recipient{{Address: "bob@y.test"}, {Address: "eve@x.test"}}, Abilities: everything}
 	if got := p.Decide(env, result(verifier.Fail)); got.Action != Quarantine || got.By != ByDomainRule {
 		t.Errorf("held by %v, want %v", got.By, ByDomainRule)
 	}
-	p = New(Options{EnforceFrom: true, From: Wishes{Fail: Reject}, Rules: []Rule{{Recipient: "x.test", Wishes: Wishes{NoKey: RejectNotify}}}})
+	p = New(Options{EnforceFrom: true, From: Actions{Fail: Reject}, Rules: []Rule{{Recipient: "x.test", Actions: Actions{NoKey: RejectNotify}}}})
 	env.From = result(verifier.Fail)
 	got := p.Decide(env, result(verifier.NoKey))
 	if got.Reply.Text != textFail || got.By != ByRecipientRule && got.By != ByDomainRule {
-		t.Errorf("reply %q by %v, want the first refusal's text and the severest one's layer", got.Reply.Text, got.By)
+		t.Errorf("reply %q by %v, want the first refusal's text and the strictest one's layer", got.Reply.Text, got.By)
 	}
 	// What is to be noted of a recipient who does not get the message is noted all the same.
-	p = New(Options{Rules: []Rule{{Recipient: "x.test", Wishes: Wishes{Fail: Discard}}}})
+	p = New(Options{Rules: []Rule{{Recipient: "x.test", Actions: Actions{Fail: Discard}}}})
 	env = Envelope{Recipients: []Recipient{{Address: "bob@y.test"}, {Address: "eve@x.test", PreferenceFailed: true}}, Abilities: everything}
 	if got := p.Decide(env, result(verifier.Fail)); got.Action != Mark || got.Notes != NotePreferenceFailed {
 		t.Errorf("%v, notes %v, want %v, %v", got.Action, got.Notes, Mark, NotePreferenceFailed)
@@ -245,10 +246,10 @@ func TestTemplates(t *testing.T) {
 
 // TestQuarantineFieldsHoldNothingOfStrangers checks their form and their number.
 func TestQuarantineFieldsHoldNothingOfStrangers(t *testing.T) {
-	p := New(Options{QuarantineMailbox: "q@x.test", Defaults: Wishes{Pass: Quarantine}})
+	p := New(Options{QuarantineMailbox: "q@x.test", Defaults: Actions{Pass: Quarantine}})
 	env := Envelope{Abilities: everything, Recipients: []Recipient{{Address: "\"a\r\nb\"@x.test"}, {Address: strings.Repeat("ü", 500) + "@x.test"}}}
 	got := p.Decide(env, result(verifier.Pass)).QuarantineFields
-	if len(got) != 2 || got[0] != `%22a%0D%0Ab%22@x.test; pass` || len(got[1]) > maxTarget+20 {
+	if len(got) != 2 || got[0] != `%22a%0D%0Ab%22@x.test; pass` || len(got[1]) > esmtp.MaxMailbox+20 {
 		t.Errorf("%q", got)
 	}
 	for i := range 100 {

@@ -2,51 +2,51 @@ package policy
 
 import "strings"
 
-// A Plan is what becomes of one message. Whoever carries it out takes the
-// recipients to be deleted or replaced off the envelope first, then puts Added
-// on it; hands over the DSNs and notices before it answers; and has nothing to
-// decide.
+// A Plan is what becomes of one message. The caller carries it out and has nothing left to
+// decide: it takes recipients that are deleted or replaced off the envelope, adds Added,
+// marks or holds the message, hands over the DSNs and notices, and only then answers.
 type Plan struct {
-	// Action is what is done with the message; in test mode, Accept. Where
-	// recipients differ it is the severest action among those who keep the message.
-	// Discard and DiscardNotify: nobody gets it, and the client hears 250.
+	// Action is what is done with the message; in test mode, Accept. Where recipients
+	// differ it is the strictest action of those who stay on the envelope. Discard and
+	// DiscardNotify: nobody gets the message, and the client is answered 250.
 	Action Action
 	// Would is what would have been done, in test mode only.
 	Would Action
-	// By is who decided the Action, or Would.
+	// By is the layer that decided the Action, or Would.
 	By    Layer
 	Notes Notes
-	// Reply is what the client hears; zero for 250.
+	// Reply is the answer to the client; zero for 250.
 	Reply Reply
-	// Mark: the header gets the field that marks, and loses those of strangers.
+	// Mark: fields that mark are removed from the header, since a stranger may have
+	// written them, and ours is added.
 	Mark bool
-	// Hold: the MTA is to hold the message, for all its recipients.
+	// Hold: the MTA holds the message, for all its recipients.
 	Hold bool
 	// QuarantineFields are the values of X-Authkey-Quarantine fields to add.
 	QuarantineFields []string
-	// Added are the addresses to put on the envelope, each once.
+	// Added are the recipients to add to the envelope, each once.
 	Added []string
-	// Recipients says what becomes of each, in the order of the Envelope. It is nil
-	// where Action is done for all of them, all stay, and none is told.
+	// Recipients says what becomes of each recipient, in the order of the Envelope. It is
+	// nil where the Action is done for all of them, all stay, and nobody is told.
 	Recipients []RecipientPlan
 }
 
 // A RecipientPlan is what becomes of the message for one recipient.
 type RecipientPlan struct {
 	Address string // as RCPT gave it
-	Wish    Action // what the layers said
-	Action  Action // what is done, the other recipients considered; in test mode, Accept
+	Chosen  Action // what the layers chose for this recipient
+	Action  Action // what is done after merging with the other recipients; in test mode, Accept
 	Would   Action // what would have been done, in test mode only
-	By      Layer  // whose the Wish is
+	By      Layer  // the layer that chose Chosen
 	Rule    int    // the deciding rule's index in Options.Rules; -1 for none
 	Notes   Notes
 
 	Disposition Disposition
 	Target      string // the address in place of this one, where that is replaced
-	DSN         bool   // the sender is told that this recipient refused
-	Reply       Reply  // with DSN: what the client would have heard, had it been for this one alone
-	Notice      bool   // the recipient is told that a message was not delivered
-	Language    string // of the notice; "" is the default one
+	DSN         bool   // a DSN tells the sender that this recipient refused
+	Reply       Reply  // with DSN: the answer, had the message been for this recipient alone
+	Notice      bool   // a notice tells the recipient that a message was not delivered
+	Language    string // of the notice; "" is the default
 }
 
 // A Disposition is what is done with a recipient of the envelope.
@@ -55,8 +55,8 @@ type Disposition uint8
 // Dispositions.
 const (
 	Keep    Disposition = iota
-	Delete              // taken off the envelope
-	Replace             // taken off, and Target put on
+	Delete              // removed from the envelope
+	Replace             // removed, and Target added
 )
 
 var dispositionNames = [...]string{Keep: "keep", Delete: "delete", Replace: "replace"}
@@ -76,20 +76,20 @@ func (p *Plan) Differ() bool {
 	return false
 }
 
-// Notes are the log's note= values: things that a postmaster may ask about.
+// Notes are what a postmaster may want to know about a Plan; the log's note= values.
 type Notes uint16
 
 // Notes, in the order in which they are listed.
 const (
 	NoteNoQuarantine         Notes = 1 << iota // the MTA cannot hold mail: marked instead
-	NoteNoDelete                               // the MTA does not let recipients be taken off: marked instead
+	NoteNoDelete                               // the MTA does not let recipients be removed: marked instead
 	NoteNoReaddress                            // the recipient's copy could not be readdressed
 	NoteNoDSN                                  // refused, but the sender may not be told: marked instead
-	NoteHeldForAll                             // held for recipients who wanted it delivered too
-	NoteMarkedForAll                           // marked for recipients who wanted it unmarked
-	NoteNotMarked                              // left unmarked for the sake of other recipients
+	NoteHeldForAll                             // held for recipients whose action is Accept or Mark too
+	NoteMarkedForAll                           // marked for recipients whose action is Accept too
+	NoteNotMarked                              // left unmarked, since other recipients' action is Accept
 	NotePreferenceFailed                       // the preference could not be looked up
-	NotePreferenceNotAllowed                   // the preference is none that recipients may choose
+	NotePreferenceNotAllowed                   // the preference is an action that recipients may not choose
 )
 
 var noteNames = [...]string{"no-quarantine", "no-delete", "no-readdress", "no-dsn", "held-for-all",

@@ -4,40 +4,47 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// Options is the administrator's part of a Policy.
+// Options is the administrator's part of a Policy. The zero Options are those of an empty
+// configuration: a fail is marked, a temperror of a domain that requires keys is deferred,
+// everything else is accepted, and recipients may choose otherwise.
 type Options struct {
-	// Test: decide as ever, change nothing (mode: test).
+	// Test: decide as otherwise, and change nothing. The Plan says what would be done.
 	Test bool
-	// Rules come before the Defaults.
+	// Rules come before the Defaults. Of two rules that are equally specific the first
+	// that chooses an action for the result counts.
 	Rules []Rule
-	// Defaults is the outermost layer. An Unset action means the standard one.
-	Defaults Wishes
-	// Allowed is what recipients may choose; nil means everything but TempFail,
-	// with which one of them could hold up everybody else's copy.
+	// Defaults apply to recipients for whom neither a preference nor a rule chooses. An
+	// Unset action is that of an empty configuration.
+	Defaults Actions
+	// Allowed are the actions that recipients may choose; nil means all but TempFail, with
+	// which one recipient could hold up everybody else's copy. A preference for another
+	// action counts as none (NotePreferenceNotAllowed).
 	Allowed []Action
-	// Floor is the mildest action for each result; Unset is no floor.
-	Floor Wishes
-	// DeferUnknown: where a recipient's preference could not be looked up, the
-	// message is deferred. Otherwise the next layer is asked.
+	// Floor is the most lenient action for each result; Unset is no floor.
+	Floor Actions
+	// DeferUnknown: where a recipient's preference could not be looked up, the message is
+	// deferred. Otherwise the next layer is asked.
 	DeferUnknown bool
 	// Separate: recipients whose Profiles differ get transactions of their own.
 	Separate bool
-	// UnmarkMixed: where a header that marks would mark the message for recipients
-	// who accept it too, nobody's is marked. Otherwise everybody's is.
+	// UnmarkMixed matters where some recipients have Mark, others Accept, and the copies
+	// of the first cannot be sent to other addresses. True marks nobody's copy, false
+	// marks everybody's.
 	UnmarkMixed bool
-	// EnforceFrom: the result of the From field has a say, by the actions of From
-	// (Unset: fail is Mark, all else Accept).
+	// EnforceFrom: the result of the From field counts too, with the actions of From. An
+	// Unset action there is Mark for a fail, and Accept for all else.
 	EnforceFrom bool
-	From        Wishes
-	// Readdress makes the address that a marked recipient's copy goes to, and
-	// QuarantineMailbox that of quarantined ones: addresses in which {local} and
-	// {domain} stand for the recipient's. Empty: marked by the header alone, and
-	// held by the MTA.
+	From        Actions
+	// Readdress is the address to which a marked recipient's copy goes, QuarantineMailbox
+	// that of a quarantined one. {local} and {domain} in them stand for the recipient's.
+	// Empty: a marked copy is marked by the header alone; the MTA holds a quarantined
+	// message.
 	Readdress, QuarantineMailbox string
 	Texts                        Texts
 }
 
-// A Policy decides. It is immutable and safe for concurrent use.
+// A Policy decides what becomes of messages. Make one with New. It does not change, and is
+// safe for concurrent use.
 type Policy struct {
 	opts      Options
 	rules     *rules
@@ -49,7 +56,11 @@ type Policy struct {
 	mailbox   *template
 }
 
-// New returns the Policy of opts.
+// New returns the Policy of opts. It checks nothing, as a configuration is checked where it
+// is read, by line (authkey-milter does so). What is wrong has these effects: a pattern of a
+// Rule that is not in the form which Fold makes matches nobody; a placeholder other than
+// {local} and {domain} is text of the address; an address longer than 320 octets or with
+// control characters is not used (NoteNoReaddress). Actions must be those of AllActions.
 func New(opts Options) *Policy {
 	compiled := compile(opts.Rules)
 	opts.Rules = nil
@@ -77,9 +88,8 @@ func New(opts Options) *Policy {
 	return p
 }
 
-// standard is what an empty configuration does. A DNS that is lame must not make
-// us an outage, so that what cannot be verified is accepted; but a domain that
-// says req=yes has asked for rigour.
+// standard is what an empty configuration does. What cannot be verified is accepted, since
+// a failing DNS must not stop mail; but a domain that says req=yes wants it to wait.
 func standard(s slot, required bool) Action {
 	switch {
 	case s == slotFail:
@@ -90,48 +100,50 @@ func standard(s slot, required bool) Action {
 	return Accept
 }
 
-// Abilities says what the MTA lets a filter do.
+// Abilities says which changes the MTA lets a filter make.
 type Abilities struct {
 	Quarantine      bool // hold a message
-	DeleteRecipient bool // take a recipient off the envelope
-	AddRecipient    bool // put one on
+	DeleteRecipient bool // remove a recipient from the envelope
+	AddRecipient    bool // add one
 }
 
 // A Recipient is one RCPT of a message, with what was looked up about it.
 type Recipient struct {
-	Address string // as RCPT gave it
-	// Folded is wire.Fold of it; "" means that it is the Address in lower case.
+	Address string // of RCPT, without angle brackets
+	// Folded is Fold(Address), or of the address as the MTA reads it where the client
+	// wrote it differently. Empty: the Policy calls Fold each time.
 	Folded string
 	// Preference is the recipient's own; zero where there is none.
 	Preference Preference
-	// PreferenceFailed: whether there is one could not be found out.
+	// PreferenceFailed: the look-up failed, so that there may be one.
 	PreferenceFailed bool
-	// NoDSN: the sender asked for no failure notification about this recipient
-	// (RFC 3461: NOTIFY=NEVER, or a list without FAILURE).
+	// NoDSN: the sender wants no DSN about a failure for this recipient (RFC 3461 section
+	// 4.1: NOTIFY=NEVER, or a list without FAILURE). A refusal then needs none.
 	NoDSN bool
 }
 
 // An Envelope is what a decision needs to know of a message besides its result.
 type Envelope struct {
-	// Sender is the envelope sender in folded form, "" the null sender.
-	Sender     string
+	// Sender is the envelope sender, in the form that Fold makes; "" is the null sender.
+	Sender string
+	// Recipients of one transaction. None are decided for like one without an address.
 	Recipients []Recipient
 	Abilities  Abilities
-	// From is the result of the From field; of use only with Options.EnforceFrom.
-	// Zero where the field was not checked.
+	// From is the result of the From field, used only with Options.EnforceFrom. Zero: the
+	// field was not checked.
 	From verifier.Result
-	// DSNAllowed: the sender may be sent a DSN about recipients who refuse what
-	// others accept. It matters only to a Plan that would have DSNs, so that a
-	// caller for whom the answer is dear decides with true first and, where the
-	// Plan has any, asks and decides again.
+	// DSNAllowed: the sender may be sent a DSN about recipients who refuse what others
+	// accept. Where not, the message is marked for them (NoteNoDSN). If finding that out is
+	// expensive, call Decide with true; call it again with false only if the Plan has DSNs
+	// that may not be sent.
 	DSNAllowed bool
 }
 
-// Decide makes the Plan for a message whose envelope sender had result res.
+// Decide makes the Plan for a message, where res is the result for its envelope sender.
 func (p *Policy) Decide(env Envelope, res verifier.Result) Plan {
 	var ids [maxIDs]int32
 	q := p.question(&env, &res, ids[:0])
-	if first, ok := q.alike(env.Recipients); ok && first.action == Accept { // most messages, and nothing to be done
+	if first, ok := q.alike(env.Recipients); ok && first.action == Accept { // most messages: there is nothing to do
 		plan := Plan{Action: Accept, By: first.by, Notes: first.notes}
 		if p.opts.Test {
 			plan.Would = Accept
@@ -145,12 +157,12 @@ func (p *Policy) Decide(env Envelope, res verifier.Result) Plan {
 // Profile is not that of the first one, who then gets a transaction of his own.
 func (p *Policy) Separates() bool { return p.opts.Separate && !p.opts.Test }
 
-// A Profile is what a recipient's layers come to for every result. Where all
-// Profiles of a message's recipients are equal (==) nothing has to be reconciled.
+// A Profile is the action that a recipient's layers choose for each result. Where the
+// Profiles of all recipients of a message are equal (==), there is nothing to merge.
 type Profile [slots + 1]Action
 
-// Profile returns the Profile of one recipient of mail from the sender, which is
-// in folded form.
+// Profile returns the Profile of one recipient of mail from the sender, who is in the form
+// that Fold makes.
 func (p *Policy) Profile(sender string, r Recipient) Profile {
 	var ids [maxIDs]int32
 	senders := p.rules.senders.find(splitMailbox(sender), ids[:0])

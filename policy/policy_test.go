@@ -36,7 +36,7 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	// An explicit choice for temperror is for every domain.
-	p = New(Options{Defaults: Wishes{TempError: Accept}})
+	p = New(Options{Defaults: Actions{TempError: Accept}})
 	if got := p.Decide(Envelope{}, required); got.Action != Accept {
 		t.Errorf("temperror: accept for a req=yes domain: %v", got.Action)
 	}
@@ -48,12 +48,12 @@ func TestEveryResultAndAction(t *testing.T) {
 		if status == verifier.Skipped {
 			continue // nothing of the configuration is asked about it
 		}
-		for _, action := range Actions() {
+		for _, action := range AllActions() {
 			for _, can := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s,%s,quarantine=%v", status, action, can), func(t *testing.T) {
-					wishes := Wishes{action, action, action, action, action, action}
+					actions := Actions{action, action, action, action, action, action}
 					env := Envelope{Abilities: Abilities{Quarantine: can}}
-					got := New(Options{Defaults: wishes}).Decide(env, result(status))
+					got := New(Options{Defaults: actions}).Decide(env, result(status))
 					want, note := action, Notes(0)
 					if action == Quarantine && !can {
 						want, note = Mark, NoteNoQuarantine
@@ -67,7 +67,7 @@ func TestEveryResultAndAction(t *testing.T) {
 					case wantCode == 0 && !got.Reply.IsZero():
 						t.Errorf("reply %+v, want none", got.Reply)
 					}
-					test := New(Options{Defaults: wishes, Test: true}).Decide(env, result(status))
+					test := New(Options{Defaults: actions, Test: true}).Decide(env, result(status))
 					if test.Action != Accept || test.Would != want || !test.Reply.IsZero() {
 						t.Errorf("in test mode %+v, want accept, would %v", test, want)
 					}
@@ -106,9 +106,9 @@ func TestReplies(t *testing.T) {
 		"451 4.7.1 own temperror", "451 4.7.1 own temperror"}
 	for i, tt := range tests {
 		a := tt.action
-		wishes := Wishes{a, a, a, a, a, a}
+		actions := Actions{a, a, a, a, a, a}
 		text := func(texts Texts) string {
-			r := New(Options{Defaults: wishes, Texts: texts}).Decide(Envelope{}, tt.result).Reply
+			r := New(Options{Defaults: actions, Texts: texts}).Decide(Envelope{}, tt.result).Reply
 			return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text)
 		}
 		if got := text(Texts{}); got != tt.want {
@@ -121,7 +121,7 @@ func TestReplies(t *testing.T) {
 }
 
 func TestActionNames(t *testing.T) {
-	for _, a := range Actions() {
+	for _, a := range AllActions() {
 		if got, err := ParseAction(a.String()); err != nil || got != a {
 			t.Errorf("ParseAction(%q) = %v, %v", a, got, err)
 		}
@@ -138,7 +138,7 @@ func TestActionNames(t *testing.T) {
 	order := []Action{Accept, Mark, Quarantine, TempFail, Discard, DiscardNotify, Reject, RejectNotify}
 	for i := 1; i < len(order); i++ {
 		if order[i-1] >= order[i] {
-			t.Errorf("%v is not milder than %v", order[i-1], order[i])
+			t.Errorf("%v is not more lenient than %v", order[i-1], order[i])
 		}
 	}
 }

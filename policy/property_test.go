@@ -41,33 +41,33 @@ func randomPattern(r *rand.Rand) string {
 	return "." + pick(r, append(worldDomains, "test")...)
 }
 
-// randomWishes sets one result in so many.
-func randomWishes(r *rand.Rand, oneIn int) Wishes {
+// randomActions sets one result in so many.
+func randomActions(r *rand.Rand, oneIn int) Actions {
 	action := func() Action {
 		if r.IntN(oneIn) > 0 {
 			return Unset
 		}
-		return pick(r, Actions()...)
+		return pick(r, AllActions()...)
 	}
-	return Wishes{action(), action(), action(), action(), action(), action()}
+	return Actions{action(), action(), action(), action(), action(), action()}
 }
 
 func randomWorld(r *rand.Rand) world {
 	var w world
 	for range r.IntN(12) {
-		w.opts.Rules = append(w.opts.Rules, Rule{randomPattern(r), randomPattern(r), randomWishes(r, 2)})
+		w.opts.Rules = append(w.opts.Rules, Rule{randomPattern(r), randomPattern(r), randomActions(r, 2)})
 	}
-	w.opts.Defaults = randomWishes(r, 2)
+	w.opts.Defaults = randomActions(r, 2)
 	if r.IntN(2) == 0 {
-		w.opts.Allowed = slices.DeleteFunc(Actions(), func(Action) bool { return r.IntN(3) == 0 })
+		w.opts.Allowed = slices.DeleteFunc(AllActions(), func(Action) bool { return r.IntN(3) == 0 })
 	}
 	if r.IntN(3) == 0 {
-		w.opts.Floor = randomWishes(r, 3)
+		w.opts.Floor = randomActions(r, 3)
 	}
 	w.opts.DeferUnknown = r.IntN(2) == 0
 	w.opts.UnmarkMixed = r.IntN(2) == 0
 	w.opts.EnforceFrom = r.IntN(3) == 0
-	w.opts.From = randomWishes(r, 2)
+	w.opts.From = randomActions(r, 2)
 	w.opts.Readdress = pick(r, "", "{local}+spam@{domain}", "spam@{domain}")
 	w.opts.QuarantineMailbox = pick(r, "", "quarantine@x.test", "q-{local}@{domain}")
 	statuses := verifier.Statuses()
@@ -85,7 +85,7 @@ func randomWorld(r *rand.Rand) world {
 		}
 		switch r.IntN(6) {
 		case 0, 1:
-			rcpt.Preference.Wishes = randomWishes(r, 2)
+			rcpt.Preference.Actions = randomActions(r, 2)
 		case 2:
 			rcpt.PreferenceFailed = r.IntN(3) == 0
 		}
@@ -115,15 +115,15 @@ func fits(pattern, address string) (rank int) {
 	return 0
 }
 
-// wishOf is the layers said as plainly as can be: go through all the rules.
-func (w *world) wishOf(r Recipient) (Action, Layer) {
+// chosenBy is the layers said as plainly as can be: go through all the rules.
+func (w *world) chosenBy(r Recipient) (Action, Layer) {
 	status := w.res.Status
-	of := func(wishes Wishes) Action {
-		return map[verifier.Status]Action{verifier.Pass: wishes.Pass, verifier.Fail: wishes.Fail, verifier.NoKey: wishes.NoKey,
-			verifier.None: wishes.None, verifier.TempError: wishes.TempError, verifier.PermError: wishes.PermError}[status]
+	of := func(a Actions) Action {
+		return map[verifier.Status]Action{verifier.Pass: a.Pass, verifier.Fail: a.Fail, verifier.NoKey: a.NoKey,
+			verifier.None: a.None, verifier.TempError: a.TempError, verifier.PermError: a.PermError}[status]
 	}
 	action, by := Unset, ByDefault
-	switch pref := of(r.Preference.Wishes); {
+	switch pref := of(r.Preference.Actions); {
 	case status == verifier.Skipped:
 		action = Accept
 	case r.PreferenceFailed:
@@ -147,8 +147,8 @@ func (w *world) wishOf(r Recipient) (Action, Layer) {
 			case rcpt <= 1000:
 				layer = ByDomainRule
 			}
-			if rank > best && of(rule.Wishes) != Unset {
-				best, action, by = rank, of(rule.Wishes), layer
+			if rank > best && of(rule.Actions) != Unset {
+				best, action, by = rank, of(rule.Actions), layer
 			}
 		}
 	}
@@ -243,10 +243,11 @@ type inspection struct {
 	world
 	policy              *Policy
 	plan                Plan
-	explained           Explanation
+	explained           Plan     // by Explain
+	steps               [][]Step // likewise
 	fates               []fate
 	envelope            []string // as the MTA has it in the end
-	deferred, delivered bool     // somebody's wishes
+	deferred, delivered bool     // what somebody chose
 	seen                map[string]int
 	problems            []string
 }
@@ -262,24 +263,25 @@ func (in *inspection) count(kind string, is bool) {
 }
 
 func (w *world) check(p *Policy, plan Plan, seen map[string]int) []string {
-	in := &inspection{world: *w, policy: p, plan: plan, explained: p.Explain(w.env, w.res), seen: seen}
+	in := &inspection{world: *w, policy: p, plan: plan, seen: seen}
+	in.explained, in.steps = p.Explain(w.env, w.res)
 	if again := New(w.opts).Decide(w.env, w.res); !reflect.DeepEqual(plan, again) {
 		in.bad("the same input gave %+v", again)
 	}
-	full := in.explained.Plan.Recipients
-	if len(full) != len(w.env.Recipients) || len(in.explained.Traces) != len(full) {
-		in.bad("%d recipients and %d traces explained", len(full), len(in.explained.Traces))
+	full := in.explained.Recipients
+	if len(full) != len(w.env.Recipients) || len(in.steps) != len(full) {
+		in.bad("%d recipients explained, and steps of %d", len(full), len(in.steps))
 		return in.problems
 	}
-	alike := in.explained.Plan
+	alike := in.explained
 	alike.Recipients = plan.Recipients
 	if !reflect.DeepEqual(alike, plan) {
 		in.bad("explained plan %+v", alike)
 	}
 	in.fates, in.envelope = carryOut(plan, w.env)
 	for _, r := range full {
-		in.deferred = in.deferred || r.Wish == TempFail
-		in.delivered = in.delivered || r.Wish.Delivers()
+		in.deferred = in.deferred || r.Chosen == TempFail
+		in.delivered = in.delivered || r.Chosen.Delivers()
 	}
 	for i := range full {
 		in.decision(i)
@@ -293,9 +295,9 @@ func (w *world) check(p *Policy, plan Plan, seen map[string]int) []string {
 
 // decision checks who decided what for a recipient.
 func (in *inspection) decision(i int) {
-	r, rcpt := in.explained.Plan.Recipients[i], in.env.Recipients[i]
-	if action, by := in.wishOf(rcpt); r.Wish != action || r.By != by {
-		in.bad("%s: %v by %v, want %v by %v", r.Address, r.Wish, r.By, action, by)
+	r, rcpt := in.explained.Recipients[i], in.env.Recipients[i]
+	if action, by := in.chosenBy(rcpt); r.Chosen != action || r.By != by {
+		in.bad("%s: %v by %v, want %v by %v", r.Address, r.Chosen, r.By, action, by)
 	}
 	if in.plan.Recipients == nil && r.Action != in.plan.Action {
 		in.bad("%s is not listed, and gets %v", r.Address, r.Action)
@@ -306,12 +308,12 @@ func (in *inspection) decision(i int) {
 	if in.plan.Action == TempFail && r.Target != "" {
 		in.bad("%s: deferred, and sent to %s", r.Address, r.Target)
 	}
-	if trace := in.explained.Traces[i]; !decidedBy(trace.Steps, r) {
-		in.bad("%s: %v by %v rule %d is not what the trace %+v says", r.Address, r.Wish, r.By, r.Rule, trace.Steps)
+	if steps := in.steps[i]; !decidedBy(steps, r) {
+		in.bad("%s: %v by %v rule %d is not what the steps %+v say", r.Address, r.Chosen, r.By, r.Rule, steps)
 	}
 	for j, other := range in.env.Recipients[:i] {
 		same := in.policy.Profile(in.env.Sender, other) == in.policy.Profile(in.env.Sender, rcpt)
-		if same && in.res.Status != verifier.Skipped && r.Wish != in.explained.Plan.Recipients[j].Wish {
+		if same && in.res.Status != verifier.Skipped && r.Chosen != in.explained.Recipients[j].Chosen {
 			in.bad("%s and %s have the same profile and other actions", other.Address, rcpt.Address)
 		}
 	}
@@ -321,46 +323,46 @@ func (in *inspection) decision(i int) {
 // fate checks that nobody's mail is lost who did not want that, and that those
 // are told who have to be.
 func (in *inspection) fate(i int) {
-	r, rcpt, f := in.explained.Plan.Recipients[i], in.env.Recipients[i], in.fates[i]
+	r, rcpt, f := in.explained.Recipients[i], in.env.Recipients[i], in.fates[i]
 	silent := !f.deferred && !f.refused && !f.reached && !f.told
-	if silent && !r.Wish.discards() && !(r.Wish.refuses() && rcpt.NoDSN) {
+	if silent && !r.Chosen.discards() && !(r.Chosen.refuses() && rcpt.NoDSN) {
 		in.bad("%s vanishes silently", r.Address)
 	}
-	if r.Wish.Delivers() && !in.deferred && !f.reached {
-		in.bad("%s loses mail for another's wish", r.Address)
+	if r.Chosen.Delivers() && !in.deferred && !f.reached {
+		in.bad("%s loses mail by another's choice", r.Address)
 	}
 	if f.told && (!in.env.DSNAllowed || rcpt.NoDSN || r.Reply.Code != 550) {
 		in.bad("%s: a DSN that may not be sent, or without a reply", r.Address)
 	}
-	if in.delivered && !in.deferred && r.Wish.refuses() && !in.env.DSNAllowed && !rcpt.NoDSN && !f.reached {
+	if in.delivered && !in.deferred && r.Chosen.refuses() && !in.env.DSNAllowed && !rcpt.NoDSN && !f.reached {
 		in.bad("%s: refused without a DSN, and not delivered marked", r.Address)
 	}
-	if lost := !f.deferred && !f.reached; r.Notice != (lost && r.Wish.Notifies()) {
+	if lost := !f.deferred && !f.reached; r.Notice != (lost && r.Chosen.Notifies()) {
 		in.bad("%s: notice %v, lost %v", r.Address, r.Notice, lost)
 	}
 	can := in.env.Abilities
 	if r.Disposition != Keep && !can.DeleteRecipient || r.Disposition == Replace && !can.AddRecipient {
 		in.bad("%s: the MTA cannot %v", r.Address, r.Disposition)
 	}
-	in.count("silent for NOTIFY=NEVER", silent && r.Wish.refuses())
+	in.count("silent for NOTIFY=NEVER", silent && r.Chosen.refuses())
 	in.count("dsn", f.told)
 	in.count("no-dsn", r.Notes&NoteNoDSN != 0)
 }
 
-// visible checks that what is delivered against its recipient's wish is so with
+// visible checks that what is delivered against its recipient's choice is so with
 // a word of it.
 func (in *inspection) visible(i int) {
-	r := in.explained.Plan.Recipients[i]
-	if in.fates[i].reached && r.Wish >= Mark && !in.plan.Mark && r.Target == "" && !in.plan.Hold && r.Notes&NoteNotMarked == 0 {
+	r := in.explained.Recipients[i]
+	if in.fates[i].reached && r.Chosen >= Mark && !in.plan.Mark && r.Target == "" && !in.plan.Hold && r.Notes&NoteNotMarked == 0 {
 		in.bad("%s: neither marked, held nor readdressed, without a word", r.Address)
 	}
-	if r.Wish == Quarantine && !in.deferred && !in.plan.Hold && r.Target == "" && r.Notes&NoteNoQuarantine == 0 {
+	if r.Chosen == Quarantine && !in.deferred && !in.plan.Hold && r.Target == "" && r.Notes&NoteNoQuarantine == 0 {
 		in.bad("%s: not quarantined, without a word", r.Address)
 	}
-	if r.Wish == Accept && in.plan.Mark && r.Notes&(NoteMarkedForAll|NoteHeldForAll) == 0 {
+	if r.Chosen == Accept && in.plan.Mark && r.Notes&(NoteMarkedForAll|NoteHeldForAll) == 0 {
 		in.bad("%s: marked for others, without a word", r.Address)
 	}
-	in.count("redirected", r.Wish == Quarantine && r.Target != "")
+	in.count("redirected", r.Chosen == Quarantine && r.Target != "")
 	in.count("readdressed", r.Action == Mark && r.Target != "")
 }
 
@@ -428,5 +430,5 @@ func decidedBy(steps []Step, r RecipientPlan) bool {
 			}
 		}
 	}
-	return deciding == 1 && last.Action == r.Wish && last.Layer == r.By && last.Rule == r.Rule
+	return deciding == 1 && last.Action == r.Chosen && last.Layer == r.By && last.Rule == r.Rule
 }

@@ -2,18 +2,18 @@ package policy
 
 import "github.com/authkey/authkey/verifier"
 
-// A Reply is what the SMTP client hears instead of 250.
+// A Reply is the answer to the SMTP client instead of 250.
 type Reply struct {
 	Code     int    // 451, 452 or 550
 	Enhanced string // RFC 3463 status code
 	Text     string // printable ASCII, one line
 }
 
-// IsZero reports whether there is no Reply: the MTA answers 250.
+// IsZero reports whether there is no Reply, so that the MTA answers 250.
 func (r Reply) IsZero() bool { return r.Code == 0 }
 
-// The texts are short and constant, so that reports group by them; nothing of
-// the message, of DNS or of an AS is in them.
+// The texts are short and constant, so that reports can group by them. They hold nothing of
+// the message, of DNS or of an AS.
 const (
 	textFail     = "Sender address not authenticated: AuthKey invalid"
 	textNoKey    = "Sender address not authenticated: AuthKey missing"

@@ -1,13 +1,12 @@
 package policy
 
-// A Rule is the administrator's wish for some recipients, some senders, or some
-// pairs of them: a rule with both needs both, and ranks with its recipient.
-// Patterns are an address, a domain, or .domain for its subdomains, in folded
-// form; an empty one is fitted by everybody, and a Rule with two empty ones by
-// nobody.
+// A Rule says what is done with mail for some recipients, from some senders, or both. A
+// pattern is an address in the form that Fold makes, a domain in lower-case A-labels, or
+// .domain for its subdomains. An empty pattern matches everyone; a Rule whose patterns are
+// both empty matches no one. A Rule with both patterns is as specific as its Recipient.
 type Rule struct {
 	Recipient, Sender string
-	Wishes
+	Actions
 }
 
 // rules are compiled so that a question costs a few look-ups, however many rules
@@ -19,8 +18,8 @@ type rules struct {
 	byRecipient []recipientTable // by id in recipients
 	bySender    []table          // rules without recipient, by id in senders
 	pairs       map[pair]table
-	next        []int32  // by rule: the next one of the same table, 1-based; 0 ends
-	wishes      []Wishes // by rule
+	next        []int32   // by rule: the next one of the same table, 1-based; 0 ends
+	actions     []Actions // by rule
 }
 
 // A recipientTable has the rules with one recipient pattern and any sender. They are
@@ -46,29 +45,29 @@ type choice struct {
 }
 
 func compile(list []Rule) *rules {
-	c := &rules{next: make([]int32, len(list)), wishes: make([]Wishes, len(list))}
+	c := &rules{next: make([]int32, len(list)), actions: make([]Actions, len(list))}
 	for i := range list {
 		r := &list[i]
-		wishes := r.bySlot()
-		c.wishes[i] = r.Wishes
+		actions := r.bySlot()
+		c.actions[i] = r.Actions
 		switch {
 		case r.Recipient == "" && r.Sender == "":
 		case r.Recipient == "":
 			id := c.senders.add(r.Sender)
 			c.bySender = grow(c.bySender, id)
-			c.add(&c.bySender[id], int32(i), wishes)
+			c.add(&c.bySender[id], int32(i), actions)
 		default:
 			id := c.recipients.add(r.Recipient)
 			c.byRecipient = grow(c.byRecipient, id)
 			node := &c.byRecipient[id]
 			if r.Sender == "" {
-				c.add(&node.table, int32(i), wishes)
+				c.add(&node.table, int32(i), actions)
 				continue
 			}
 			node.paired = true
 			key := pair{id, c.senders.add(r.Sender)}
 			t := c.pairs[key]
-			c.add(&t, int32(i), wishes)
+			c.add(&t, int32(i), actions)
 			if c.pairs == nil {
 				c.pairs = make(map[pair]table)
 			}
@@ -89,14 +88,14 @@ func grow[T any](list []T, id int32) []T {
 }
 
 // add adds a rule to a table.
-func (c *rules) add(t *table, rule int32, wishes [slots]Action) {
+func (c *rules) add(t *table, rule int32, actions [slots]Action) {
 	if t.begin == 0 {
 		t.begin = rule + 1
 	} else {
 		c.next[t.last-1] = rule + 1
 	}
 	t.last = rule + 1
-	for s, a := range wishes {
+	for s, a := range actions {
 		if t.first[s].action == Unset {
 			t.first[s] = choice{a, rule}
 		}
@@ -112,7 +111,7 @@ func (c *rules) appendNumbers(list []int32, t table) []int32 {
 }
 
 // pick returns the first choice in the administrator's order among the rules of
-// one recipient pattern which the sender fits too.
+// one recipient pattern which match the sender too.
 func (c *rules) pick(recipient int32, s slot, senders []int32) choice {
 	node := &c.byRecipient[recipient]
 	best := node.first[s]

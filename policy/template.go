@@ -1,10 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
 
-// maxTarget bounds an address that a template makes, in octets: the local part
-// of 64 and the domain of 255 of RFC 5321 section 4.5.3.1.
-const maxTarget = 64 + 1 + 255
+	"github.com/authkey/authkey/internal/esmtp"
+)
 
 // A template is an address with {local} and {domain} in it, which stand for a
 // recipient's.
@@ -63,8 +63,8 @@ func parsePieces(s string) []piece {
 	return pieces
 }
 
-// expand makes the address for a recipient. ok is false where it would be none:
-// a placeholder that the recipient has nothing for, or more than an address holds.
+// expand makes the address for a recipient. ok is false where it would be none: the recipient
+// has nothing for a placeholder, or the address would be too long or have a control character.
 func (t *template) expand(r *Recipient) (target string, ok bool) {
 	folded := r.Mailbox()
 	box := splitMailbox(folded)
@@ -76,14 +76,11 @@ func (t *template) expand(r *Recipient) (target string, ok bool) {
 	if !ok || !ok2 {
 		return "", false
 	}
-	if !isDotAtom(local) {
-		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
-	}
-	target = local
+	target = esmtp.QuoteLocal(local)
 	if domain != "" {
 		target += "@" + domain
 	}
-	return target, len(target) <= maxTarget && !strings.ContainsFunc(target, isControl)
+	return target, len(target) <= esmtp.MaxMailbox && !strings.ContainsFunc(target, isControl)
 }
 
 func fill(pieces []piece, box mailbox) (string, bool) {
@@ -106,10 +103,3 @@ func fill(pieces []piece, box mailbox) (string, bool) {
 
 // isControl reports whether r can stand in no address, quoted or not.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-// isDotAtom reports whether a local part needs no quotes (RFC 5321 section
-// 4.1.2, with the UTF-8 of RFC 6531).
-func isDotAtom(local string) bool {
-	return !strings.ContainsAny(local, " ()<>[]:;@\\,\"") && !strings.HasPrefix(local, ".") &&
-		!strings.HasSuffix(local, ".") && !strings.Contains(local, "..")
-}

@@ -83,7 +83,7 @@ func foldPattern(pattern string) (string, error) {
 		return "", nil
 	}
 	if strings.Contains(pattern, "@") {
-		return wire.Fold(pattern), nil
+		return policy.Fold(pattern), nil
 	}
 	domain, subdomains := strings.CutPrefix(pattern, ".")
 	domain, err := wire.ParseDomain(domain)
@@ -105,8 +105,8 @@ func (r *actionReader) action(name string) policy.Action {
 	return a
 }
 
-func (r *actionReader) wishes(c config.Actions) policy.Wishes {
-	return policy.Wishes{
+func (r *actionReader) wishes(c config.Actions) policy.Actions {
+	return policy.Actions{
 		Pass: r.action(c.Pass), Fail: r.action(c.Fail), NoKey: r.action(c.NoKey),
 		None: r.action(c.None), TempError: r.action(c.TempError), PermError: r.action(c.PermError),
 	}
@@ -142,7 +142,7 @@ func policyOptions(c config.Config) (policy.Options, error) {
 		if err := errors.Join(err, err2); err != nil {
 			r.faults = append(r.faults, fmt.Errorf("policy.rules[%d]: %w", i, err))
 		}
-		opts.Rules = append(opts.Rules, policy.Rule{Recipient: recipient, Sender: sender, Wishes: r.wishes(rule.Actions)})
+		opts.Rules = append(opts.Rules, policy.Rule{Recipient: recipient, Sender: sender, Actions: r.wishes(rule.Actions)})
 	}
 	return opts, errors.Join(r.faults...)
 }
@@ -153,7 +153,7 @@ func mayTell(opts policy.Options, preferences bool) bool {
 	if opts.Test {
 		return false
 	}
-	tells := func(w policy.Wishes) bool {
+	tells := func(w policy.Actions) bool {
 		for _, a := range []policy.Action{w.Pass, w.Fail, w.NoKey, w.None, w.TempError, w.PermError} {
 			if a == policy.Reject || a.Notifies() {
 				return true
@@ -165,7 +165,7 @@ func mayTell(opts policy.Options, preferences bool) bool {
 		return true
 	}
 	for _, rule := range opts.Rules {
-		if tells(rule.Wishes) {
+		if tells(rule.Actions) {
 			return true
 		}
 	}

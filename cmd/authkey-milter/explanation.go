@@ -97,7 +97,7 @@ func viewExamination(s milter.Sample, e milter.Examination, c config.Config) exp
 	for i, r := range e.Plan.Recipients {
 		view := recipientView{Address: r.Address, Action: r.Action.String(), Would: r.Would.String(), By: string(r.By),
 			Becomes: becomes(r), Notes: r.Notes.String(), Steps: []stepView{}, action: r.Action}
-		for _, step := range e.Traces[i].Steps {
+		for _, step := range e.Steps[i] {
 			view.Steps = append(view.Steps, viewStep(step, c))
 		}
 		v.Recipients = append(v.Recipients, view)

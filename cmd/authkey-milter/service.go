@@ -20,7 +20,6 @@ import (
 	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -157,7 +156,7 @@ func preferences(c config.Preferences, old *prefs.File) (*prefs.File, error) {
 	if !ok {
 		return nil, nil
 	}
-	file := prefs.NewFile(path, wire.Fold)
+	file := prefs.NewFile(path)
 	file.Follow(old)
 	if err := file.Reload(); err != nil {
 		return nil, fmt.Errorf("preferences.source: %w", err)
@@ -175,7 +174,7 @@ func (d *service) watch(file *prefs.File) {
 	d.watching = cancel
 	if file != nil {
 		d.closing.Go(func() {
-			file.Watch(ctx, diskfile.Every, func(err error) {
+			diskfile.Watch(ctx, diskfile.Every, []*prefs.File{file}, func(_ *prefs.File, err error) {
 				if err != nil {
 					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
 				}

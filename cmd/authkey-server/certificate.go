@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -84,9 +83,10 @@ func loadPair(certFile, keyFile string) (tls.Certificate, error) {
 	return tls.X509KeyPair(cert, key)
 }
 
-// refresh reads the pair again if one of its files has changed and is whole as far as can
-// be told. It reports whether it did.
-func (c *certificate) refresh() (changed bool, err error) {
+// Refresh reads the pair again if one of its files has changed and is whole as far as can
+// be told. It reports whether it did. A renewal that replaces one file after the other is an
+// error at most once in between.
+func (c *certificate) Refresh() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range c.watched {
@@ -103,30 +103,6 @@ func (c *certificate) refresh() (changed bool, err error) {
 		changed = changed || did
 	}
 	return changed, nil
-}
-
-// watch reads the pair again whenever it has changed, until ctx ends. It calls report
-// after each time, and when a file is gone; the same failure is reported once. A renewal
-// that replaces one file after the other is reported bad at most once in between.
-func (c *certificate) watch(ctx context.Context, every time.Duration, report func(error)) {
-	failing := ""
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		switch changed, err := c.refresh(); {
-		case err != nil && err.Error() != failing:
-			failing = err.Error()
-			report(err)
-		case err == nil && changed:
-			failing = ""
-			report(nil)
-		}
-	}
 }
 
 // warnings says why clients may refuse the pair in force, or others read its key. host is
@@ -147,9 +123,9 @@ func (c *certificate) warnings(host string, judgeKey bool) []string {
 	return all
 }
 
-// openKey says that others can get at a private key.
+// openKey says that others can read a private key.
 func openKey(path string, mode fs.FileMode) string {
-	return fmt.Sprintf("private key %s: mode %04o lets others at it, needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
+	return fmt.Sprintf("private key %s: readable by others (mode %04o); needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
 }
 
 // pairWarnings says why clients that trust roots may refuse a certificate at a time; nil

@@ -333,7 +333,7 @@ func (s *setup) write(ctx context.Context) error {
 	if err := makeFolder(filepath.Dir(s.yaml), 0o755); err != nil {
 		return err
 	}
-	unlock, err := diskfile.LockIn(ctx, s.yaml)
+	unlock, err := diskfile.Lock(ctx, s.yaml)
 	if err != nil {
 		return err
 	}

@@ -185,9 +185,11 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 func (s *service) watch(ctx context.Context, domains []*keyring.Domain, cert *certificate) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { keyring.Watch(ctx, diskfile.Every, domains, s.announce) })
+	watching.Go(func() { diskfile.Watch(ctx, diskfile.Every, domains, s.announce) })
 	if cert != nil {
-		watching.Go(func() { cert.watch(ctx, diskfile.Every, s.announceCertificate) })
+		watching.Go(func() {
+			diskfile.Watch(ctx, diskfile.Every, []*certificate{cert}, func(_ *certificate, err error) { s.announceCertificate(err) })
+		})
 	}
 	s.stopWatch = func() {
 		cancel()

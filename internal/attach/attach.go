@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -160,5 +161,5 @@ func (a *Attacher) Reload(report func(*keyring.Domain, error)) {
 // often, until ctx ends. Each change and each new failure is reported. The map is not
 // watched: a new Attacher reads it.
 func (a *Attacher) Watch(ctx context.Context, every time.Duration, report func(*keyring.Domain, error)) {
-	keyring.Watch(ctx, every, a.rings, report)
+	diskfile.Watch(ctx, every, a.rings, report)
 }

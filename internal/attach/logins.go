@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -43,13 +44,7 @@ func (g grant) has(login string) bool {
 
 // foldLogin puts the letters of ASCII into lower case: Postfix compares logins so.
 func foldLogin(login string) string {
-	folded := []byte(login)
-	for i, c := range folded {
-		if 'A' <= c && c <= 'Z' {
-			folded[i] = c + 'a' - 'A'
-		}
-	}
-	return string(folded)
+	return esmtp.LowerASCII(login)
 }
 
 // loadLogins reads a map.
@@ -59,11 +54,8 @@ func (a *Attacher) loadLogins(path string) (loginMap, error) {
 		return nil, fmt.Errorf("map of logins: %w", err)
 	}
 	logins, err := a.parseLogins(path, string(text))
-	if err != nil && text[len(text)-1] != '\n' { // nothing at all is no fault
-		err = diskfile.Excuse(err, info)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("map of logins: %w", err)
+		return nil, fmt.Errorf("map of logins: %w", diskfile.Excuse(err, text, info))
 	}
 	return logins, nil
 }
@@ -156,7 +148,7 @@ func (p *mapParser) take(line string) error {
 	if err := diskfile.CheckName(key); err != nil {
 		return fmt.Errorf("%.60q %w", key, err)
 	}
-	if diskfile.HasWildcard(key) {
+	if esmtp.HasWildcard(key) {
 		return fmt.Errorf("%.60q has a wildcard, and matches nobody: write user@domain, or @domain for a whole one", key)
 	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
@@ -167,7 +159,7 @@ func (p *mapParser) take(line string) error {
 		if err := diskfile.CheckName(login); err != nil {
 			return fmt.Errorf("%.60q: login %.60q %w", key, login, err)
 		}
-		if diskfile.HasWildcard(login) {
+		if esmtp.HasWildcard(login) {
 			return fmt.Errorf("%.60q: login %.60q has a wildcard, and matches nobody: name each login", key, login)
 		}
 	}
@@ -201,22 +193,8 @@ func (p *mapParser) name(key string) (name string, address wire.Address, err err
 
 // cutKey cuts a line after its key, at the first blank outside quotes.
 func cutKey(line string) (key, value string) {
-	quoted, escaped := false, false
-	end := strings.IndexFunc(line, func(r rune) bool {
-		switch {
-		case escaped:
-			escaped = false
-		case r == '\\':
-			escaped = true
-		case r == '"':
-			quoted = !quoted
-		case !quoted:
-			return strings.ContainsRune(blanks, r)
-		}
-		return false
-	})
-	if end < 0 { // a quote that never ends
-		return line, ""
+	if i := esmtp.IndexUnquoted(line, blanks); i >= 0 {
+		return line[:i], line[i:]
 	}
-	return line[:end], line[end:]
+	return line, "" // perhaps a quote that never ends
 }

@@ -118,10 +118,8 @@ func (a *Attacher) names(addr wire.Address) []string {
 		local = strings.ToLower(local)
 	}
 	names := []string{local + at}
-	if d.Subaddress != "" && local != "" {
-		if i := strings.IndexAny(local[1:], d.Subaddress); i >= 0 {
-			names = append(names, local[:i+1]+at)
-		}
+	if user, ok := d.CutSubaddress(local); ok {
+		names = append(names, user+at)
 	}
 	return names
 }

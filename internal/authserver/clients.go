@@ -14,9 +14,9 @@ import (
 // their buckets fill up again, so that to connect anew gains nothing.
 const maxIdleClients = 65536
 
-// Networks are what many clients may be one owner's: whoever has a single address of IPv6
-// can mostly have a /48 of them, and a provider a /32; of IPv4 it is a /24. A network may
-// ask more than one client, but not as much as all its clients together.
+// Clients of one network may belong to one owner: whoever has one IPv6 address can mostly
+// have a /48 of them, a provider a /32; with IPv4 it is a /24. A network may ask more
+// questions than one client, but not as many as all its clients together.
 const (
 	networkShare  = 4  // times a client's rate, of an IPv6 /48 or an IPv4 /24
 	providerShare = 16 // of an IPv6 /32
@@ -154,7 +154,7 @@ func (t *clients) join(c *client) {
 	}
 }
 
-// leave is told that one of the client's connections has ended.
+// leave counts that one of the client's connections has ended.
 func (t *clients) leave(c *client, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,14 +168,13 @@ func (t *clients) leave(c *client, now time.Time) {
 	if t.full(c, now) {
 		t.drop(c)
 	} else if t.idle > maxIdleClients {
-		t.makeRoom(now)
+		t.forgetSome(now)
 	}
 }
 
-// makeRoom drops idle clients: of a few taken at random those whose bucket is
-// full again, and one in any case. To look at all of them would cost more than
-// the limit saves.
-func (t *clients) makeRoom(now time.Time) {
+// forgetSome drops idle clients: of a few taken at random those whose bucket is full again,
+// and one in any case. To look at all of them would cost more than the limit saves.
+func (t *clients) forgetSome(now time.Time) {
 	const look = 16
 	looked, dropped := 0, false
 	for _, c := range t.all {
@@ -220,7 +219,8 @@ func (c *client) allow(now time.Time) bool {
 	return true
 }
 
-// An order says which of two clients' connections gives way first.
+// An order says, compared from the first number on, whose connection is ended first: that of
+// the greater one.
 type order [4]int32
 
 // held is how many connections each network of the client has, the widest first, and the
@@ -236,9 +236,9 @@ func (c *client) held() (h order) {
 	return h
 }
 
-// yields reports whether a connection of c may be ended for one of another client's, whose
-// new connection is counted: in the widest network that they do not have in common, c's
-// side holds as many as the other's or more.
+// yields reports whether a connection of c may be ended for a new one of another client:
+// in the widest network that they do not share, c's has at least as many connections as the
+// other's, the new one counted.
 func (c *client) yields(to *client) bool {
 	if c == to {
 		return false

@@ -21,8 +21,8 @@ const (
 	// maxBadLines is how many lines without so much as a sequence number a client
 	// may send: it speaks something else.
 	maxBadLines = 20
-	// maxLinger is how many octets more are read, for nothing, from a client that
-	// is to read a last reply.
+	// maxLinger is how many octets are still read, and thrown away, from a client that has
+	// a last reply to read.
 	maxLinger = 64 << 10
 )
 
@@ -32,8 +32,8 @@ var writeBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// A conn is one client's connection. One goroutine serves it; hurry, drain and cut
-// are for others.
+// A conn is one client's connection. One goroutine serves it; others may call hurry, drain
+// and cut.
 type conn struct {
 	s      *Server
 	net    net.Conn
@@ -54,13 +54,13 @@ type conn struct {
 // begun is when the process began, for times that no change of the clock moves.
 var begun = time.Now()
 
-// hear notes that the client has said something.
+// hear notes that a whole line was read.
 func (c *conn) hear() { c.heard.Store(int64(time.Since(begun))) }
 
-// serve answers the client until one of them has had enough.
+// serve answers the client until one side ends the connection.
 func (c *conn) serve() {
 	defer c.s.forget(c)
-	defer c.rescue()
+	defer c.recoverPanic()
 	defer func() { c.s.clients.leave(c.client, c.s.now()) }()
 	if secure, ok := c.net.(*tls.Conn); ok {
 		c.mu.Lock()
@@ -78,9 +78,8 @@ func (c *conn) serve() {
 	}
 }
 
-// rescue keeps a fault of ours from ending the process. The text of a panic is
-// logged only where it cannot hold what a client sent.
-func (c *conn) rescue() {
+// recoverPanic ends the connection only, not the process, after a fault of ours.
+func (c *conn) recoverPanic() {
 	v := recover()
 	if v == nil {
 		return
@@ -89,8 +88,8 @@ func (c *conn) rescue() {
 	oplog.Panic(c.s.log, "panic while serving a connection", v, "client", c.net.RemoteAddr().String())
 }
 
-// answerAll answers line after line. It reports whether it was the server who
-// ended the connection, while the client may still have something to read.
+// answerAll answers line after line. It reports whether it was the server that ended the
+// connection, so that the client may not have read the last reply yet.
 func (c *conn) answerAll() (ours bool) {
 	for {
 		c.timed = false
@@ -138,19 +137,17 @@ func (c *conn) answer(line string) {
 		return
 	}
 	address, err := wire.DecodeAddress(req.Address)
-	served := !errors.Is(err, wire.ErrDomain) && !errors.Is(err, wire.ErrDomainLiteral)
-	if err != nil && served {
-		c.s.counts.syntax.Add(1)
-		c.fault(req.Seq, wire.CodeSyntax, "address")
-		return
-	}
-	domain := (*c.s.domains.Load())[address.Domain()]
-	if domain == nil {
+	domain := (*c.s.domains.Load())[address.Domain()] // none where the address is none
+	switch {
+	case domain != nil:
+		c.reply(c.verdict(domain, address, req, now))
+	case err == nil, errors.Is(err, wire.ErrDomain), errors.Is(err, wire.ErrDomainLiteral):
 		c.s.counts.notServed.Add(1)
 		c.fault(req.Seq, wire.CodeNotServed, "")
-		return
+	default:
+		c.s.counts.syntax.Add(1)
+		c.fault(req.Seq, wire.CodeSyntax, "address")
 	}
-	c.reply(c.verdict(domain, address, req, now))
 }
 
 // verdict asks the domain.
@@ -161,7 +158,7 @@ func (c *conn) verdict(domain *keyring.Domain, address wire.Address, req wire.Re
 	case err != nil:
 		c.s.counts.tempFail.Add(1)
 		reply.Verdict = wire.TempFail
-		if c.s.logNoList.due(time.Now()) {
+		if _, ok := c.s.logNoList.Allow(); ok {
 			c.s.log.Error("questions cannot be answered", "domain", domain.Name(), "error", err)
 		}
 	case answer.Valid:
@@ -230,7 +227,7 @@ func (c *conn) readUntil(by time.Time) {
 	c.net.SetReadDeadline(by)
 }
 
-// hurry has what is waited for now arrive by the time given at the latest.
+// hurry brings the deadline of the read that waits now forward to the time given.
 func (c *conn) hurry(by time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -239,7 +236,7 @@ func (c *conn) hurry(by time.Time) {
 	}
 }
 
-// drain has the connection end at the time given.
+// drain ends the connection at the time given: no read lasts longer.
 func (c *conn) drain(by time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,10 +250,10 @@ func (c *conn) draining() bool {
 	return !c.drainBy.IsZero()
 }
 
-// cut ends the connection now.
+// cut ends the connection now, without telling the client.
 func (c *conn) cut() {
 	if secure, ok := c.net.(*tls.Conn); ok {
-		secure.NetConn().Close() // Close would wait to say good-bye
+		secure.NetConn().Close() // Close would wait to send an alert
 		return
 	}
 	c.net.Close()

@@ -282,11 +282,11 @@ func TestOnePlaceAtATime(t *testing.T) {
 		s.conns[&conn{s: s, net: ours, client: s.clients.enter(&net.TCPAddr{IP: net.ParseIP("192.0.2.1")})}] = struct{}{}
 	}
 	for left := 1; left >= 0; left-- {
-		if !s.makePlace(newcomer) || len(s.conns) != left {
+		if !s.evictFor(newcomer) || len(s.conns) != left {
 			t.Errorf("%d connections are left, want %d", len(s.conns), left)
 		}
 	}
-	if s.makePlace(newcomer) {
+	if s.evictFor(newcomer) {
 		t.Error("a place where there is nobody")
 	}
 }

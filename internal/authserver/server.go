@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -24,7 +25,6 @@ const (
 	drainTime        = 250 * time.Millisecond // after Shutdown, for questions already on their way
 	lingerTime       = time.Second            // for the client to read the last reply before the end
 	maxAcceptDelay   = time.Second            // between attempts to accept while that fails
-	logInterval      = time.Minute            // between log lines about the same trouble
 )
 
 // evictSample is how many connections are looked at to find one to end for another
@@ -34,21 +34,20 @@ const evictSample = 512
 
 // Limits bound what clients can cost.
 type Limits struct {
-	// Connections at the same time. For one more, a connection of the network that has
-	// most of them is ended: of the IPv6 /32 or IPv4 /24, in it of the /48, in that of the
-	// client, and of the client's the one that has been idle for longest. Where the
-	// newcomer's own network has more than all others, and in it the newcomer more than all
-	// others, he is told ERROR 0 busy, in clear text, and closed.
+	// Connections at the same time. When there is one more, a connection is ended: in the
+	// IPv6 /32 or IPv4 /24 with the most connections, in the /48 with the most there, of
+	// the client with the most there, the one that has been idle for longest. Where that
+	// client is the new one itself, its new connection is answered ERROR 0 busy, in clear
+	// text only, and closed.
 	Connections int
-	// Outstanding questions of one connection: replies that are held back, so as
-	// to leave together while further questions are at hand, are never more.
+	// Outstanding is how many replies of one connection are held back at most, to be sent
+	// together, while more questions have arrived already.
 	Outstanding int
 	// PerClient is how many questions one client may ask; more are answered ERROR
 	// busy. A client is an IPv4 address or an IPv6 /64; its /24 or /48 may ask 4 times as
 	// much, its IPv6 /32 16 times. The zero Rate is no limit.
 	PerClient Rate
-	// IdleTimeout is how long a connection may take from one whole line to the
-	// next, the time in which the line arrives included.
+	// IdleTimeout is the time from one whole line to the end of the next.
 	IdleTimeout time.Duration
 }
 
@@ -74,8 +73,8 @@ type Options struct {
 	Domains []*keyring.Domain
 	// Limits, all of which must be set but PerClient.
 	Limits Limits
-	// Logger gets a line for rare events only: panics, and once a minute at most
-	// each for refused connections, failing accepts and lists not read. Nil: none.
+	// Logger gets lines for rare events only: panics, and at most one a minute each for
+	// connections refused and ended, failing accepts, and lists not read. Nil: none.
 	Logger *slog.Logger
 	// Now is the clock of keys and rates. Nil: time.Now.
 	Now func() time.Time
@@ -90,7 +89,7 @@ type Server struct {
 	clients *clients
 	counts  counts
 
-	logRefused, logEvicted, logAccept, logNoList occasional
+	logRefused, logEvicted, logAccept, logNoList oplog.Limit
 
 	stop chan struct{}  // closed when Shutdown begins
 	wg   sync.WaitGroup // of connections and calls of Serve
@@ -148,8 +147,8 @@ func (s *Server) SetDomains(domains []*keyring.Domain) {
 // Serve accepts connections from l and answers them until Shutdown, and then
 // returns nil. A listener made with tls.NewListener serves TLS. It may be called
 // for several listeners at the same time; each is closed when its call returns.
-// Want of file descriptors or memory passes; any other failure of the listener is
-// returned and ends this call only.
+// When file descriptors or memory run out it tries again; any other failure of the
+// listener is returned and ends this call only.
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	if !s.enter(l) {
@@ -166,12 +165,12 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		case s.stopping():
 			return nil
-		case !passing(err):
+		case !temporary(err):
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
 		delay = min(max(2*delay, 5*time.Millisecond), maxAcceptDelay)
 		s.counts.acceptFailures.Add(1)
-		if s.logAccept.due(time.Now()) {
+		if _, ok := s.logAccept.Allow(); ok {
 			s.log.Warn("cannot accept connections", "listener", l.Addr().String(), "error", err)
 		}
 		select {
@@ -182,10 +181,10 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// passing reports whether accepting may work again by itself.
-func passing(err error) bool {
-	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
-		if errors.Is(err, passing) {
+// temporary reports whether accepting may work again by itself.
+func temporary(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
 			return true
 		}
 	}
@@ -219,13 +218,13 @@ func (s *Server) leave(l net.Listener) {
 	s.wg.Done()
 }
 
-// start answers a connection, or refuses it.
+// start serves a connection in a goroutine of its own, or refuses it.
 func (s *Server) start(nc net.Conn) {
 	c := &conn{s: s, net: nc, client: s.clients.enter(nc.RemoteAddr())}
 	c.hear()
 	s.mu.Lock()
 	draining := !s.drainBy.IsZero()
-	full := !draining && len(s.conns) >= s.limits.Load().Connections && !s.makePlace(c.client)
+	full := !draining && len(s.conns) >= s.limits.Load().Connections && !s.evictFor(c.client)
 	if !draining && !full {
 		s.conns[c] = struct{}{}
 		s.wg.Add(1)
@@ -244,11 +243,11 @@ func (s *Server) start(nc net.Conn) {
 	s.refuse(nc)
 }
 
-// makePlace ends a connection of the network, and in it of the client, that has most of
-// them, for the newcomer, whose new one is counted: nobody can take all that there are,
-// from however many addresses. Of equals, the one that has been idle for longest gives way.
-// s.mu is held.
-func (s *Server) makePlace(newcomer *client) bool {
+// evictFor ends a connection, so that the newcomer can have one: of the network with the most
+// connections, and in it of the client with the most, the connection that has been idle for
+// longest. It counts the newcomer's new connection, so that no client can hold every slot,
+// from however many addresses. It reports whether there was one to end. s.mu is held.
+func (s *Server) evictFor(newcomer *client) bool {
 	var victim *conn
 	var most order
 	var since int64
@@ -271,7 +270,7 @@ func (s *Server) makePlace(newcomer *client) bool {
 	delete(s.conns, victim) // it ends at once
 	victim.cut()
 	s.counts.evicted.Add(1)
-	if s.logEvicted.due(time.Now()) {
+	if _, ok := s.logEvicted.Allow(); ok {
 		s.log.Warn("connection ended to make place for another client's: too many", "client", victim.net.RemoteAddr().String(), "limit", s.limits.Load().Connections)
 	}
 	return true
@@ -288,7 +287,7 @@ func (s *Server) refuse(nc net.Conn) {
 		nc.Write(line.Append(nil))
 	}
 	nc.Close()
-	if s.logRefused.due(time.Now()) {
+	if _, ok := s.logRefused.Allow(); ok {
 		s.log.Warn("connection refused: too many", "client", nc.RemoteAddr().String(), "limit", s.limits.Load().Connections)
 	}
 }
@@ -337,12 +336,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	<-done
 	return context.Cause(ctx)
-}
-
-// occasional tells whether enough time has passed since it last said so.
-type occasional struct{ next atomic.Int64 }
-
-func (o *occasional) due(now time.Time) bool {
-	next := o.next.Load()
-	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(logInterval).UnixNano())
 }

@@ -7,7 +7,7 @@ type Stats struct {
 	Open           int    // connections now
 	Connections    uint64 // accepted and served, those that are open included
 	Refused        uint64 // connections over the limit
-	Evicted        uint64 // connections ended to make place for another client's
+	Evicted        uint64 // connections ended for a new one of another client
 	AcceptFailures uint64
 	Handshakes     uint64 // TLS handshakes that failed
 	Panics         uint64 // connections that ended by a fault of ours

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // The checks of text values. Each error completes a sentence that begins with
@@ -225,8 +226,8 @@ func checkMatch(s string) error {
 	if s == "" {
 		return errors.New("is empty")
 	}
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
+	local, domain, isAddress := esmtp.Cut(s)
+	if !isAddress {
 		domain := strings.TrimPrefix(s, ".")
 		switch {
 		case strings.ContainsAny(s, "*%"):
@@ -238,32 +239,23 @@ func checkMatch(s string) error {
 		}
 		return nil
 	}
-	local, domain := s[:at], s[at+1:]
 	switch quoted := strings.HasPrefix(local, `"`); {
 	case strings.ContainsAny(domain, "*%"):
 		return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
-	case diskfile.HasWildcard(local):
+	case esmtp.HasWildcard(local):
 		return fmt.Errorf("has a wildcard, and matches nobody (perhaps %s is meant, the domain)", domain)
-	case local == "", !quoted && !isLocalPart(local):
+	case !quoted && !esmtp.IsDotAtom(local):
 		return errors.New("is not an address")
 	}
 	return checkAddress(s)
 }
 
-// isLocalPart reports whether a local part can stand without quotes (RFC 5321 section
-// 4.1.2, and UTF-8 by RFC 6531).
-func isLocalPart(local string) bool {
-	return !strings.ContainsAny(local, " \t()<>[]:;@\\,\"") && !strings.HasPrefix(local, ".") &&
-		!strings.HasSuffix(local, ".") && !strings.Contains(local, "..")
-}
-
 // checkAddress takes local@domain, without display name or brackets.
 func checkAddress(s string) error {
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
+	local, domain, found := esmtp.Cut(s)
+	if !found {
 		return errors.New("has no @")
 	}
-	local, domain := s[:at], s[at+1:]
 	if local == "" || strings.ContainsAny(local, "<>") {
 		return errors.New("is not an address")
 	}

@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -99,10 +98,12 @@ var ErrBeingWritten = errors.New("the file was changed just now: somebody may be
 // justNow is for how long after its last change a file with a fault may be half written.
 const justNow = time.Minute
 
-// Excuse returns err, the fault of a file that looks cut off, with ErrBeingWritten where the
-// file was changed just now. info is what it was.
-func Excuse(err error, info fs.FileInfo) error {
-	if age := time.Since(info.ModTime()); age >= 0 && age < justNow {
+// Excuse returns err, the fault of a file that holds data, with ErrBeingWritten where the file
+// was changed just now and ends within a line. info is what it was. No data is for a file
+// that looks cut off for another reason.
+func Excuse(err error, data []byte, info fs.FileInfo) error {
+	whole := len(data) > 0 && data[len(data)-1] == '\n'
+	if age := time.Since(info.ModTime()); !whole && age >= 0 && age < justNow {
 		return fmt.Errorf("%w; %w", err, ErrBeingWritten)
 	}
 	return err
@@ -113,11 +114,3 @@ const bom = "\uFEFF"
 
 // TrimBOM returns data without a byte order mark at its beginning.
 func TrimBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte(bom)) }
-
-// SaysEmpty reports whether a line says that its file holds nothing on purpose: a comment
-// of the one word "empty". A file that holds nothing and does not say so may be one that
-// somebody is writing, or that a full disk has cut off.
-func SaysEmpty(line string) bool {
-	comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
-	return ok && strings.EqualFold(strings.TrimSpace(comment), "empty")
-}

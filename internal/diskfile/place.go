@@ -1,7 +1,6 @@
 package diskfile
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,20 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 )
-
-// LockIn is Lock of a file that root makes in another user's folder: the lock, which stays
-// behind, belongs to the owner of the folder, who will need it too.
-func LockIn(ctx context.Context, path string) (unlock func(), err error) {
-	unlock, err = Lock(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	if err := Adopt(path + ".lock"); err != nil {
-		unlock()
-		return nil, err
-	}
-	return unlock, nil
-}
 
 // Place makes a file that is not there yet, in one step: create writes it under
 // another name in the same folder, and only then it appears at path, with its mode and,

@@ -2,11 +2,14 @@ package diskfile
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // A RuneError refuses a text for one of its characters.
@@ -26,10 +29,9 @@ func CheckText(s string) error {
 	for _, r := range s {
 		switch {
 		case r < utf8.RuneSelf:
-		case unicode.IsSpace(r), unicode.Is(unicode.Zs, r), r == '\u2800', r == '\u3164', r == '\uFFA0', r == '\u115F', r == '\u1160':
+		case unicode.IsSpace(r), esmtp.IsBlank(r):
 			return &RuneError{r, "is a blank, but not the usual one"}
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r), unicode.Is(unicode.Zp, r),
-			unicode.Is(unicode.Variation_Selector, r), unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r):
+		case esmtp.IsInvisible(r):
 			return &RuneError{r, "does not show"}
 		case unicode.Is(unicode.Co, r), unicode.Is(unicode.Noncharacter_Code_Point, r), r == unicode.ReplacementChar:
 			return &RuneError{r, "stands for nothing that people can read"}
@@ -43,7 +45,7 @@ func CheckText(s string) error {
 // (NFC, NFKC), such as U+0130, U+212A, ligatures and letters of full width. Two names
 // that look or count as the same must not be two people's.
 func CheckName(s string) error {
-	if isASCII(s) {
+	if esmtp.IsASCII(s) {
 		return nil
 	}
 	if err := CheckText(s); err != nil {
@@ -75,18 +77,11 @@ func becomesASCII(r rune) bool {
 	return false
 }
 
-// HasWildcard reports whether a local part, as people write one without quotes, was
-// probably meant as a pattern: with a star, or SQL's leading %. No list knows patterns, so
-// that it would match nobody.
-func HasWildcard(local string) bool {
-	return !strings.HasPrefix(local, `"`) && (strings.Contains(local, "*") || strings.HasPrefix(local, "%"))
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
+// Quote quotes what somebody wrote for an error text, cut to a bound.
+func Quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
-	return true
+	return strconv.Quote(s)
 }

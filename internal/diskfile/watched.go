@@ -24,10 +24,6 @@ const (
 	longPatience = 8 * time.Second
 )
 
-// Every is how often whoever watches files is to look at them, for a change to be in
-// force a few seconds after it was made.
-const Every = time.Second
-
 // A Watched is a file that is read again when it has changed. The zero value with a Path
 // is one that has not been read. It is not safe for concurrent use.
 //

@@ -126,7 +126,8 @@ func syncDir(dir string) error {
 // Lock takes the lock that writers of path hold, path.lock, waiting for it until ctx
 // ends. The lock file stays: to remove it would let two writers hold two of them. A
 // symbolic link in its place is refused: the folder may be another user's, and root
-// would make or open whatever he likes.
+// would make or open whatever he likes. A lock that root makes belongs to the owner of the
+// folder, who will need it too.
 func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
 	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
@@ -142,6 +143,9 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 	for {
 		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			err = Adopt(name)
+		}
 		if err == nil {
 			return func() { lock.Close() }, nil
 		}

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/inforce"
+	"github.com/authkey/authkey/internal/lab"
 	"github.com/authkey/authkey/internal/mtaconf"
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"

@@ -1,6 +1,10 @@
 package fromfield
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/authkey/authkey/internal/esmtp"
+)
 
 // isClean reports whether a field in which an address of ordinary characters was found
 // holds nothing else that could be read as an address: one "@", no encoded word that
@@ -56,7 +60,7 @@ func mayHide(charset string, enc byte, text string) bool {
 	if !isUTF8(charset) && !strings.HasPrefix(charset, "iso-8859-") && !strings.HasPrefix(charset, "windows-125") {
 		return true // some of them write "@" otherwise
 	}
-	if enc|0x20 != 'q' || hasHigh(text) || strings.IndexByte(text, '@') >= 0 || strings.HasSuffix(text, "=") {
+	if enc|0x20 != 'q' || !esmtp.IsASCII(text) || strings.IndexByte(text, '@') >= 0 || strings.HasSuffix(text, "=") {
 		return true
 	}
 	// "@" is =40, "=?" =3D=3F, and a full-width "@" begins with =EF.

@@ -4,6 +4,7 @@ import (
 	"net/mail"
 	"testing"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -51,7 +52,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		for _, each := range list {
-			_, domain, _ := cutLast(each.Address, '@')
+			_, domain, _ := esmtp.Cut(each.Address)
 			if want, err := wire.ParseDomain(domain); err == nil && !mentions(r, want) {
 				t.Errorf("%q: net/mail reads %q, we %s", a, each.Address, outline(r))
 			}

@@ -9,6 +9,8 @@ import (
 	"github.com/mtibben/confusables"
 	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // maxDecodings is how often encoded words are decoded: a program may do it again
@@ -39,7 +41,7 @@ func (r *reader) look(value string) {
 			for _, s := range distinct(s, withoutComments(s, closings(s)), withoutComments(s, innermost(s))) {
 				for q, s := range distinct(s, withoutQuotes(s)) {
 					thin := dropRunes(s, isThin)
-					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, isBlank)) {
+					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, esmtp.IsBlank)) {
 						r.whole = q == 0 && b == 0 && stands
 						r.scan(s)
 						if r.excess {
@@ -69,7 +71,7 @@ next:
 
 // compatible is s in Unicode's compatibility form, in which a full-width "@" is one.
 func compatible(s string) string {
-	if !hasHigh(s) {
+	if esmtp.IsASCII(s) {
 		return s
 	}
 	return norm.NFKC.String(s)
@@ -78,7 +80,7 @@ func compatible(s string) string {
 // resembled is s with ASCII characters in the place of those that resemble them (UTS
 // 39): a Cyrillic "а" becomes a Latin one.
 func resembled(s string) string {
-	if !hasHigh(s) {
+	if esmtp.IsASCII(s) {
 		return s
 	}
 	seen := make(map[rune]rune)
@@ -167,15 +169,6 @@ func overridden(s string) string {
 	}
 }
 
-func hasHigh(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return true
-		}
-	}
-	return false
-}
-
 // innermost are those of closings that hold no other comment.
 func innermost(s string) []int32 {
 	ends := closings(s)
@@ -245,7 +238,7 @@ func joinDots(s string) string {
 	var b strings.Builder
 	joined := false // the last character that is no blank joins
 	for rest := s; rest != ""; {
-		n := strings.IndexFunc(rest, func(r rune) bool { return !isBlank(r) })
+		n := strings.IndexFunc(rest, func(r rune) bool { return !esmtp.IsBlank(r) })
 		if n < 0 {
 			break
 		}

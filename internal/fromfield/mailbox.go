@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func isOtherScript(r rune) bool { return r >= utf8.RuneSelf && !unicode.Is(unico
 // newMailbox reads an addr-spec without comments and blanks. ok is false where its
 // domain can be no domain.
 func newMailbox(text string) (m Mailbox, ok bool) {
-	local, domain, _ := cutLast(text, '@')
+	local, domain, _ := esmtp.Cut(text)
 	local = withoutThin(local)
 	text = local + "@" + domain
 	a, err := wire.ParseAddress(text)
@@ -74,7 +75,7 @@ func newMailbox(text string) (m Mailbox, ok bool) {
 // programs drop, up to the first character that no domain has. ok is false where nothing
 // is left.
 func SeenDomain(mailbox string) (a wire.Address, ok bool) {
-	_, domain, _ := cutLast(mailbox, '@')
+	_, domain, _ := esmtp.Cut(mailbox)
 	domain = domainRun(withoutQuotes(visible(domain)))
 	if strings.IndexByte(domain, '.') < 0 {
 		return wire.Address{}, false
@@ -86,7 +87,7 @@ func SeenDomain(mailbox string) (a wire.Address, ok bool) {
 // withoutThin returns a local part without what has no width: nobody sees the
 // difference.
 func withoutThin(local string) string {
-	if !hasHigh(local) {
+	if esmtp.IsASCII(local) {
 		return local
 	}
 	return dropRunes(local, func(r rune) bool { return r != utf8.RuneError && isThin(r) })
@@ -98,16 +99,8 @@ func visible(s string) string {
 }
 
 // isUnseen reports whether r is a blank or does not show at all.
-func isUnseen(r rune) bool { return isBlank(r) || isThin(r) }
+func isUnseen(r rune) bool { return esmtp.IsBlank(r) || isThin(r) }
 
-// isBlank reports whether r shows as a blank.
-func isBlank(r rune) bool {
-	return r == ' ' || r == '\t' || unicode.Is(unicode.Zs, r) || r == '\u2800' || r == '\u3164' || r == '\u115f' || r == '\u1160' || r == '\uffa0'
-}
-
-// isThin reports whether r does not show at all: control and format characters,
-// variation selectors, the other default-ignorable ones, and octets that are no UTF-8.
-func isThin(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) ||
-		r == unicode.ReplacementChar
-}
+// isThin reports whether r has no width: it does not show, or stands for octets that are no
+// UTF-8.
+func isThin(r rune) bool { return r == unicode.ReplacementChar || esmtp.IsInvisible(r) }

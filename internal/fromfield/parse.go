@@ -1,6 +1,10 @@
 package fromfield
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/authkey/authkey/internal/esmtp"
+)
 
 // parsed is what a field names.
 type parsed struct {
@@ -47,7 +51,7 @@ func parse(s string) (p parsed) {
 	switch {
 	case len(l.angles) > 0:
 		for _, a := range l.bare {
-			if _, domain, _ := cutLast(a, '@'); strings.IndexByte(domain, '.') >= 0 {
+			if _, domain, _ := esmtp.Cut(a); strings.IndexByte(domain, '.') >= 0 {
 				p.addrs = append(p.addrs, a)
 			} else {
 				p.shown = append(p.shown, a)
@@ -232,12 +236,4 @@ func withoutBackslashes(s string) string {
 		b = append(b, s[i])
 	}
 	return string(b)
-}
-
-// cutLast splits s before and after the last c.
-func cutLast(s string, c byte) (before, after string, found bool) {
-	if i := strings.LastIndexByte(s, c); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
 }

@@ -1,6 +1,10 @@
 package fromfield
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/authkey/authkey/internal/esmtp"
+)
 
 // Plain reads a field that holds one mailbox in the form of nearly all mail: words of
 // letters and digits and an address in angle brackets, or an address alone. For
@@ -9,7 +13,7 @@ func Plain(field string) (address string, ok bool) {
 	address = strings.Trim(field, " ")
 	if phrase, rest, found := strings.Cut(address, "<"); found {
 		for i := 0; i < len(phrase); i++ {
-			if c := phrase[i]; c != ' ' && c != '-' && !isAlnum(c) {
+			if c := phrase[i]; c != ' ' && c != '-' && !esmtp.IsAlnum(c) {
 				return "", false
 			}
 		}
@@ -52,7 +56,7 @@ func isPlainAddress(s string) bool {
 	at := -1
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
-		case isAlnum(c), c == '-', c == '_', at < 0 && (c == '+' || c == '='):
+		case esmtp.IsAlnum(c), c == '-', c == '_', at < 0 && (c == '+' || c == '='):
 		case c == '.' && i > 0 && i < len(s)-1 && s[i-1] != '.' && s[i-1] != '@' && s[i+1] != '@':
 		case c == '@' && at < 0 && i > 0 && i < len(s)-1:
 			at = i
@@ -60,9 +64,5 @@ func isPlainAddress(s string) bool {
 			return false
 		}
 	}
-	return at > 0 && isAlnum(s[at+1]) && isAlnum(s[len(s)-1]) && !hasALabel(s[at:])
-}
-
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	return at > 0 && esmtp.IsAlnum(s[at+1]) && esmtp.IsAlnum(s[len(s)-1]) && !hasALabel(s[at:])
 }

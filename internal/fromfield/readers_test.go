@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/testmta"
 	"github.com/authkey/authkey/internal/wire"
 )
@@ -170,7 +171,7 @@ func mapped(list []string) (out []string) {
 // plainForm evens out what readers leave as it is: quotes around a local part, the case
 // of a domain, the dot after it.
 func plainForm(a string) string {
-	local, domain, _ := cutLast(a, '@')
+	local, domain, _ := esmtp.Cut(a)
 	local = strings.Trim(local, " ")
 	if n := len(local); n > 1 && local[0] == '"' && local[n-1] == '"' {
 		local = local[1 : n-1]

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -65,7 +66,7 @@ func (r *reader) found(local, domain string) {
 	for strings.Contains(domain, "..") {
 		domain = strings.ReplaceAll(domain, "..", ".")
 	}
-	if hasHigh(domain) {
+	if !esmtp.IsASCII(domain) {
 		if word := latinWord(domain); word != domain {
 			r.found(local, word)
 		}
@@ -84,7 +85,7 @@ func (r *reader) found(local, domain string) {
 	}
 	r.seen[text] = r.whole
 	a, err := wire.ParseAddress(text)
-	if errors.Is(err, wire.ErrDomain) && hasHigh(domain) {
+	if errors.Is(err, wire.ErrDomain) && !esmtp.IsASCII(domain) {
 		// Characters beyond ASCII can end the domain, too.
 		ascii, _, _ := strings.Cut(strings.Map(onlyASCII, domain), "\x00")
 		r.found(local, ascii)
@@ -122,7 +123,7 @@ func onlyASCII(r rune) rune {
 // domainRun returns the characters of a domain at the beginning of s.
 func domainRun(s string) string {
 	i := 0
-	for i < len(s) && (isAlnum(s[i]) || s[i] == '.' || s[i] == '-' || s[i] == '_' || s[i] >= utf8.RuneSelf) {
+	for i < len(s) && (esmtp.IsAlnum(s[i]) || s[i] == '.' || s[i] == '-' || s[i] == '_' || s[i] >= utf8.RuneSelf) {
 		i++
 	}
 	return s[:i]

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/ianaindex"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // blanks stand between encoded words of a field, folded or not.
@@ -187,7 +189,7 @@ func decodeAnyB(s string) string {
 func decodeB(s string) []byte {
 	clean := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; isAlnum(c) || c == '+' || c == '/' {
+		if c := s[i]; esmtp.IsAlnum(c) || c == '+' || c == '/' {
 			clean = append(clean, c)
 		}
 	}
@@ -209,7 +211,7 @@ func decodeUTF7(s string) string {
 			return b.String()
 		}
 		n := 0
-		for n < len(rest) && (isAlnum(rest[n]) || rest[n] == '+' || rest[n] == '/') {
+		for n < len(rest) && (esmtp.IsAlnum(rest[n]) || rest[n] == '+' || rest[n] == '/') {
 			n++
 		}
 		if n == 0 {

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,13 +31,13 @@ const (
 	ClockSkew = 5 * time.Minute
 )
 
-// ErrNoList says that the address list has not been read yet, not once: nobody
-// can tell now which addresses the domain has.
+// ErrNoList says that the address list has never been read: it is not known which
+// addresses the domain has.
 var ErrNoList = errors.New("address list has not been read")
 
-// ErrCutOff says that an address list has become empty and does not say that this is
-// meant, or that its last line lost its end, where one with addresses is in force:
-// somebody is writing it, or the disk was full.
+// ErrCutOff says that an address list with addresses in force has become empty without the
+// line that says so, or that its last line has lost its end: somebody is writing the file, or
+// the disk was full.
 var ErrCutOff = errors.New("looks cut off: it is empty or its last line has no end")
 
 // A Config says where a domain's keys come from.
@@ -76,10 +75,9 @@ type Domain struct {
 	listFile   diskfile.Watched
 }
 
-// Open checks c and reads the secret file. It does not read the address list, so
-// that a list which is long or cannot be read for now keeps nobody from starting:
-// until the first Reload that can, every question fails with ErrNoList. The error
-// may be a *ModeError or a *LineError.
+// Open checks c and reads the secret file. The address list is left to the first Reload, so
+// that a program can start while the list is long or cannot be read; until then every
+// question fails with ErrNoList. The error may be a *ModeError or a *LineError.
 func Open(c Config) (*Domain, error) {
 	form, err := c.Form.check()
 	if err != nil {
@@ -133,9 +131,9 @@ func (d *Domain) Len() int {
 	return 0
 }
 
-// Reload reads the secret file and the address list. One that cannot be read, has a
-// bad line, or is a list that looks cut off (ErrCutOff) leaves in force what was;
-// the error names every such file.
+// Reload reads the secret file and the address list. Where one cannot be read, has a bad
+// line, or is a list that looks cut off (ErrCutOff), the previous content stays in force; the
+// error names every such file.
 func (d *Domain) Reload() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,10 +185,11 @@ func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 		return info, err
 	}
 	old := d.list.Load()
+	cutOff := old != nil && t.summary().CutOff(old.summary(), settled)
 	switch {
-	case old != nil && t.cutOff(old, settled) && t.count == 0:
+	case cutOff && t.count == 0:
 		return info, fmt.Errorf("address list %s: %w; if that is meant, give it the line \"# empty\"", d.path, ErrCutOff)
-	case old != nil && t.cutOff(old, settled):
+	case cutOff:
 		return info, fmt.Errorf("address list %s: %w", d.path, ErrCutOff)
 	case !t.filled:
 		return info, fmt.Errorf("address list %s: %w", d.path, ErrEmptyList)
@@ -203,37 +202,11 @@ func (d *Domain) reloadList(settled bool) (fs.FileInfo, error) {
 // is meant: it may have been cut off before the process began.
 func (d *Domain) Unexplained() bool {
 	t := d.list.Load()
-	return t != nil && t.count == 0 && !t.saysEmpty
+	return t != nil && t.summary().Unexplained()
 }
 
-// Watch refreshes the domains every so often until ctx ends. After each refresh
-// that found a change or failed it calls report, with nil for a change that is
-// now in force; the same failure is reported once.
-func Watch(ctx context.Context, every time.Duration, domains []*Domain, report func(*Domain, error)) {
-	failing := make(map[*Domain]string)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for _, d := range domains {
-			changed, err := d.Refresh()
-			switch {
-			case err != nil && failing[d] != err.Error():
-				failing[d] = err.Error()
-				report(d, err)
-			case err == nil && changed:
-				delete(failing, d)
-				report(d, nil)
-			}
-		}
-	}
-}
-
-// generation looks an address up. What it returns of an unknown one belongs to another.
+// generation returns the generation of an address; of an unknown one, that of some other
+// address (see table.generation).
 func (d *Domain) generation(local string) (gen uint32, known bool, err error) {
 	if d.path == "" {
 		return 0, true, nil
@@ -302,9 +275,9 @@ func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
 	return d.issue(d.ring.Load().secrets[0], c)
 }
 
-// KeyOf is KeyAt, were the address in the list with that generation: for whoever looks
-// for what the list of another machine says. The error is ErrOtherDomain, or
-// ErrUnknownAddress for what no list can have.
+// KeyOf returns the key that the address would have at the time now with a generation,
+// whatever the list says: it is for finding out what another machine's list says. The error
+// is ErrOtherDomain, or ErrUnknownAddress for an address that no list can have.
 func (d *Domain) KeyOf(a wire.Address, generation uint32, now time.Time) (Issued, error) {
 	if a.Domain() != d.conf.Domain {
 		return Issued{}, ErrOtherDomain
@@ -337,8 +310,8 @@ func (d *Domain) KeysAt(a wire.Address, now time.Time) ([]Issued, error) {
 	return all, nil
 }
 
-// newestEpoch returns the last epoch of which a key is accepted: the next one
-// already, for a machine whose clock is ahead.
+// newestEpoch returns the newest epoch of which a key is accepted. It may be the next one:
+// the clock of a machine that attaches keys may be ahead.
 func (d *Domain) newestEpoch(now time.Time) int64 {
 	return d.epochAt(now.Add(min(ClockSkew, d.conf.AVT)))
 }

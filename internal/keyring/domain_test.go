@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -526,7 +527,7 @@ func TestWatch(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			Watch(ctx, 5*time.Second, []*Domain{d}, func(d *Domain, err error) {
+			diskfile.Watch(ctx, 5*time.Second, []*Domain{d}, func(d *Domain, err error) {
 				text := fmt.Sprint(d.Len())
 				if err != nil {
 					text = "error"

@@ -35,7 +35,7 @@ type AddressError struct {
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("address %s: %v", quoteShort(e.Address), e.Err)
+	return fmt.Sprintf("address %s: %v", diskfile.Quote(e.Address), e.Err)
 }
 
 func (e *AddressError) Unwrap() error { return e.Err }
@@ -247,7 +247,7 @@ func (f ListFile) edit(ctx context.Context, entries []wanted, plan func(*edit) e
 	if err != nil {
 		return fmt.Errorf("address list: %w", err)
 	}
-	unlock, err := diskfile.LockIn(ctx, path)
+	unlock, err := diskfile.Lock(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -27,8 +28,8 @@ var (
 // ("user+tag"), then the rest is put into lower case.
 //
 // A local part with a character that does not show, or that becomes ASCII in lower case or
-// by normalisation, such as U+0130 or U+212A, is nobody's: it would look or count as
-// another person's.
+// by normalisation, such as U+0130 or U+212A, is no address of anybody: it would look or
+// count as another person's.
 type Form struct {
 	// Domain, in any spelling that wire.ParseDomain takes.
 	Domain string
@@ -57,8 +58,8 @@ func (f Form) check() (Form, error) {
 	return f, nil
 }
 
-// local returns the mapped local part of an address: plain text, without
-// encoding and quotes. ok is false for one that is nobody's (see Form).
+// local returns the local part of an address in the form from which keys are derived: plain
+// text, without encoding and quotes. ok is false for one that is no address (see Form).
 func (f Form) local(a wire.Address) (local string, ok bool) {
 	encoded := a.String()
 	local = encoded[:len(encoded)-len(a.Domain())-1]
@@ -66,8 +67,8 @@ func (f Form) local(a wire.Address) (local string, ok bool) {
 		local = a.Local()
 	}
 	local = withoutBATV(local)
-	if i := f.subaddress(local); i > 0 {
-		local = local[:i]
+	if user, ok := f.CutSubaddress(local); ok {
+		local = user
 	}
 	// What is not UTF-8 has no case, and ToLower would make different octets the same.
 	if !utf8.ValidString(local) {
@@ -80,39 +81,29 @@ func (f Form) local(a wire.Address) (local string, ok bool) {
 	return local, ok
 }
 
-// Own reports whether the local part of an address is its own spelling, case of ASCII
-// letters aside: no sub-address, no BATV form, and no letter that is written otherwise in
-// the form in which keys are derived. The key of any other address is that of the mailbox
-// whose spelling it is.
+// Own reports whether an address is written as the mailbox whose keys it has, but for the
+// case of ASCII letters: it is no sub-address and no BATV form, and has no letter that is
+// written otherwise in the form from which keys are derived.
 func (f Form) Own(a wire.Address) bool {
 	mapped, ok := f.local(a)
 	own := a.Local()
 	if !f.CaseSensitive {
-		own = lowerASCII(own)
+		own = esmtp.LowerASCII(own)
 	}
 	return ok && mapped == own
 }
 
-// lowerASCII puts the letters of ASCII into lower case.
-func lowerASCII(s string) string {
-	lower := []byte(s)
-	for i, c := range lower {
-		if 'A' <= c && c <= 'Z' {
-			lower[i] = c + 'a' - 'A'
-		}
-	}
-	return string(lower)
-}
-
-// subaddress returns where in local a sub-address begins, or -1.
-func (f Form) subaddress(local string) int {
+// CutSubaddress returns the user to whom a local part belongs that is a sub-address. ok is
+// false for any other.
+func (f Form) CutSubaddress(local string) (user string, ok bool) {
 	if f.Subaddress == "" || local == "" {
-		return -1
+		return "", false
 	}
-	if i := strings.IndexAny(local[1:], f.Subaddress); i >= 0 {
-		return i + 1
+	i := strings.IndexAny(local[1:], f.Subaddress)
+	if i < 0 {
+		return "", false
 	}
-	return -1
+	return local[:i+1], true
 }
 
 // withoutBATV takes off the signature of a Bounce Address Tag (BATV), in the forms that
@@ -153,14 +144,17 @@ func withoutBATV(local string) string {
 
 // isTag reports whether s can be the tag of a BATV signature.
 func isTag(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
+	for i := range len(s) {
+		if !esmtp.IsAlnum(s[i]) {
+			return false
+		}
+	}
+	return s != ""
 }
 
-// parse reads an address as people write it, in a list or to a tool: a whole
-// mailbox of the domain, or a local part. What has a sub-address or a BATV
-// signature names more than it seems to and is refused.
+// parse reads an address as people write it, in a list or to a tool: a whole mailbox of the
+// domain, or a local part. A sub-address or a BATV form is refused, since its key is that of
+// another address.
 func (f Form) parse(text string) (local string, err error) {
 	for i := 0; i < len(text); i++ {
 		if text[i] < 0x20 || text[i] == 0x7F {
@@ -173,17 +167,17 @@ func (f Form) parse(text string) (local string, err error) {
 	if err := diskfile.CheckName(text); err != nil {
 		return "", fmt.Errorf("address %w", err)
 	}
-	// Package wire takes what MTAs let pass. A list is written by people, or replaced
-	// by something else altogether, and that must not pass for one.
+	// Package wire takes what MTAs let pass. A list is written by people, and a file that is
+	// something else altogether must not be taken for a list.
 	if hasSpecial(text) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
 	const all = "where every address has keys, write addresses: any in place of a list"
-	if diskfile.HasWildcard(text) {
-		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", quoteShort(text), all)
+	if esmtp.HasWildcard(text) {
+		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", diskfile.Quote(text), all)
 	}
 	if bare := strings.TrimPrefix(text, "@"); strings.EqualFold(bare, f.Domain) {
-		return "", fmt.Errorf("%s is the domain, and has no local part: %s", quoteShort(text), all)
+		return "", fmt.Errorf("%s is the domain, and has no local part: %s", diskfile.Quote(text), all)
 	}
 	mailbox := text
 	if !hasDomain(text) {
@@ -194,17 +188,17 @@ func (f Form) parse(text string) (local string, err error) {
 		return "", err
 	}
 	if a.Domain() != f.Domain {
-		return "", fmt.Errorf("%w: %s is not in %s", ErrOtherDomain, quoteShort(text), f.Domain)
+		return "", fmt.Errorf("%w: %s is not in %s", ErrOtherDomain, diskfile.Quote(text), f.Domain)
 	}
 	full := a.Local()
 	if user := withoutBATV(full); user != full {
-		return "", fmt.Errorf("%s is a BATV form of %s: list that", quoteShort(full), quoteShort(user))
+		return "", fmt.Errorf("%s is a BATV form of %s: list that", diskfile.Quote(full), diskfile.Quote(user))
 	}
-	if i := f.subaddress(full); i > 0 {
-		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", quoteShort(full), quoteShort(full[:i]))
+	if user, ok := f.CutSubaddress(full); ok {
+		return "", fmt.Errorf("%s is a sub-address of %s: list that, or change subaddress", diskfile.Quote(full), diskfile.Quote(user))
 	}
 	local, ok := f.local(a)
-	if !ok { // the checks above let nothing of the kind pass
+	if !ok { // cannot be: CheckName has refused it
 		return "", errors.New("address has a character that does not show or becomes ASCII")
 	}
 	if len(local) > len(full) { // some letters grow in lower case
@@ -217,8 +211,8 @@ func (f Form) parse(text string) (local string, err error) {
 
 // spell is the inverse of parse: the mailbox as a line of the list has it.
 func (f Form) spell(local string) string {
-	if local == "" || local[0] == '#' || diskfile.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
-		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+	if local == "" || local[0] == '#' || esmtp.HasWildcard(local) || strings.ContainsAny(local, " \"\\@"+specials) {
+		local = esmtp.Quote(local)
 	}
 	return local + "@" + f.Domain
 }
@@ -230,46 +224,17 @@ const specials = "()<>[]:;,"
 // hasSpecial reports whether there is one of specials in the local part of text,
 // outside quotes.
 func hasSpecial(text string) bool {
-	quoted, found, inLocal := false, false, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
+	special, inLocal := false, false
+	for _, c := range esmtp.Unquoted(text) {
+		switch {
 		case c == '@':
-			inLocal = found
+			inLocal = special
 		case strings.IndexByte(specials, c) >= 0:
-			found = true
+			special = true
 		}
 	}
-	return inLocal || found && !hasDomain(text)
+	return inLocal || special && !hasDomain(text)
 }
 
 // hasDomain reports whether there is an "@" outside quotes.
-func hasDomain(text string) bool {
-	quoted := false
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			quoted = !quoted
-		case '@':
-			if !quoted {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// quoteShort quotes what came from a file for an error text, cut to a bound.
-func quoteShort(s string) string {
-	const most = 60
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
-}
+func hasDomain(text string) bool { return esmtp.IndexUnquoted(text, "@") >= 0 }

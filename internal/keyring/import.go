@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -107,5 +108,5 @@ func (in *importer) file(line string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: there is no list of %s", ErrOtherDomain, quoteShort(a.Domain()))
+	return 0, fmt.Errorf("%w: there is no list of %s", ErrOtherDomain, diskfile.Quote(a.Domain()))
 }

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // Limits of an address list.
@@ -66,16 +66,16 @@ func (f Form) parseLine(line string) (e entry, ok bool, err error) {
 		}
 		rest = rest[len(field):]
 		if err := diskfile.CheckText(field); err != nil && utf8.ValidString(field) {
-			return entry{}, false, fmt.Errorf("%s after the address %w", quoteShort(field), err)
+			return entry{}, false, fmt.Errorf("%s after the address %w", diskfile.Quote(field), err)
 		}
 		number, found := strings.CutPrefix(field, "gen=")
 		if !found || seen {
-			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", quoteShort(field))
+			return entry{}, false, fmt.Errorf("%s after the address is neither one gen=N nor a comment", diskfile.Quote(field))
 		}
 		seen = true
 		gen, err := strconv.ParseUint(number, 10, 32)
 		if err != nil {
-			return entry{}, false, fmt.Errorf("gen=%s is not 0 to %d", quoteShort(number), uint32(math.MaxUint32))
+			return entry{}, false, fmt.Errorf("gen=%s is not 0 to %d", diskfile.Quote(number), uint32(math.MaxUint32))
 		}
 		e.gen = uint32(gen)
 	}
@@ -83,18 +83,8 @@ func (f Form) parseLine(line string) (e entry, ok bool, err error) {
 
 // cutAddress cuts a line after the address, at the first blank outside quotes.
 func cutAddress(line string) (address, rest string) {
-	quoted := false
-	for i := 0; i < len(line); i++ {
-		switch line[i] {
-		case '\\':
-			i++
-		case '"':
-			quoted = !quoted
-		case ' ', '\t':
-			if !quoted {
-				return line[:i], line[i:]
-			}
-		}
+	if i := esmtp.IndexUnquoted(line, " \t"); i >= 0 {
+		return line[:i], line[i:]
 	}
 	return line, ""
 }
@@ -157,19 +147,9 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// cutOff reports whether the file behind t looks as if it had been cut off since
-// it was what old says: it has no address any more and does not say that this is meant,
-// or its last line has lost its end. Some people's last lines never have one. While the
-// file is not settled, a beginning of what it was looks so too.
-func (t *table) cutOff(old *table, settled bool) bool {
-	switch {
-	case old.count == 0:
-		return false
-	case t.count == 0:
-		return !t.saysEmpty
-	}
-	return t.last != '\n' && old.last == '\n' ||
-		!settled && len(t.text) < len(old.text) && bytes.HasPrefix(old.text, t.text)
+// summary is by what the next reading of the list is judged.
+func (t *table) summary() diskfile.List {
+	return diskfile.List{Entries: t.count, Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }
 
 // A lastOctet remembers the last octet read through it; 0 if there was none.

@@ -222,7 +222,7 @@ func editSecrets(ctx context.Context, path string, change func(*secretFile, Rota
 	if err != nil {
 		return Rotation{}, fmt.Errorf("secret file: %w", err)
 	}
-	unlock, err := diskfile.LockIn(ctx, path)
+	unlock, err := diskfile.Lock(ctx, path)
 	if err != nil {
 		return Rotation{}, err
 	}

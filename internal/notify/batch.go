@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
-	"github.com/authkey/authkey/policy"
 )
 
 // perDSN bounds the recipients of one DSN, which keeps it below the size that MTAs
@@ -39,7 +39,7 @@ type batch struct {
 // addDSN adds the DSN about failures, or several if there are very many.
 func (b *batch) addDSN(failures []milter.Failure) error {
 	o, n := b.o, b.n
-	wanted := slices.DeleteFunc(slices.Clone(failures), func(f milter.Failure) bool { return policy.DeclinesDSN(f.RcptArgs) })
+	wanted := slices.DeleteFunc(slices.Clone(failures), func(f milter.Failure) bool { return esmtp.DeclinesDSN(f.RcptArgs) })
 	b.declined = len(failures) - len(wanted)
 	if len(wanted) == 0 {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/emersion/go-message/mail"
 	"github.com/emersion/go-message/textproto"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
-	"github.com/authkey/authkey/policy"
 )
 
 const (
@@ -135,13 +135,13 @@ func (c composer) fields() MessageFields {
 }
 
 // shownAddress is an address of the envelope as the texts have it.
-func shownAddress(addr string) string { return oneLine(policy.SafeAddress(addr), maxValue) }
+func shownAddress(addr string) string { return oneLine(esmtp.SafeAddress(addr), maxValue) }
 
 // status writes the fields of RFC 3464 sections 2.2 and 2.3.
 func (c composer) status(failures []milter.Failure, wide bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
-	if id := envelopeID(c.o.MailArgs); id != "" {
+	if id := esmtp.EnvelopeID(c.o.MailArgs); id != "" {
 		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", id)
 	}
 	if !c.o.Arrived.IsZero() {
@@ -152,7 +152,7 @@ func (c composer) status(failures []milter.Failure, wide bool) []byte {
 	}
 	for _, f := range failures {
 		b.WriteString("\r\n")
-		if kind, addr := originalRecipient(f.RcptArgs); addr != "" {
+		if kind, addr := esmtp.OriginalRecipient(f.RcptArgs); addr != "" {
 			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", typedAddress(kind, addr, wide))
 		}
 		fmt.Fprintf(&b, "Final-Recipient: %s\r\nAction: failed\r\nStatus: 5.7.1\r\n", typedAddress(typeRFC822, f.Recipient, wide))

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
@@ -26,7 +25,6 @@ var errNotRead = errors.New("file of preferences has not been read")
 // if the line "# empty" says that it is meant. Lookups never wait for a Reload.
 type File struct {
 	path string
-	fold func(string) string
 
 	table atomic.Pointer[table] // nil: never read with success
 	why   atomic.Pointer[error] // why not
@@ -40,10 +38,9 @@ type File struct {
 var ErrCutOff = errors.New(`looks cut off: it holds no preference or its last line has no end; if none is meant, give it the line "# empty"`)
 
 // NewFile returns a File without reading it: until the first Reload that
-// succeeds every Lookup fails. The recipients in it are brought to the form in
-// which Lookup asks by fold (wire.Fold).
-func NewFile(path string, fold func(string) string) *File {
-	return &File{path: path, fold: fold, file: diskfile.Watched{Path: path}}
+// succeeds every Lookup fails.
+func NewFile(path string) *File {
+	return &File{path: path, file: diskfile.Watched{Path: path}}
 }
 
 // Follow has f begin with what old, which may be nil, has in force, if it is of the same
@@ -81,7 +78,7 @@ func (f *File) Len() int {
 // that this is meant: it may have been cut off before the process began.
 func (f *File) Unexplained() bool {
 	t := f.table.Load()
-	return t != nil && len(t.entries) == 0 && !t.saysEmpty
+	return t != nil && t.summary().Unexplained()
 }
 
 // Reload reads the file. One that cannot be read, has a fault, or looks cut off
@@ -98,8 +95,8 @@ func (f *File) Reload() error {
 // reload reads the file, and returns what it was when that began. settled says that
 // nobody seems to be writing it.
 func (f *File) reload(settled bool) (fs.FileInfo, error) {
-	t, info, err := load(f.path, f.fold)
-	if old := f.table.Load(); err == nil && old != nil && t.cutOff(old, settled) {
+	t, info, err := load(f.path)
+	if old := f.table.Load(); err == nil && old != nil && t.summary().CutOff(old.summary(), settled) {
 		err = fmt.Errorf("%s: %w", f.path, ErrCutOff)
 	}
 	if err != nil {
@@ -123,42 +120,15 @@ func (f *File) Refresh() (changed bool, err error) {
 	return changed, err
 }
 
-// Watch refreshes the file every so often until ctx ends. It calls report after
-// each refresh that found a change, with nil where that is now in force, and when
-// it begins to fail; the same failure is reported once.
-func (f *File) Watch(ctx context.Context, every time.Duration, report func(error)) {
-	failing := ""
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		switch changed, err := f.Refresh(); {
-		case err != nil && err.Error() != failing:
-			failing = err.Error()
-			report(err)
-		case err == nil && changed:
-			failing = ""
-			report(nil)
-		}
-	}
-}
-
 // load reads the file, and says what it was when the reading began.
-func load(path string, fold func(string) string) (*table, fs.FileInfo, error) {
+func load(path string) (*table, fs.FileInfo, error) {
 	data, info, err := diskfile.Read(path, maxFile)
 	if err != nil {
 		return nil, info, err
 	}
-	t, err := parse(path, data, fold)
+	t, err := parse(path, data)
 	if err != nil {
-		if data[len(data)-1] != '\n' { // nothing at all is no fault
-			err = diskfile.Excuse(err, info)
-		}
-		return nil, info, err
+		return nil, info, diskfile.Excuse(err, data, info)
 	}
 	if n := len(data); n > 0 {
 		t.last = data[n-1]
@@ -171,15 +141,7 @@ func load(path string, fold func(string) string) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// cutOff reports whether the file behind t looks as if it had been cut off since it was
-// what old says. While it is not settled, a beginning of what it was looks so too.
-func (t *table) cutOff(old *table, settled bool) bool {
-	switch {
-	case len(old.entries) == 0:
-		return false
-	case len(t.entries) == 0:
-		return !t.saysEmpty
-	}
-	return t.last != '\n' && old.last == '\n' ||
-		!settled && len(t.entries) < len(old.entries) && bytes.HasPrefix(old.text, t.text)
+// summary is by what the next reading of the file is judged.
+func (t *table) summary() diskfile.List {
+	return diskfile.List{Entries: len(t.entries), Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -38,7 +38,7 @@ func newFile(t testing.TB, text string) (*File, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "preferences.yaml")
 	put(t, path, text, time.Hour)
-	return NewFile(path, wire.Fold), path
+	return NewFile(path), path
 }
 
 func lookUp(t testing.TB, f *File, recipient string) policy.Preference {
@@ -240,7 +240,7 @@ func TestWatch(t *testing.T) {
 	reports, done := make(chan error), make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Watch(ctx, time.Millisecond, func(err error) {
+		diskfile.Watch(ctx, time.Millisecond, []*File{f}, func(_ *File, err error) {
 			select {
 			case reports <- err:
 			case <-ctx.Done():
@@ -301,12 +301,12 @@ func TestLargeFile(t *testing.T) {
 	if len(data) < 10*maxChunk {
 		t.Fatalf("%d octets are too few to prove anything", len(data))
 	}
-	tab, err := parse("p", data, wire.Fold)
+	tab, err := parse("p", data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		want := policy.Preference{Wishes: policy.Wishes{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"}
+		want := policy.Preference{Actions: policy.Actions{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"}
 		if i%10 == 9 {
 			want = fails(policy.Discard)
 		}
@@ -319,7 +319,7 @@ func TestLargeFile(t *testing.T) {
 	}
 	lines := bytes.Count(data, []byte("\n"))
 	data = append(data, "- {recipient: user7@example.com}\n- {recipient: x@example.com, fail: drop}\n"...)
-	_, err = parse("p", data, wire.Fold)
+	_, err = parse("p", data)
 	want := fmt.Sprintf("p: line %d: recipient \"user7@example.com\" is there twice, first in line 9\np: line %d: fail: unknown action", lines+1, lines+2)
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %s…", err, want)
@@ -329,7 +329,7 @@ func TestLargeFile(t *testing.T) {
 func BenchmarkLoad(b *testing.B) {
 	data := manyPreferences(100_000)
 	for b.Loop() {
-		if _, err := parse("p", data, wire.Fold); err != nil {
+		if _, err := parse("p", data); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -342,7 +342,7 @@ func TestTableIsCompact(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	tab, err := parse("p", data, wire.Fold)
+	tab, err := parse("p", data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ func (f *File) Idle(allowed []policy.Action) []error {
 	}
 	refused := map[uint32]string{} // by index in choices
 	for i, choice := range t.choices {
-		w := choice.Wishes
+		w := choice.Actions
 		for _, a := range []policy.Action{w.Pass, w.Fail, w.NoKey, w.None, w.TempError, w.PermError} {
 			if a != policy.Unset && !slices.Contains(allowed, a) {
 				refused[uint32(i)] = a.String()

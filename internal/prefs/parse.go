@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -94,7 +95,6 @@ func (t *table) lookup(recipient string) (policy.Preference, bool) {
 // A parser builds a table and gathers what is wrong with the file.
 type parser struct {
 	path   string
-	fold   func(string) string
 	table  *table
 	known  map[policy.Preference]uint32 // index in table.choices
 	before int                          // lines before the chunk
@@ -102,9 +102,8 @@ type parser struct {
 }
 
 // parse reads a YAML list of preferences.
-func parse(path string, data []byte, fold func(string) string) (*table, error) {
-	p := &parser{path: path, fold: fold, known: make(map[policy.Preference]uint32),
-		table: newTable()}
+func parse(path string, data []byte) (*table, error) {
+	p := &parser{path: path, table: newTable(), known: make(map[policy.Preference]uint32)}
 	for len(data) > 0 && len(p.faults) < maxFaults {
 		chunk := data[:endOfChunk(data)]
 		p.chunk(chunk)
@@ -193,12 +192,12 @@ func (p *parser) entry(n *yaml.Node) {
 			return
 		}
 		if slices.Contains(seen, name) {
-			p.fault(key.Line, "%s is set twice", shown(name))
+			p.fault(key.Line, "%s is set twice", diskfile.Quote(name))
 			return
 		}
 		seen = append(seen, name)
 		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" && value.ShortTag() != "!!null" {
-			p.fault(value.Line, "%s is no text", shown(name))
+			p.fault(value.Line, "%s is no text", diskfile.Quote(name))
 			return
 		}
 		text := value.Value
@@ -244,7 +243,7 @@ func set(recipient *string, chosen *policy.Preference, name, value string) (err 
 	case "temperror":
 		action = &chosen.TempError
 	default:
-		return fmt.Errorf("%s is none of recipient, pass, none, nokey, fail, permerror, temperror, language", shown(name))
+		return fmt.Errorf("%s is none of recipient, pass, none, nokey, fail, permerror, temperror, language", diskfile.Quote(name))
 	}
 	if *action, err = policy.ParseAction(value); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -254,18 +253,18 @@ func set(recipient *string, chosen *policy.Preference, name, value string) (err 
 
 // checkRecipient takes an address.
 func checkRecipient(s string) error {
-	at := strings.LastIndexByte(s, '@')
+	local, domain, _ := esmtp.Cut(s)
 	switch {
-	case at <= 0 || at == len(s)-1 || strings.ContainsAny(s, "<>") ||
+	case local == "" || domain == "" || strings.ContainsAny(s, "<>") ||
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", shown(s))
-	case diskfile.HasWildcard(s[:at]) || strings.Contains(s[at:], "*"):
-		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", shown(s))
+		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
+	case esmtp.HasWildcard(local) || strings.Contains(domain, "*"):
+		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case len(s) > MaxRecipient:
-		return fmt.Errorf("recipient %s is longer than %d octets", shown(s), MaxRecipient)
+		return fmt.Errorf("recipient %s is longer than %d octets", diskfile.Quote(s), MaxRecipient)
 	}
 	if err := diskfile.CheckName(s); err != nil {
-		return fmt.Errorf("recipient %s %w", shown(s), err)
+		return fmt.Errorf("recipient %s %w", diskfile.Quote(s), err)
 	}
 	return nil
 }
@@ -276,16 +275,16 @@ func checkLanguage(s string) error {
 		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}
 	if len(s) > maxLanguage || strings.ContainsFunc(s, other) {
-		return fmt.Errorf("language %s is none, such as de or pt-BR", shown(s))
+		return fmt.Errorf("language %s is none, such as de or pt-BR", diskfile.Quote(s))
 	}
 	return nil
 }
 
 // put adds an entry to the table.
 func (p *parser) put(line int, recipient string, chosen policy.Preference) {
-	folded := p.fold(recipient)
+	folded := policy.Fold(recipient)
 	if first, twice := p.table.find(folded); twice {
-		p.fault(line, "recipient %s is there twice, first in line %d", shown(recipient), first.line)
+		p.fault(line, "recipient %s is there twice, first in line %d", diskfile.Quote(recipient), first.line)
 		return
 	}
 	if len(p.table.entries) == maxEntries {
@@ -299,13 +298,4 @@ func (p *parser) put(line int, recipient string, chosen policy.Preference) {
 		p.table.choices = append(p.table.choices, chosen)
 	}
 	p.table.add(folded, choice, uint32(line+p.before))
-}
-
-// shown quotes and cuts what somebody wrote.
-func shown(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return strconv.Quote(s)
 }

@@ -7,12 +7,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 )
 
 func TestParse(t *testing.T) {
-	full := policy.Preference{Wishes: policy.Wishes{Pass: policy.Accept, Fail: policy.RejectNotify, NoKey: policy.Mark, None: policy.Discard,
+	full := policy.Preference{Actions: policy.Actions{Pass: policy.Accept, Fail: policy.RejectNotify, NoKey: policy.Mark, None: policy.Discard,
 		TempError: policy.TempFail, PermError: policy.Quarantine}, Language: "pt-BR"}
 	tests := []struct {
 		name, text string
@@ -23,7 +22,7 @@ func TestParse(t *testing.T) {
 		{"null", "---\n~\n", nil},
 		{"an empty list", "[]", nil},
 		{"as in the manual", `- {recipient: "bob@example.com", fail: reject, nokey: mark, language: de}`,
-			map[string]policy.Preference{"bob@example.com": {Wishes: policy.Wishes{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"}}},
+			map[string]policy.Preference{"bob@example.com": {Actions: policy.Actions{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"}}},
 		{"every key", "- recipient: bob@x.test\n  pass: accept\n  none: discard\n  nokey: mark\n  fail: reject-notify\n  permerror: quarantine\n  temperror: tempfail\n  language: pt-BR\n",
 			map[string]policy.Preference{"bob@x.test": full}},
 		{"one line, CRLF, BOM", "\ufeff[{recipient: a@x.test, fail: mark},\r\n {recipient: b@x.test}]\r\n",
@@ -35,7 +34,7 @@ func TestParse(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tab, err := parse("p", []byte(tt.text), wire.Fold)
+			tab, err := parse("p", []byte(tt.text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +92,7 @@ func TestParseFaults(t *testing.T) {
 		{"- {recipient: a@x.test, fail: x}\n- {recipient: b}\n", `line 1: fail: unknown action "x": ` + actions + "\np: line 2: recipient \"b\"" + noAddress},
 	}
 	for _, tt := range tests {
-		_, err := parse("p", []byte(tt.text), wire.Fold)
+		_, err := parse("p", []byte(tt.text))
 		if err == nil {
 			t.Errorf("%q was taken", tt.text)
 			continue
@@ -102,7 +101,7 @@ func TestParseFaults(t *testing.T) {
 			t.Errorf("%q:\n%s\nwant\n%s", tt.text, got, want)
 		}
 	}
-	_, err := parse("p", []byte(strings.Repeat("- x\n", 1000)), wire.Fold)
+	_, err := parse("p", []byte(strings.Repeat("- x\n", 1000)))
 	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != maxFaults {
 		t.Errorf("%d faults of 1000 are listed, want %d", n, maxFaults)
 	}
@@ -119,7 +118,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		tab, err := parse("p", data, wire.Fold)
+		tab, err := parse("p", data)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "p: ") || tab != nil {
 				t.Errorf("error %q, table %v", err, tab)
@@ -133,7 +132,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("entry %q: %+v of %d lines", recipient, e, lines)
 			}
 		}
-		again, err := parse("p", data, wire.Fold)
+		again, err := parse("p", data)
 		if err != nil || len(again.entries) != len(tab.entries) {
 			t.Errorf("read again: %v", err)
 		}

@@ -13,17 +13,17 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
 )
 
-// MaxRecipient is the longest address that can have a preference, in octets: a
-// local part of 64 and a domain of 255.
-const MaxRecipient = 64 + 1 + 255
+// MaxRecipient is the longest address that can have a preference, in octets.
+const MaxRecipient = esmtp.MaxMailbox
 
 // A Source knows recipients' preferences. It is safe for concurrent use.
 type Source interface {
 	// Lookup returns the preference of exactly this recipient, a mailbox in lower
-	// case and folded form (wire.Fold) of at most MaxRecipient octets, and whether
+	// case and folded form (policy.Fold) of at most MaxRecipient octets, and whether
 	// there is one. It returns by the time that ctx ends; an error means that it
 	// cannot be told now.
 	Lookup(ctx context.Context, recipient string) (p policy.Preference, found bool, err error)
@@ -131,9 +131,13 @@ func (d *Directory) lookup(ctx context.Context, recipient string) (policy.Prefer
 	if err != nil {
 		return p, err
 	}
-	user, ok := policy.CutSubaddress(recipient)
+	local, domain, _ := esmtp.Cut(recipient)
+	user, ok := esmtp.CutSubaddress(local)
 	if !ok {
 		return p, nil
+	}
+	if domain != "" {
+		user += "@" + domain
 	}
 	below, err := d.ask(ctx, user)
 	return p.Over(below), err

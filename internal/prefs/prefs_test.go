@@ -53,7 +53,7 @@ func (s *fakeSource) askedSince() []string {
 }
 
 func fails(a policy.Action) policy.Preference {
-	return policy.Preference{Wishes: policy.Wishes{Fail: a}}
+	return policy.Preference{Actions: policy.Actions{Fail: a}}
 }
 
 func recipients(folded ...string) []policy.Recipient {
@@ -130,7 +130,7 @@ func TestFillLooksUpSubaddresses(t *testing.T) {
 	down := errors.New("down")
 	src := &fakeSource{
 		entries: map[string]policy.Preference{
-			"bob@x.test":      {Wishes: policy.Wishes{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"},
+			"bob@x.test":      {Actions: policy.Actions{Fail: policy.Reject, NoKey: policy.Mark}, Language: "de"},
 			"bob+shop@x.test": fails(policy.Accept),
 			"eve+a@x.test":    fails(policy.Accept),
 		},
@@ -140,7 +140,7 @@ func TestFillLooksUpSubaddresses(t *testing.T) {
 	if failed, err := New(src, Options{Timeout: time.Second}).Fill(t.Context(), rcpts); failed != 1 || !errors.Is(err, down) {
 		t.Errorf("%d failed, %v", failed, err)
 	}
-	shop := policy.Preference{Wishes: policy.Wishes{Fail: policy.Accept, NoKey: policy.Mark}, Language: "de"}
+	shop := policy.Preference{Actions: policy.Actions{Fail: policy.Accept, NoKey: policy.Mark}, Language: "de"}
 	if got := rcpts[0].Preference; got != shop {
 		t.Errorf("bob+shop: %+v, want what it says over what bob says", got)
 	}

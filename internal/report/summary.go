@@ -16,7 +16,7 @@ import (
 // The vocabulary, in the order in which it is shown.
 var (
 	resultNames = names(verifier.Statuses(), Aborted)
-	actionNames = names(policy.Actions(), Mixed, Aborted)
+	actionNames = names(policy.AllActions(), Mixed, Aborted)
 )
 
 func names[T any](words []T, more ...string) []string {
@@ -34,7 +34,7 @@ func names[T any](words []T, more ...string) []string {
 
 var knownActions = func() map[string]bool {
 	m := map[string]bool{}
-	for _, a := range policy.Actions() {
+	for _, a := range policy.AllActions() {
 		m[a.String()] = true
 	}
 	return m

@@ -10,7 +10,6 @@ import (
 
 	"github.com/authkey/authkey/internal/front"
 	"github.com/authkey/authkey/internal/loopback"
-	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 )
@@ -147,13 +146,14 @@ func (r *runner) send(ctx context.Context, s *scene, id, recipient string) (Row,
 
 // plan is what the policy says of a message with these results.
 func (r *runner) plan(ctx context.Context, s *scene, recipient string, envelope, from result) policy.Plan {
-	rcpts := []policy.Recipient{{Address: recipient, Folded: wire.Fold(recipient)}}
+	rcpts := []policy.Recipient{{Address: recipient, Folded: policy.Fold(recipient)}}
 	if r.engine.Preferences != nil {
 		// Where it fails the plan says so, and the milter's has to say the same.
 		_, _ = r.engine.Preferences.Fill(ctx, rcpts)
 	}
-	return r.engine.Policy.Explain(policy.Envelope{
-		Sender: wire.Fold(s.sender), Recipients: rcpts, From: from.Result, DSNAllowed: true,
+	plan, _ := r.engine.Policy.Explain(policy.Envelope{
+		Sender: policy.Fold(s.sender), Recipients: rcpts, From: from.Result, DSNAllowed: true,
 		Abilities: policy.Abilities{Quarantine: true, DeleteRecipient: true, AddRecipient: true},
-	}, envelope.Result).Plan
+	}, envelope.Result)
+	return plan
 }

@@ -113,7 +113,7 @@ func faults(r *Report) []string {
 
 func TestSoundMilter(t *testing.T) {
 	w := newWorld(t)
-	e := newEngine(t, w, policy.Options{Defaults: policy.Wishes{Fail: policy.Reject, NoKey: policy.Quarantine, PermError: policy.Discard}})
+	e := newEngine(t, w, policy.Options{Defaults: policy.Actions{Fail: policy.Reject, NoKey: policy.Quarantine, PermError: policy.Discard}})
 	report := run(t, w, e, startMilter(t, w, e))
 	if !report.OK() {
 		t.Errorf("faults of a sound milter: %q", faults(report))
@@ -170,7 +170,7 @@ func (p postman) Deliver(_ context.Context, o milter.Original, _ []milter.Failur
 
 // TestBrokenMilter has milters that do what they must not, each in one way.
 func TestBrokenMilter(t *testing.T) {
-	opts := policy.Options{Defaults: policy.Wishes{Fail: policy.RejectNotify, NoKey: policy.Mark}}
+	opts := policy.Options{Defaults: policy.Actions{Fail: policy.RejectNotify, NoKey: policy.Mark}}
 	own := func(w *World, address string) string {
 		key, err := w.server.key(address)
 		if err != nil {
@@ -184,7 +184,7 @@ func TestBrokenMilter(t *testing.T) {
 		wants  []string // faults, each a part of one
 	}{
 		{"another policy", func(_ *World, e *milter.Engine) {
-			e.Policy = policy.New(policy.Options{Defaults: policy.Wishes{Fail: policy.Reject}})
+			e.Policy = policy.New(policy.Options{Defaults: policy.Actions{Fail: policy.Reject}})
 		}, []string{`wrong key: action is "reject", must be "reject-notify"`, `no key: action is "accept", must be "mark"`,
 			"no key: it lacks a field: X-Spam-Flag: YES", "no key: it has a field that it must not have: X-Spam-Flag: NO, says the sender",
 			"wrong key: number of notices is 0, must be 1"}},

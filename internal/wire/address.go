@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // MaxAddress is the greatest length in octets of an address in canonical,
@@ -48,19 +50,18 @@ func ParseAddress(mailbox string) (Address, error) {
 	if len(mailbox) > maxMailbox {
 		return Address{}, ErrAddressSize
 	}
-	mailbox = DropSourceRoute(mailbox)
-	at := lastUnquotedAt(mailbox)
-	if at < 0 || at == len(mailbox)-1 {
+	local, domain, _ := esmtp.CutUnquoted(esmtp.DropSourceRoute(mailbox))
+	if domain == "" {
 		return Address{}, ErrNoDomain
 	}
-	if at == 0 {
+	if local == "" {
 		return Address{}, ErrNoLocalPart
 	}
-	domain, err := ParseDomain(mailbox[at+1:])
+	domain, err := ParseDomain(domain)
 	if err != nil {
 		return Address{}, err
 	}
-	local := encode(quoteLocal(norm.NFC.String(unquoteLocal(mailbox[:at]))))
+	local = encode(esmtp.QuoteLocal(norm.NFC.String(esmtp.UnquoteLocal(local))))
 	if len(local)+1+len(domain) > MaxAddress {
 		return Address{}, ErrAddressSize
 	}
@@ -72,12 +73,8 @@ func ParseAddress(mailbox string) (Address, error) {
 // mailboxes without a local part and for those that are too long for the protocol:
 // they can have no key, but their domain may require one.
 func DomainAddress(mailbox string) (Address, error) {
-	mailbox = DropSourceRoute(mailbox)
-	at := strings.LastIndexByte(mailbox, '@')
-	if at < 0 {
-		return Address{}, ErrNoDomain
-	}
-	domain, err := ParseDomain(mailbox[at+1:])
+	_, domain, _ := esmtp.Cut(esmtp.DropSourceRoute(mailbox))
+	domain, err := ParseDomain(domain) // ErrNoDomain too where there is no "@"
 	if err != nil {
 		return Address{}, err
 	}
@@ -124,7 +121,7 @@ func (a Address) Local() string {
 	if err != nil { // impossible for an Address made by this package
 		return ""
 	}
-	return unquoteLocal(local)
+	return esmtp.UnquoteLocal(local)
 }
 
 // Mailbox returns the address as people write it: UTF-8, with the least quoting, and the
@@ -135,114 +132,6 @@ func (a Address) Mailbox() string {
 		return ""
 	}
 	return mailbox
-}
-
-// DropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says
-// that it SHOULD be ignored. A colon inside a domain literal is no end of it.
-func DropSourceRoute(s string) string {
-	if s == "" || s[0] != '@' {
-		return s
-	}
-	literal := false
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '[':
-			literal = true
-		case ']':
-			literal = false
-		case '"':
-			return s
-		case ':':
-			if !literal {
-				return s[i+1:]
-			}
-		}
-	}
-	return s
-}
-
-// lastUnquotedAt returns the index of the last "@" outside quotes, or -1.
-func lastUnquotedAt(s string) int {
-	at, quoted := -1, false
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '"':
-			quoted = !quoted
-		case '@':
-			if !quoted {
-				at = i
-			}
-		}
-	}
-	if quoted { // a quote that never ends: there is no telling what is domain
-		return -1
-	}
-	return at
-}
-
-// unquoteLocal returns what the quoting of a local part stands for.
-func unquoteLocal(s string) string {
-	if strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\\') < 0 {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '"':
-			continue
-		case '\\':
-			if i+1 < len(s) {
-				i++
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-// quoteLocal is the inverse of unquoteLocal with the least quoting.
-func quoteLocal(s string) string {
-	if isDotAtom(s) {
-		return s
-	}
-	var b strings.Builder
-	b.WriteByte('"')
-	for i := 0; i < len(s); i++ {
-		if s[i] == '"' || s[i] == '\\' {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(s[i])
-	}
-	b.WriteByte('"')
-	return b.String()
-}
-
-// isDotAtom reports whether s is a dot-atom of RFC 5321, with the UTF-8 of RFC
-// 6531 counted as atext.
-func isDotAtom(s string) bool {
-	if s == "" || s[0] == '.' || s[len(s)-1] == '.' {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case c == '.':
-			if s[i-1] == '.' {
-				return false
-			}
-		case isAlnum(c), c >= 0x80:
-		case strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
 func isVisible(c byte) bool { return c >= 0x21 && c <= 0x7E }
@@ -262,17 +151,19 @@ func encode(s string) string {
 	if plain {
 		return s
 	}
-	var b strings.Builder
+	b := make([]byte, 0, len(s)+8)
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; !isVisible(c) || c == '%' {
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
-		} else {
-			b.WriteByte(c)
-		}
+		b = appendOctet(b, s[i], s[i] == '%')
 	}
-	return b.String()
+	return string(b)
+}
+
+// appendOctet appends an octet, percent-encoded if it is outside 0x21-0x7E or encode is set.
+func appendOctet(dst []byte, c byte, encode bool) []byte {
+	if isVisible(c) && !encode {
+		return append(dst, c)
+	}
+	return append(dst, '%', upperHex[c>>4], upperHex[c&15])
 }
 
 func decode(s string) (string, error) {
@@ -307,11 +198,8 @@ var uts46 = idna.New(
 	idna.VerifyDNSLength(true),
 )
 
-// Limits of a domain name in text form (RFC 1035 section 2.3.4).
-const (
-	maxDomain = 253
-	maxLabel  = 63
-)
+// maxLabel is the length of a label of a domain name in octets (RFC 1035 section 2.3.4).
+const maxLabel = 63
 
 // ParseDomain returns a domain in lower-case A-labels without a trailing dot.
 // The error wraps ErrNoDomain, ErrDomainLiteral or ErrDomain.
@@ -326,19 +214,16 @@ func ParseDomain(s string) (string, error) {
 	if len(s) > maxMailbox {
 		return "", ErrDomain
 	}
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 0x80 {
-			ascii, err := uts46.ToASCII(s)
-			if err != nil {
-				return "", fmt.Errorf("%w: %w", ErrDomain, err)
-			}
-			s = ascii
-			break
+	if !esmtp.IsASCII(s) {
+		ascii, err := uts46.ToASCII(s)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrDomain, err)
 		}
+		s = ascii
 	}
 	s = strings.ToLower(s)
-	if len(s) > maxDomain {
-		return "", fmt.Errorf("%w: longer than %d octets", ErrDomain, maxDomain)
+	if len(s) > esmtp.MaxDomain {
+		return "", fmt.Errorf("%w: longer than %d octets", ErrDomain, esmtp.MaxDomain)
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		if err := checkLabel(label); err != nil {
@@ -370,7 +255,7 @@ func checkLabel(label string) error {
 		return fmt.Errorf("%w: label longer than %d octets", ErrDomain, maxLabel)
 	}
 	for i := 0; i < len(label); i++ {
-		if c := label[i]; !isAlnum(c) && c != '-' && c != '_' {
+		if c := label[i]; !esmtp.IsAlnum(c) && c != '-' && c != '_' {
 			return fmt.Errorf("%w: character %q", ErrDomain, c)
 		}
 	}

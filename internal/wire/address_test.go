@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 func mustAddress(t *testing.T, mailbox string) Address {
@@ -158,7 +160,7 @@ func checkAddress(t *testing.T, a Address) {
 	if d, err := ParseDomain(a.Domain()); err != nil || d != a.Domain() {
 		t.Errorf("domain is not stable: %q became %q, %v", a.Domain(), d, err)
 	}
-	if d := a.Domain(); d == "" || len(d) > maxDomain || !strings.HasSuffix(s, "@"+d) {
+	if d := a.Domain(); d == "" || len(d) > esmtp.MaxDomain || !strings.HasSuffix(s, "@"+d) {
 		t.Errorf("domain %q of %q", d, s)
 	}
 	// The content, quoted in any legal way, is the same address.

@@ -5,6 +5,6 @@
 // two sides exchange.
 //
 // It implements docs/protocol.md sections 1 (records), 2 and 3 (lines and
-// addresses). It does no I/O, starts nothing and knows no other package of the
-// project; the recipient's side and the server meet only here.
+// addresses). It does no I/O, starts nothing, and of the project's packages it knows
+// esmtp alone; the recipient's side and the server meet only here.
 package wire

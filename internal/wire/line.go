@@ -147,11 +147,7 @@ func (r Reply) Append(dst []byte) []byte {
 // address stays as it is, byte for byte, and anything else stays one word.
 func appendWord(dst []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; isVisible(c) {
-			dst = append(dst, c)
-		} else {
-			dst = append(dst, '%', upperHex[c>>4], upperHex[c&15])
-		}
+		dst = appendOctet(dst, s[i], false)
 	}
 	return dst
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/authkey/authkey/internal/esmtp"
 )
 
 // Limits and defaults of docs/protocol.md section 1.
@@ -195,10 +197,8 @@ func parseHost(host string) (string, error) {
 		}
 		return addr.String(), nil
 	}
-	for i := 0; i < len(host); i++ {
-		if host[i] >= 0x80 { // a record is ASCII: A-labels
-			return "", bad
-		}
+	if !esmtp.IsASCII(host) { // a record is ASCII: A-labels
+		return "", bad
 	}
 	name, err := ParseDomain(host)
 	if err != nil {

@@ -2,18 +2,19 @@ package policy
 
 import "github.com/authkey/authkey/verifier"
 
-// Wishes is an action per result. An Unset one leaves the result to the next layer.
-type Wishes struct {
+// Actions says for each result what is done. An Unset action leaves the result to the next
+// layer. About a result that is not among them nothing is chosen: the message is accepted.
+type Actions struct {
 	Pass, Fail, NoKey, None, TempError, PermError Action
 }
 
 // A Preference is what a recipient chose. The zero Preference chooses nothing.
 type Preference struct {
-	Wishes
+	Actions
 	Language string // of notices, such as "de"; empty: not chosen
 }
 
-// Over returns p with what it leaves unset taken from the one below it.
+// Over returns p, with what it does not choose taken from below.
 func (p Preference) Over(below Preference) Preference {
 	p.Pass = p.Pass.or(below.Pass)
 	p.Fail = p.Fail.or(below.Fail)
@@ -25,10 +26,10 @@ func (p Preference) Over(below Preference) Preference {
 	return p
 }
 
-// A slot is a result's place in an array of wishes.
+// A slot is a result's index in an array of actions.
 type slot uint8
 
-// Slots of the results that wishes can be about; of the others nothing is asked.
+// Slots of the results about which there is something to choose.
 const (
 	slotPass slot = iota
 	slotFail
@@ -58,13 +59,13 @@ func slotOf(s verifier.Status) slot {
 	return noSlot
 }
 
-func (w *Wishes) bySlot() [slots]Action {
+func (w *Actions) bySlot() [slots]Action {
 	return [slots]Action{slotPass: w.Pass, slotFail: w.Fail, slotNoKey: w.NoKey,
 		slotNone: w.None, slotTempError: w.TempError, slotPermError: w.PermError}
 }
 
-// at returns the wish for a result; Unset for noSlot.
-func (w *Wishes) at(s slot) Action {
+// at returns the action for a result; Unset for noSlot.
+func (w *Actions) at(s slot) Action {
 	if s == noSlot {
 		return Unset
 	}

@@ -1,4 +1,4 @@
-package policy
+package esmtp
 
 import (
 	"strings"
@@ -36,7 +36,7 @@ func encodeUnsafe(s string, at int) string {
 // colons are those of domain literals.
 func isSafe(c byte, i, at int) bool {
 	switch {
-	case c >= utf8.RuneSelf, '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', i == at:
+	case c >= utf8.RuneSelf, IsAlnum(c), i == at:
 		return true
 	case i > at && at >= 0 && strings.IndexByte("[]:", c) >= 0:
 		return true

@@ -1,8 +1,10 @@
-package wire
+package policy
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/authkey/authkey/internal/wire"
 )
 
 func TestFold(t *testing.T) {
@@ -44,7 +46,7 @@ func FuzzFold(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		folded := Fold(s)
-		a, err := ParseAddress(s)
+		a, err := wire.ParseAddress(s)
 		if err != nil {
 			if folded != strings.ToLower(s) && !isFolded(s) {
 				t.Errorf("Fold(%q) = %q of no address", s, folded)
