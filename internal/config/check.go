@@ -23,6 +23,7 @@ const (
 	maxReply      = 400 // leaves room for the codes in the 512 of an SMTP reply line
 	maxHeaderName = 76
 	maxAuthservID = 255
+	maxDomain     = 253
 	maxLabel      = 63
 )
 
@@ -196,7 +197,7 @@ func checkDomain(s string) error {
 		return errors.New("is empty")
 	}
 	bad := errors.New("is not a domain name")
-	if len(s) > esmtp.MaxDomain || !utf8.ValidString(s) {
+	if len(s) > maxDomain || !utf8.ValidString(s) {
 		return bad
 	}
 	if _, err := netip.ParseAddr(s); err == nil {
@@ -207,13 +208,17 @@ func checkDomain(s string) error {
 			return bad
 		}
 		for _, r := range label {
-			if r < utf8.RuneSelf && r != '-' && r != '_' && !esmtp.IsAlnum(byte(r)) ||
+			if r < utf8.RuneSelf && r != '-' && r != '_' && !isAlnum(r) ||
 				r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) {
 				return bad
 			}
 		}
 	}
 	return nil
+}
+
+func isAlnum(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
 // checkMatch takes what a rule matches: an address, a domain, or .domain.
