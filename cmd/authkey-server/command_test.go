@@ -33,7 +33,7 @@ func TestCommands(t *testing.T) {
 		{"check of faults", "--config {dir}/bad.yaml check", "", 78, "", "^{dir}/bad.yaml:1: listen\\[0\\]: .*\n{dir}/bad.yaml:2: domains\\[0\\].addresses: is not set; want .*\n$"},
 		{"check of files", "--config {dir}/files.yaml check", "", 78, "", "" +
 			"^{dir}/files.yaml:2: domains\\[0\\].secret_file: .*open {dir}/none: no such file or directory\n" +
-			"{dir}/files.yaml:3: domains\\[1\\].secret_file: .*{dir}/open.secret: mode 0644 gives others access, needs 0600: chmod 600 {dir}/open.secret\n" +
+			"{dir}/files.yaml:3: domains\\[1\\].secret_file: .*{dir}/open.secret: readable by others \\(mode 0644\\); needs 0600: chmod 600 {dir}/open.secret\n" +
 			"{dir}/files.yaml:4: domains\\[2\\].addresses: .*{dir}/bad.list: line 2: .*\n" +
 			"{dir}/files.yaml:5: domains\\[3\\].addresses: .*open {dir}/none: no such file or directory\n" +
 			"{dir}/files.yaml:6: domains\\[4\\]: .*grace 2400h0m0s is not 0 to 999 times the avt\n" +

@@ -136,7 +136,7 @@ func TestDoctor(t *testing.T) {
 		{"an open secret", func(t *testing.T, p *patient) {
 			p.start()
 			writeFile(t, p.secret, readFile(t, p.secret), 0o644)
-		}, []string{"fault secret: example.com: .*gives others access"}},
+		}, []string{"fault secret: example.com: .*readable by others"}},
 		{"no secret", func(t *testing.T, p *patient) {
 			p.start()
 			remove(t, p.secret+"2")

@@ -186,7 +186,7 @@ func TestListsAreWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.signal(syscall.SIGHUP)
-	s.waitLog("level=ERROR", "what was in force stays", "mode 0644 gives others access, needs 0600: chmod 600 "+p.secret)
+	s.waitLog("level=ERROR", "what was in force stays", "readable by others (mode 0644); needs 0600: chmod 600 "+p.secret)
 	stays("bob@example.com", bob, wire.ValidKey)
 }
 

@@ -36,8 +36,8 @@ const (
 	maxSecretFile = 16 << 10
 )
 
-// A ModeError refuses a secret file whose mode gives others access than its owner and a group
-// of this process.
+// A ModeError refuses a secret file that others than its owner and a group of this process can
+// read or write.
 type ModeError struct {
 	Path string
 	Mode fs.FileMode
@@ -47,7 +47,7 @@ type ModeError struct {
 }
 
 func (e *ModeError) Error() string {
-	fault := fmt.Sprintf("secret file %s: mode %04o gives others access, needs 0600", e.Path, e.Mode.Perm())
+	fault := fmt.Sprintf("secret file %s: readable by others (mode %04o); needs 0600", e.Path, e.Mode.Perm())
 	if e.Fixed {
 		return fault + " or 0440, with a group that this process has (Kubernetes: defaultMode: 0440 and fsGroup)," +
 			" and its mode cannot be changed from here; where everybody in the container may read it (Docker Compose), set allow_open_secrets: true"
