@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/authkey/authkey/internal/attach"
@@ -33,9 +32,5 @@ func newAttacher(c config.Attach, old *attach.Attacher) (*attach.Attacher, error
 	for i := range opts.Domains {
 		opts.Domains[i].SecretFile = keyring.Credential(opts.Domains[i].SecretFile)
 	}
-	a, err := attach.New(opts, old)
-	if err != nil {
-		return nil, fmt.Errorf("attach: %w", err)
-	}
-	return a, nil
+	return attach.New(opts, old)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/keyring"
-	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
 )
 
@@ -25,9 +23,9 @@ func newCheck() *cobra.Command {
 		if err != nil {
 			return config.Settings{}, err
 		}
-		warnings, err := buildable(loaded.Config)
-		if err != nil {
-			return config.Settings{}, program.Exit(program.Config, err)
+		p, warnings, faults := buildable(loaded)
+		if len(faults) > 0 {
+			return config.Settings{}, program.Refuse(cmd, faults)
 		}
 		for _, warning := range warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
@@ -35,8 +33,10 @@ func newCheck() *cobra.Command {
 		if err := unknownGroup(loaded); err != nil {
 			return config.Settings{}, program.Refuse(cmd, err)
 		}
-		for _, fault := range idlePreferences(loaded.Config) {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
+		if p.prefs != nil { // what recipients choose and may not
+			for _, fault := range p.prefs.Idle(loaded.Config.Policy.Allowed) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
+			}
 		}
 		if err := readableByService(cmd.Context(), loaded); err != nil {
 			return config.Settings{}, program.Exit(program.Config, err)
@@ -49,7 +49,7 @@ func newCheck() *cobra.Command {
 // can tell, and only the configuration of the service is the service's to read: another
 // one may be a draft.
 func readableByService(ctx context.Context, loaded *config.Loaded) error {
-	if os.Geteuid() != 0 || loaded.Path != this().DefaultConfig {
+	if os.Geteuid() != 0 || loaded.Path != self().DefaultConfig {
 		return nil
 	}
 	service := doctor.FindService(ctx)
@@ -102,32 +102,23 @@ func newConfig() *cobra.Command {
 
 // buildable makes what a configuration says but for what touches the network, and
 // throws it away. What may be wrong with the files, though they can be used, are warnings.
-func buildable(c config.Config) (warnings []string, err error) {
-	_, settingsErr := settings(c)
-	_, policyErr := policyOptions(c)
-	_, verifierErr := verifierOptions(c)
-	_, prefsErr := preferences(c.Preferences, nil) // one without any is for the log of a start to say
-	keys, attachErr := newAttacher(c.Attach, nil)
-	if keys != nil {
-		keys.Reload(func(d *keyring.Domain, err error) {
+func buildable(loaded *config.Loaded) (p parts, warnings []string, faults config.Faults) {
+	p, faults = assemble(loaded, parts{}) // preferences without any are for the log of a start to say
+	_, more := newSilent(loaded)
+	if p.attacher != nil {
+		p.attacher.Reload(func(d *keyring.Domain, err error) {
 			if err != nil { // the milter starts all the same
 				warnings = append(warnings, "attach: "+err.Error())
 			}
 		})
-		warnings = append(warnings, keys.Warnings()...)
+		warnings = append(warnings, p.attacher.Warnings()...)
 	}
-	if dir := c.Notify.StateDir; dir != "" { // a folder in use cannot be opened
+	if dir := loaded.Config.Notify.StateDir; dir != "" { // a folder in use cannot be opened
 		if info, err := os.Stat(dir); err != nil {
 			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %v: what was sent is forgotten when the milter ends", err))
 		} else if !info.IsDir() {
 			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %s is no folder: what was sent is forgotten when the milter ends", dir))
 		}
 	}
-	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
-	if ledgerErr != nil {
-		return warnings, ledgerErr
-	}
-	defer ledger.Close()
-	_, notifyErr := newTeller(c, ledger, slog.New(slog.DiscardHandler))
-	return warnings, errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
+	return p, warnings, append(faults, more...)
 }

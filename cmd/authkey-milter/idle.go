@@ -23,16 +23,3 @@ func unknownGroup(loaded *config.Loaded) error {
 	}
 	return nil
 }
-
-// idlePreferences lists what recipients choose and may not.
-func idlePreferences(c config.Config) []error {
-	file, err := preferences(c.Preferences, nil)
-	if err != nil || file == nil { // the former is a fault, found elsewhere
-		return nil
-	}
-	opts, err := policyOptions(c)
-	if err != nil {
-		return nil
-	}
-	return file.Idle(opts.Allowed)
-}

@@ -43,7 +43,7 @@ func TestCheckIdle(t *testing.T) {
 	} {
 		config := write("milter.yaml", tc.yaml)
 		var out bytes.Buffer
-		code := this().Run(t.Context(), []string{"check", "--config", config}, nil, &out, &out, commands()...)
+		code := self().Run(t.Context(), []string{"check", "--config", config}, nil, &out, &out, commands()...)
 		ok := code == tc.code
 		for _, part := range tc.out {
 			ok = ok && strings.Contains(out.String(), part)
@@ -53,10 +53,10 @@ func TestCheckIdle(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if _, err := os.Stat(this().DefaultConfig); err == nil {
+	if _, err := os.Stat(self().DefaultConfig); err == nil {
 		return // this machine has one, and check reads it
 	}
-	if code := this().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
+	if code := self().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
 		t.Errorf("the default file is missing: exit %d, %s", code, out.String())
 	}
 }

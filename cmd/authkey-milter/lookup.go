@@ -28,13 +28,9 @@ func newLookup() *cobra.Command {
 	connect := program.AddConnect(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		loaded, err := loadConfig(cmd, false)
+		_, opts, err := loadVerifier(cmd)
 		if err != nil {
 			return err
-		}
-		opts, err := verifierOptions(loaded.Config)
-		if err != nil {
-			return program.Exit(program.Config, err)
 		}
 		v := verifier.New(opts)
 		defer v.Close()

@@ -7,15 +7,15 @@ import (
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/verifier"
 )
 
 // version is set by the build: -ldflags "-X main.version=…".
 var version = "devel"
 
-func main() { this().Main(commands()...) }
+func main() { self().Main(commands()...) }
 
-// this is the program.
-func this() program.Program {
+func self() program.Program {
 	return program.Program{
 		Name:          "authkey-milter",
 		Short:         "Verify AuthKeys for Postfix and Sendmail",
@@ -30,5 +30,19 @@ func commands() []*cobra.Command {
 
 // loadConfig reads milter.yaml; see program.LoadConfig.
 func loadConfig(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
-	return program.LoadConfig(this(), cmd, mustExist, config.Load)
+	return program.LoadConfig(self(), cmd, mustExist, config.Load)
+}
+
+// loadVerifier reads milter.yaml, which may be missing, for a command that verifies and
+// needs nothing else of it.
+func loadVerifier(cmd *cobra.Command) (*config.Loaded, verifier.Options, error) {
+	loaded, err := loadConfig(cmd, false)
+	if err != nil {
+		return nil, verifier.Options{}, err
+	}
+	opts, err := verifierOptions(loaded.Config)
+	if err != nil {
+		err = program.Refuse(cmd, loaded.FaultOf("verify.ca_file", err))
+	}
+	return loaded, opts, err
 }

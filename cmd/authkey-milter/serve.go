@@ -38,14 +38,14 @@ func newServe() *cobra.Command {
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
-	life := program.NewService()
-	defer life.Close()
+	signals := program.NewService()
+	defer signals.Close()
 	defer runtime.KeepAlive(program.TuneCollector())
 	d := new(service)
 	var flush func()
 	d.log, d.level, flush = program.NewLogger(errOut, loaded.Config.Log)
 	defer flush()
-	engine, err := d.engine(loaded.Config)
+	engine, err := d.engine(loaded)
 	if err != nil {
 		return program.Exit(startCode(err), err)
 	}
@@ -67,12 +67,12 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	for _, ln := range listeners {
 		reach := milter.Reach(ln.Addr())
 		d.log.Info("listening", "listen", ln.Addr().String(), "reach", reach)
-		if d.attacher != nil && milter.Open(ln.Addr()) {
+		if d.parts.attacher != nil && milter.Open(ln.Addr()) {
 			d.log.Warn("keys are attached for whoever connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
 		}
 		go func() { failed <- d.server.Serve(ln) }()
 	}
-	err = life.Run(ctx, failed, d.reload, program.Health{
+	err = signals.Run(ctx, failed, d.reload, program.Health{
 		Check: d.server.SelfCheck, Status: d.server.Status,
 		Failed: func(err error) { d.log.Error("self-check", "error", err.Error()) },
 	})

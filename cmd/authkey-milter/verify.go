@@ -26,7 +26,7 @@ func newVerify() *cobra.Command {
 	asJSON := program.AddJSON(cmd)
 	cmd.MarkFlagsMutuallyExclusive("key-file", "no-key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		loaded, err := loadConfig(cmd, false)
+		_, opts, err := loadVerifier(cmd)
 		if err != nil {
 			return err
 		}
@@ -38,10 +38,6 @@ func newVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-		}
-		opts, err := verifierOptions(loaded.Config)
-		if err != nil {
-			return program.Exit(program.Config, err)
 		}
 		address, err := wire.ParseAddress(args[0])
 		res := verifier.Unaddressable(err)

@@ -59,7 +59,7 @@ func checkFiles(loaded *config.LoadedServer, judgeKey bool) (faults config.Fault
 	}
 	cert, err := loadCertificate(loaded.Config.TLS)
 	if err != nil {
-		return append(faults, loaded.Fault("tls.cert", err.Error(), "")), warnings
+		return append(faults, loaded.FaultOf("tls.cert", err)), warnings
 	}
 	host, err := hostName("", loaded.Config)
 	if err != nil { // it is not known

@@ -54,7 +54,7 @@ func newInit() *cobra.Command {
 			"75: a file cannot be written now; 78: there is a server.yaml that is bad.",
 		Args: cobra.ExactArgs(1),
 	}
-	dir := cmd.Flags().String("dir", filepath.Dir(this().DefaultConfig), "`folder` of the files")
+	dir := cmd.Flags().String("dir", filepath.Dir(self().DefaultConfig), "`folder` of the files")
 	host := cmd.Flags().String("host", "", "`name` or address of this server for the records")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

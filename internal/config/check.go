@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/authkey/authkey/internal/diskfile"
+	"github.com/authkey/authkey/internal/wire"
 )
 
 // The checks of text values. Each error completes a sentence that begins with
@@ -25,11 +26,6 @@ const (
 	maxDomain     = 253
 	maxLabel      = 63
 )
-
-// actions is the vocabulary of what can be done with a message.
-var actions = []string{
-	"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine", "tempfail",
-}
 
 // checkPrintable takes text of one line without control characters.
 func checkPrintable(s string) error {
@@ -174,19 +170,19 @@ func checkAuthservID(s string) error {
 	return nil
 }
 
-// checkVoucher takes an authserv-id, a slash, and a method that authenticates senders.
-func checkVoucher(s string) error {
+// parseVoucher reads an authserv-id, a slash, and a method that authenticates senders.
+func parseVoucher(s string) (v Voucher, err error) {
 	id, method, found := strings.Cut(s, "/")
 	if !found {
-		return errors.New("names no method")
+		return v, errors.New("names no method")
 	}
 	if err := checkAuthservID(id); err != nil {
-		return err
+		return v, err
 	}
 	if method != "spf" && method != "dkim" {
-		return errors.New("has another method than spf or dkim")
+		return v, errors.New("has another method than spf or dkim")
 	}
-	return nil
+	return Voucher{id, method}, nil
 }
 
 // checkDomain takes a domain name, which an IP address is not; U-labels are taken as they
@@ -214,6 +210,18 @@ func checkDomain(s string) error {
 		}
 	}
 	return nil
+}
+
+// parseDomain is checkDomain, and returns the form in which domains are compared.
+func parseDomain(s string) (string, error) {
+	if err := checkDomain(s); err != nil {
+		return "", err
+	}
+	domain, err := wire.ParseDomain(s)
+	if err != nil {
+		return "", errors.New("is not a domain name")
+	}
+	return domain, nil
 }
 
 func isAlnum(r rune) bool {
@@ -248,6 +256,25 @@ func checkMatch(s string) error {
 		return errors.New("is not an address")
 	}
 	return checkAddress(s)
+}
+
+// parsePattern is checkMatch, and returns the form in which the policy compares.
+func parsePattern(s string) (string, error) {
+	if err := checkMatch(s); err != nil {
+		return "", err
+	}
+	if strings.Contains(s, "@") {
+		return wire.Fold(s), nil
+	}
+	domain, subdomains := strings.CutPrefix(s, ".")
+	domain, err := wire.ParseDomain(domain)
+	if err != nil {
+		return "", errors.New("is neither an address nor a domain")
+	}
+	if subdomains {
+		domain = "." + domain
+	}
+	return domain, nil
 }
 
 // isLocalPart reports whether a local part can stand without quotes (RFC 5321 section

@@ -62,7 +62,7 @@ func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Com
 			for _, fault := range settings.Idle() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
 			}
-			for _, key := range settings.NotActedOn() {
+			for _, key := range settings.NotImplemented() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
 			}
 			if settings.File() == "" {

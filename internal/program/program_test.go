@@ -169,7 +169,7 @@ func TestResult(t *testing.T) {
 
 func TestLogger(t *testing.T) {
 	var out bytes.Buffer
-	log, level, flush := NewLogger(&out, config.Log{Level: "info", Format: "json"})
+	log, level, flush := NewLogger(&out, config.Log{Format: "json"})
 	log.Debug("not yet")
 	level.Set(slog.LevelDebug)
 	log.Debug("now", "error", OneLine(errors.Join(errors.New("a"), errors.New("b"))))
@@ -224,7 +224,7 @@ func TestSettle(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
-			log, _, flush := NewLogger(&out, config.Log{Level: "info", Format: format})
+			log, _, flush := NewLogger(&out, config.Log{Format: format})
 			settler := log.With("a", 1).WithGroup("g").Handler().(interface{ Settle() })
 			began := time.Now()
 			settler.Settle() // nothing waits
@@ -242,7 +242,7 @@ func TestSettle(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		in, out := io.Pipe()
-		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		log, _, flush := NewLogger(out, config.Log{})
 		log.Info("important")
 		began := time.Now()
 		log.Handler().(interface{ Settle() }).Settle()
@@ -259,7 +259,7 @@ func TestSettle(t *testing.T) {
 func TestNobodyReadsTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, out := io.Pipe()
-		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		log, _, flush := NewLogger(out, config.Log{})
 		text := strings.Repeat("x", 1000)
 		const lines = 2 * maxUnread / 1000
 		began := time.Now()

@@ -133,6 +133,7 @@ func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.Level
 		log.Warn("log lines are missing, nobody read them in time", "lines", lines)
 	})
 	level = new(slog.LevelVar)
+	level.Set(c.Level)
 	var handler slog.Handler = &textHandler{out: w, level: level}
 	if c.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})

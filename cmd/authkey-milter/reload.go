@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"runtime/debug"
+
+	"github.com/authkey/authkey/internal/config"
+	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/milter"
+)
+
+// reload is what SIGHUP does: it reads the configuration and the files that it names again,
+// and replaces the engine. Messages that have begun end under the one before. A bad
+// configuration is logged and changes nothing.
+func (d *service) reload() {
+	loaded, err := config.Load(d.path, os.Environ())
+	if err == nil {
+		err = d.acceptable(loaded)
+	}
+	if err == nil {
+		var engine *milter.Engine
+		if engine, err = d.engine(loaded); err == nil {
+			d.server.Swap(engine)
+		}
+	}
+	if err != nil {
+		d.log.Error("configuration not reloaded, keeping the previous one", "error", program.OneLine(err))
+		return
+	}
+	old, now := d.config, loaded.Config
+	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Socket != now.Socket || old.Log.Format != now.Log.Format ||
+		stateDir(old.Notify) != stateDir(now.Notify) {
+		d.log.Warn("listen, socket, log.format and notify.state_dir take effect at the next start")
+	}
+	d.put(loaded)
+}
+
+// acceptable finds what forbids to take up a configuration that is right in itself.
+func (d *service) acceptable(loaded *config.Loaded) error {
+	if loaded.CutOff(d.settings) {
+		return fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
+	}
+	for _, addr := range d.sockets {
+		if fault, ok := loaded.InetFault(addr.Network(), addr.String()); ok {
+			return fault
+		}
+	}
+	return nil
+}
+
+// noPreferences warns of a file of preferences that holds none.
+const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
+
+// put notes the configuration that is in force now, and says so, and what of it is
+// not acted on. Its rules are in the engine: kept a second time, and as they were
+// written, they would be thousands of objects for every run of the garbage collector.
+func (d *service) put(loaded *config.Loaded) {
+	d.path, d.config, d.settings = loaded.Path, loaded.Config, loaded.Settings
+	d.config.Policy.Rules = nil
+	// Reading thousands of rules and preferences takes many times the memory that they
+	// need afterwards. Left as holes in the heap it makes each message dearer.
+	debug.FreeOSMemory()
+	err := d.notes.announce(loaded)
+	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
+	warnings := loaded.Warnings()
+	if d.parts.prefs != nil && d.parts.prefs.Unexplained() {
+		warnings = append(warnings, noPreferences)
+	}
+	if d.parts.attacher != nil {
+		warnings = append(warnings, d.parts.attacher.Warnings()...)
+	}
+	for _, warning := range warnings {
+		d.log.Warn("a file may have been cut off", "warning", warning)
+	}
+	for _, fault := range loaded.Idle() {
+		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+	}
+	for _, key := range loaded.NotImplemented() {
+		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
+	if err != nil {
+		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
+	}
+}
