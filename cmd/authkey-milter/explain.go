@@ -67,7 +67,7 @@ func newExplain() *cobra.Command {
 		}
 		view := viewExamination(sample, e, loaded.Config)
 		view.SenderSource = source
-		if err := view.print(cmd.OutOrStdout(), *asJSON); err != nil {
+		if err := program.Print(cmd, *asJSON, view, view.print); err != nil {
 			return err
 		}
 		return program.Exit(view.exitCode(), nil)

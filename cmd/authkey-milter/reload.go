@@ -64,22 +64,14 @@ func (d *service) put(loaded *config.Loaded) {
 	debug.FreeOSMemory()
 	err := d.notes.announce(loaded)
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
-	warnings := loaded.Warnings()
+	var warnings []string
 	if d.parts.prefs != nil && d.parts.prefs.Unexplained() {
 		warnings = append(warnings, noPreferences)
 	}
 	if d.parts.attacher != nil {
 		warnings = append(warnings, d.parts.attacher.Warnings()...)
 	}
-	for _, warning := range warnings {
-		d.log.Warn("a file may have been cut off", "warning", warning)
-	}
-	for _, fault := range loaded.Idle() {
-		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
-	}
-	for _, key := range loaded.NotImplemented() {
-		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
-	}
+	program.LogRemarks(d.log, loaded.Settings, warnings...)
 	if err != nil {
 		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
 	}

@@ -39,17 +39,11 @@ func newVerify() *cobra.Command {
 				return err
 			}
 		}
-		address, err := wire.ParseAddress(args[0])
-		res := verifier.Unaddressable(err)
-		if err == nil {
+		return program.Answer(cmd, args[0], *asJSON, func(address wire.Address) verifier.Result {
 			v := verifier.New(opts)
 			defer v.Close()
-			res = v.Verify(cmd.Context(), verifier.Query{Address: address, Key: key})
-		}
-		if err := program.WriteResult(cmd.OutOrStdout(), address, res, *asJSON); err != nil {
-			return err
-		}
-		return program.ExitResult(res.Status)
+			return v.Verify(cmd.Context(), verifier.Query{Address: address, Key: key})
+		})
 	}
 	return cmd
 }

@@ -133,7 +133,7 @@ func newAddressImport() *cobra.Command {
 		if err != nil {
 			return exitImport(err, name)
 		}
-		return writeEdit(cmd.OutOrStdout(), "added", added, *asJSON)
+		return writeEdit(cmd, "added", added, *asJSON)
 	}
 	return cmd
 }
@@ -208,15 +208,11 @@ func editLists(cmd *cobra.Command, mailboxes []string, done string, asJSON bool,
 		}
 		count += n
 	}
-	return writeEdit(cmd.OutOrStdout(), done, count, asJSON)
+	return writeEdit(cmd, done, count, asJSON)
 }
 
-func writeEdit(w io.Writer, done string, count int, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(map[string]int{done: count})
-	}
-	_, err := fmt.Fprintf(w, "%s %d\n", done, count)
-	return err
+func writeEdit(cmd *cobra.Command, done string, count int, asJSON bool) error {
+	return program.Print(cmd, asJSON, map[string]int{done: count}, func(w io.Writer) { fmt.Fprintln(w, done, count) })
 }
 
 // exitEdit ends the program for an error of an edit.

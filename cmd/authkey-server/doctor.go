@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -166,11 +164,7 @@ func fingerprint(path string) string {
 	if err != nil {
 		return ""
 	}
-	text, err := json.Marshal(loaded.Effective())
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
+	return loaded.Digest(nil)[:12]
 }
 
 var statusFingerprint = regexp.MustCompile(`configuration ([0-9a-f]{12})$`)

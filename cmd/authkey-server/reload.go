@@ -101,15 +101,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	s.server.SetLimits(s.affordable(limits(loaded.Config.Limits)))
 	s.server.SetDomains(domains)
 	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
-	for _, warning := range loaded.Warnings() {
-		s.log.Warn("a file may have been cut off", "warning", warning)
-	}
-	for _, fault := range loaded.Idle() {
-		s.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
-	}
-	for _, key := range loaded.NotImplemented() {
-		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
-	}
+	program.LogRemarks(s.log, loaded.Settings)
 	s.watch(ctx, domains, cert)
 }
 

@@ -148,8 +148,3 @@ func (p Program) versionLine() string {
 	}
 	return fmt.Sprintf("%s %s (%s, %s %s/%s)", p.Name, p.Version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
-
-// AddJSON gives a command the flag --json.
-func AddJSON(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("json", false, "print JSON")
-}

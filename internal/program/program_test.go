@@ -155,13 +155,13 @@ func TestResult(t *testing.T) {
 			"result    temperror (dns-timeout)\naddress   bob@example.com\ntimes     DNS 0.000 ms, AS 0.000 ms\n", Exit(Temp, nil)},
 	} {
 		var out bytes.Buffer
-		if err := WriteResult(&out, tc.address, tc.result, tc.json); err != nil {
+		if err := writeResult(&out, tc.address, tc.result, tc.json); err != nil {
 			t.Error(err)
 		}
 		if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if got := ExitResult(tc.result.Status); fmt.Sprint(got) != fmt.Sprint(tc.code) {
+		if got := exitResult(tc.result.Status); fmt.Sprint(got) != fmt.Sprint(tc.code) {
 			t.Errorf("%s: %v, want %v", tc.result.Status, got, tc.code)
 		}
 	}
@@ -283,7 +283,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 		out.Close()
 		<-done
 		got := strings.Count(read.String(), text)
-		want := fmt.Sprintf("level=WARN msg=\"log lines are missing, nobody read them in time\" lines=%d\n", lines-got)
+		want := fmt.Sprintf("level=WARN msg=\"log lines dropped: reader too slow\" lines=%d\n", lines-got)
 		if got < lines/4 || got == lines || !strings.HasSuffix(read.String(), want) {
 			t.Errorf("%d of %d lines, and at the end %q", got, lines, read.String()[max(0, read.Len()-200):])
 		}

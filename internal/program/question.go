@@ -85,8 +85,22 @@ type resultView struct {
 	ASTime   float64 `json:"as_ms"`
 }
 
-// WriteResult writes what became of a question about an address, as text or JSON.
-func WriteResult(w io.Writer, address wire.Address, res verifier.Result, asJSON bool) error {
+// Answer prints what comes of asking about a mailbox, which may be no address, and returns
+// the error that ends the program as the result demands; nil for a pass.
+func Answer(cmd *cobra.Command, mailbox string, asJSON bool, ask func(wire.Address) verifier.Result) error {
+	address, err := wire.ParseAddress(mailbox)
+	res := verifier.Unaddressable(err)
+	if err == nil {
+		res = ask(address)
+	}
+	if err := writeResult(cmd.OutOrStdout(), address, res, asJSON); err != nil {
+		return err
+	}
+	return exitResult(res.Status)
+}
+
+// writeResult writes what became of a question about an address, as text or JSON.
+func writeResult(w io.Writer, address wire.Address, res verifier.Result, asJSON bool) error {
 	view := resultView{
 		Address: address.String(), Result: string(res.Status), Reason: string(res.Reason), AS: res.Server,
 		TTL: res.TTL.Seconds(), Required: res.Required, Stale: res.Stale, AD: res.AD,
@@ -113,9 +127,7 @@ func WriteResult(w io.Writer, address wire.Address, res verifier.Result, asJSON 
 	return err
 }
 
-// ExitResult returns the error that ends the program as a result demands; nil for
-// a pass.
-func ExitResult(status verifier.Status) error {
+func exitResult(status verifier.Status) error {
 	switch status {
 	case verifier.Pass:
 		return nil

@@ -18,8 +18,8 @@ import (
 	"github.com/authkey/authkey/internal/config"
 )
 
-// A Service is the life of a program that serves: it has begun, is told to read
-// its configuration again, and to stop. Make one with NewService before anything
+// A Service is what systemd and signals tell a program that serves, and what it tells
+// systemd: that it has begun, is to read its configuration again, and is to stop. Make one with NewService before anything
 // that takes time: a SIGHUP that nobody expects kills.
 type Service struct {
 	hangup chan os.Signal
@@ -130,7 +130,7 @@ func PassedListeners() ([]Passed, error) {
 // calls the handler's Settle; flush writes what waits, at the end.
 func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
 	w := newLogWriter(out, func(lines int) {
-		log.Warn("log lines are missing, nobody read them in time", "lines", lines)
+		log.Warn("log lines dropped: reader too slow", "lines", lines)
 	})
 	level = new(slog.LevelVar)
 	level.Set(c.Level)
@@ -139,6 +139,20 @@ func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.Level
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
 	return slog.New(settler{handler, w}), level, w.close
+}
+
+// LogRemarks logs what may be wrong with a configuration that is in force now: files that
+// may have been cut off, as further says of those that it names, and what has no effect.
+func LogRemarks(log *slog.Logger, settings config.Settings, further ...string) {
+	for _, warning := range append(settings.Warnings(), further...) {
+		log.Warn("a file may have been cut off", "warning", warning)
+	}
+	for _, fault := range settings.Idle() {
+		log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+	}
+	for _, key := range settings.NotImplemented() {
+		log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
 }
 
 // OneLine makes a multi-line error fit for a log line.
