@@ -39,7 +39,7 @@ func (d *service) reload() {
 
 // acceptable finds what forbids to take up a configuration that is right in itself.
 func (d *service) acceptable(loaded *config.Loaded) error {
-	if loaded.CutOff(d.settings) {
+	if loaded.CutOff(d.content) {
 		return fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
 	}
 	for _, addr := range d.sockets {
@@ -57,7 +57,7 @@ const noPreferences = `the file of preferences holds none; if that is meant, giv
 // not acted on. Its rules are in the engine: kept a second time, and as they were
 // written, they would be thousands of objects for every run of the garbage collector.
 func (d *service) put(loaded *config.Loaded) {
-	d.path, d.config, d.settings = loaded.Path, loaded.Config, loaded.Settings
+	d.path, d.config, d.content = loaded.Path, loaded.Config, loaded.Content
 	d.config.Policy.Rules = nil
 	// Reading thousands of rules and preferences takes many times the memory that they
 	// need afterwards. Left as holes in the heap it makes each message dearer.

@@ -22,10 +22,10 @@ import (
 type service struct {
 	log      *slog.Logger
 	level    *slog.LevelVar
-	path     string        // of the configuration file; empty: there is none
-	config   config.Config // in force, but for what it is too large to keep: put
-	settings config.Settings
-	sockets  []net.Addr // on which we listen, whatever the configuration says now
+	path     string         // of the configuration file; empty: there is none
+	config   config.Config  // in force, but for what is too large to keep: see put
+	content  config.Content // of the file, as it was read
+	sockets  []net.Addr     // on which we listen, whatever the configuration says now
 	cache    *verifier.Cache
 	records  *verifier.Records
 	ledger   *notify.Ledger

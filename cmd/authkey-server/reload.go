@@ -17,7 +17,7 @@ import (
 // names a new file that is, changes nothing.
 func (s *service) reload(ctx context.Context) {
 	loaded, err := config.LoadServer(s.loaded.Path, os.Environ())
-	if err == nil && loaded.CutOff(s.loaded.Settings) {
+	if err == nil && loaded.CutOff(s.loaded.Content) {
 		err = fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
 	}
 	if err == nil {

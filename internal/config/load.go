@@ -95,7 +95,7 @@ func load(s *schema, path string, data []byte, environ []string) (Settings, Faul
 	for name, v := range env {
 		layers.Set(name, v)
 	}
-	result := Settings{schema: s, file: path, data: data, lines: w.lines, values: map[string]value{}, sources: map[string]string{}}
+	result := Settings{Content: Content{data: data}, schema: s, file: path, lines: w.lines, values: map[string]value{}, sources: map[string]string{}}
 	for _, k := range s.keys {
 		v := layers.Get(k.name).(value)
 		k.set(v.parsed)

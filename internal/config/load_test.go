@@ -482,7 +482,7 @@ func TestCutOff(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := load().CutOff(inForce.Settings); got != want {
+		if got := load().CutOff(inForce.Content); got != want {
 			t.Errorf("%q: %v, want %v", content, got, want)
 		}
 		// Another file that was put there is whole; but nothing at all is nothing.
@@ -493,7 +493,7 @@ func TestCutOff(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := loaded.CutOff(inForce.Settings); got != want {
+			if got := loaded.CutOff(inForce.Content); got != want {
 				t.Errorf("another file, %s, %q: %v, want %v", state, content, got, want)
 			}
 		}

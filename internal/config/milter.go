@@ -138,9 +138,19 @@ func eachResult(row func(result string) key) []key {
 
 // action is that of one result.
 func action(a *Actions, result string) *policy.Action {
-	return map[string]*policy.Action{
-		"pass": &a.Pass, "none": &a.None, "nokey": &a.NoKey, "fail": &a.Fail, "permerror": &a.PermError, "temperror": &a.TempError,
-	}[result]
+	switch result {
+	case "pass":
+		return &a.Pass
+	case "none":
+		return &a.None
+	case "nokey":
+		return &a.NoKey
+	case "fail":
+		return &a.Fail
+	case "permerror":
+		return &a.PermError
+	}
+	return &a.TempError
 }
 
 func replyRow(result string, field *string, reason string) key {

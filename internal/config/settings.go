@@ -1,11 +1,7 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"reflect"
 	"strings"
 )
@@ -13,49 +9,15 @@ import (
 // Settings answers what the values of a configuration are and where they come
 // from.
 type Settings struct {
+	Content
 	schema  *schema
 	file    string           // its path
-	data    []byte           // what is in it
-	info    fs.FileInfo      // what it was
-	put     bool             // it was put in its place whole
 	lines   map[string]int   // of what the file sets, by key, section, field or element
 	values  map[string]value // by key
 	sources map[string]string
 
 	idle []Fault
 }
-
-// endOfDocument is the line with which YAML ends a document. Whoever ends his file with it
-// says that it is whole.
-const endOfDocument = "..."
-
-// CutOff reports whether the file is a beginning of what other's file was, and says nothing
-// that shows that this is meant: somebody is writing it, or the disk was full. Every key
-// that is missing would silently fall back to its default. What differs in comments and
-// empty lines only, or ends with a line "...", is not cut off. Nor is another file that was
-// put in the place of the one before and not written since, unless it is empty.
-func (s Settings) CutOff(other Settings) bool {
-	rest, begins := bytes.CutPrefix(other.data, s.data)
-	if !begins || len(rest) == 0 {
-		return false
-	}
-	if len(s.data) > 0 && s.info != nil && other.info != nil && !os.SameFile(s.info, other.info) && s.put {
-		return false
-	}
-	last := strings.TrimSpace(string(s.data))
-	if last == endOfDocument || strings.HasSuffix(last, "\n"+endOfDocument) {
-		return false
-	}
-	for line := range strings.Lines(string(rest)) {
-		if line = strings.TrimSpace(line); line != "" && line[0] != '#' && line != endOfDocument {
-			return true
-		}
-	}
-	return false
-}
-
-// ErrCutOff refuses a configuration that is CutOff.
-var ErrCutOff = errors.New(`looks cut off: it is the beginning of the one in force; if that is meant, end it with a line "..."`)
 
 // Warnings says what may be wrong with the file, though it can be used.
 func (s Settings) Warnings() (all []string) {

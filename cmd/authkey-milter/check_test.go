@@ -40,6 +40,9 @@ func TestCheckIdle(t *testing.T) {
 			[]string{"preferences.timeout: not acted on yet\n", "preferences.cache: not acted on yet\n"}},
 		{"a rule that is there before", "policy:\n  rules:\n    - {sender: a.test, fail: reject}\n    - {sender: a.test, fail: mark}\n", 0,
 			[]string{"warning: ", "milter.yaml:4: policy.rules[1].fail: has no effect: policy.rules[0] is for the same, and comes first\n"}},
+		{"files that are not there", "mode: test\nverify:\n  ca_file: /none/ca\npreferences: {source: 'file:/none/prefs'}\n" +
+			"attach:\n  domains: [{domain: a.test, source: 'secret:/none/s', addresses: any}]\nnotify: {template_dir: /none/t}\n", 78,
+			[]string{"milter.yaml:3: verify.ca_file: open /none/ca: ", "milter.yaml:4: preferences.source: ", "milter.yaml:5: attach: domain a.test: ", "milter.yaml:7: notify: "}},
 	} {
 		config := write("milter.yaml", tc.yaml)
 		var out bytes.Buffer
