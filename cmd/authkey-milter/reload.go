@@ -37,7 +37,7 @@ func (d *service) reload() {
 	d.put(loaded)
 }
 
-// acceptable finds what forbids to take up a configuration that is right in itself.
+// acceptable returns why a configuration that is right in itself may not replace the one in force.
 func (d *service) acceptable(loaded *config.Loaded) error {
 	if loaded.CutOff(d.content) {
 		return fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
@@ -60,7 +60,7 @@ func (d *service) put(loaded *config.Loaded) {
 	d.path, d.config, d.content = loaded.Path, loaded.Config, loaded.Content
 	d.config.Policy.Rules = nil
 	// Reading thousands of rules and preferences takes many times the memory that they
-	// need afterwards. Left as holes in the heap it makes each message dearer.
+	// need afterwards. Left as holes in the heap it makes each message cost more.
 	debug.FreeOSMemory()
 	err := d.notes.announce(loaded)
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
@@ -73,6 +73,6 @@ func (d *service) put(loaded *config.Loaded) {
 	}
 	program.LogRemarks(d.log, loaded.Settings, warnings...)
 	if err != nil {
-		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
+		d.log.Warn("cannot write the note of the configuration in force: doctor will not know it", "error", err.Error())
 	}
 }

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// selftestPatience bounds a whole self-test, which takes a fraction of a second.
-	selftestPatience = 30 * time.Second
+	// selftestTimeout bounds a whole self-test, which takes a fraction of a second.
+	selftestTimeout = 30 * time.Second
 	// selftestRcpt gets its mail where local_domains names no domain of ours.
 	selftestRcpt = "selftest@recipient.test"
 )
@@ -91,7 +91,7 @@ func runSelftest(ctx context.Context, loaded config.Loaded, recipients []string)
 	if _, err := verifierOptions(loaded.Config); err != nil {
 		return nil, program.Exit(program.Config, loaded.FaultOf("verify.ca_file", err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, selftestPatience)
+	ctx, cancel := context.WithTimeout(ctx, selftestTimeout)
 	defer cancel()
 	world, err := selftest.NewWorld()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/authkey/authkey/milter"
 )
 
-// stopPatience is how long messages in flight may take once we are told to stop.
-const stopPatience = 10 * time.Second
+// stopTimeout is how long messages in flight may take once we are told to stop.
+const stopTimeout = 10 * time.Second
 
 func newServe() *cobra.Command {
 	return &cobra.Command{
@@ -68,7 +68,7 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 		reach := milter.Reach(ln.Addr())
 		d.log.Info("listening", "listen", ln.Addr().String(), "reach", reach)
 		if d.parts.attacher != nil && milter.Open(ln.Addr()) {
-			d.log.Warn("keys are attached for whoever connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
+			d.log.Warn("keys are attached for anyone who connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
 		}
 		go func() { failed <- d.server.Serve(ln) }()
 	}
@@ -77,9 +77,9 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 		Failed: func(err error) { d.log.Error("self-check", "error", err.Error()) },
 	})
 	d.log.Info("stopping")
-	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	d.server.Shutdown(patience)
+	d.server.Shutdown(stopping)
 	return err
 }
 

@@ -31,7 +31,7 @@ type service struct {
 	ledger   *notify.Ledger
 	verifier *sharedVerifier
 	roots    *x509.CertPool // its
-	closing  sync.WaitGroup // what nobody asks any more and still finishes
+	closing  sync.WaitGroup // verifiers and watches that are ending
 	parts    parts          // of them the files that are watched: prefs and attacher
 	watching func()         // ends the watch of the files in force
 	server   *milter.Server
@@ -60,7 +60,7 @@ func (d *service) close() {
 	d.verifier.drop()
 	d.closing.Wait()
 	if err := d.ledger.Close(); err != nil {
-		d.log.Error("close the memory of notices", "error", err.Error())
+		d.log.Error("close the ledger of notices", "error", err.Error())
 	}
 }
 

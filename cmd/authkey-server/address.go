@@ -18,8 +18,8 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// lockPatience is how long another command that edits the same list is waited for.
-const lockPatience = 10 * time.Second
+// lockTimeout is how long another command that edits the same list is waited for.
+const lockTimeout = 10 * time.Second
 
 func newAddress() *cobra.Command {
 	cmd := &cobra.Command{
@@ -127,7 +127,7 @@ func newAddressImport() *cobra.Command {
 		if *replace {
 			return replaceLists(cmd, name, in, files, *yes, *asJSON)
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 		defer cancel()
 		added, err := keyring.Import(ctx, name, in, files...)
 		if err != nil {
@@ -198,7 +198,7 @@ func editLists(cmd *cobra.Command, mailboxes []string, done string, asJSON bool,
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+	ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 	defer cancel()
 	count := 0
 	for i, d := range order {

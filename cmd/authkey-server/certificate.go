@@ -147,9 +147,9 @@ func (c *certificate) warnings(host string, judgeKey bool) []string {
 	return all
 }
 
-// openKey says that others can get at a private key.
+// openKey says that others can read a private key.
 func openKey(path string, mode fs.FileMode) string {
-	return fmt.Sprintf("private key %s: mode %04o lets others at it, needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
+	return fmt.Sprintf("private key %s: readable by others (mode %04o); needs 0600, or 0640 with a group of the server's user", path, mode.Perm())
 }
 
 // pairWarnings says why clients that trust roots may refuse a certificate at a time; nil

@@ -171,7 +171,7 @@ func TestCertificateWarnings(t *testing.T) {
 		}
 		return c.log.String()
 	}
-	first := []string{`is for ["www.example.com"], and clients look for as.example.com`, "is not in it", "mode 0644 lets others at it"}
+	first := []string{`is for ["www.example.com"], and clients look for as.example.com`, "is not in it", "readable by others (mode 0644)"}
 	got := check()
 	for _, want := range first {
 		if !strings.Contains(got, "warning: tls.cert: ") || !strings.Contains(got, want) {

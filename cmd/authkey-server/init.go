@@ -68,7 +68,7 @@ func newInit() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 		defer cancel()
 		if err := set.write(ctx); err != nil {
 			return program.Exit(program.Temp, err)

@@ -123,7 +123,7 @@ func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDoma
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+	ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 	defer cancel()
 	now := time.Now()
 	switch r.Stage {

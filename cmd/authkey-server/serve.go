@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// stopPatience is how long questions under way may take once we are told to stop.
-	stopPatience = 5 * time.Second
+	// stopTimeout is how long questions under way may take once we are told to stop.
+	stopTimeout = 5 * time.Second
 	// tlsSocketName is the FileDescriptorName= of a socket of systemd's that is TLS.
 	tlsSocketName = "tls"
 	// keptDescriptors are those that no client's connection may take: for our sockets,
@@ -94,9 +94,9 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 		Failed: func(err error) { s.log.Error("self-check", "error", err.Error()) },
 	})
 	s.log.Info("stopping")
-	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if cut := s.server.Shutdown(patience); cut != nil {
+	if cut := s.server.Shutdown(stopping); cut != nil {
 		s.log.Warn("connections were cut", "error", cut)
 	}
 	return err

@@ -31,7 +31,7 @@ func TestServe(t *testing.T) {
 	defer systemd.Close()
 	told := func(want string) {
 		t.Helper()
-		_ = systemd.SetReadDeadline(time.Now().Add(patience))
+		_ = systemd.SetReadDeadline(time.Now().Add(timeout))
 		buf := make([]byte, 4096)
 		n, err := systemd.Read(buf)
 		for err == nil && strings.HasPrefix(string(buf[:n]), "WATCHDOG=1\n") { // every ten seconds

@@ -23,8 +23,6 @@ const (
 	maxReply      = 400 // leaves room for the codes in the 512 of an SMTP reply line
 	maxHeaderName = 76
 	maxAuthservID = 255
-	maxDomain     = 253
-	maxLabel      = 63
 )
 
 // checkPrintable takes text of one line without control characters.
@@ -188,44 +186,32 @@ func parseVoucher(s string) (v Voucher, err error) {
 // checkDomain takes a domain name, which an IP address is not; U-labels are taken as they
 // come.
 func checkDomain(s string) error {
-	if s == "" {
-		return errors.New("is empty")
-	}
-	bad := errors.New("is not a domain name")
-	if len(s) > maxDomain || !utf8.ValidString(s) {
-		return bad
-	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return bad
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
-			return bad
-		}
-		for _, r := range label {
-			if r < utf8.RuneSelf && r != '-' && r != '_' && !isAlnum(r) ||
-				r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) {
-				return bad
-			}
-		}
-	}
-	return nil
+	_, err := parseDomain(s)
+	return err
 }
 
 // parseDomain is checkDomain, and returns the form in which domains are compared.
 func parseDomain(s string) (string, error) {
-	if err := checkDomain(s); err != nil {
-		return "", err
+	if s == "" {
+		return "", errors.New("is empty")
+	}
+	bad := errors.New("is not a domain name")
+	// No other spelling of a dot or letter, and no root's dot: the name is shown as it is.
+	odd := func(r rune) bool {
+		return r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)
+	}
+	dotted := "." + s + "."
+	if strings.ContainsFunc(s, odd) || strings.Contains(dotted, ".-") || strings.Contains(dotted, "-.") || strings.HasSuffix(s, ".") {
+		return "", bad
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return "", bad
 	}
 	domain, err := wire.ParseDomain(s)
 	if err != nil {
-		return "", errors.New("is not a domain name")
+		return "", bad
 	}
 	return domain, nil
-}
-
-func isAlnum(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
 // checkMatch takes what a rule matches: an address, a domain, or .domain.
@@ -267,14 +253,11 @@ func parsePattern(s string) (string, error) {
 		return wire.Fold(s), nil
 	}
 	domain, subdomains := strings.CutPrefix(s, ".")
-	domain, err := wire.ParseDomain(domain)
-	if err != nil {
-		return "", errors.New("is neither an address nor a domain")
-	}
-	if subdomains {
+	domain, err := parseDomain(domain)
+	if err == nil && subdomains {
 		domain = "." + domain
 	}
-	return domain, nil
+	return domain, err
 }
 
 // isLocalPart reports whether a local part can stand without quotes (RFC 5321 section

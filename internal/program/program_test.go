@@ -246,8 +246,8 @@ func TestSettle(t *testing.T) {
 		log.Info("important")
 		began := time.Now()
 		log.Handler().(interface{ Settle() }).Settle()
-		if waited := time.Since(began); waited != settlePatience {
-			t.Errorf("waited %v for a reader who is stuck, want %v", waited, settlePatience)
+		if waited := time.Since(began); waited != settleTimeout {
+			t.Errorf("waited %v for a reader who is stuck, want %v", waited, settleTimeout)
 		}
 		in.Close()
 		flush()
@@ -270,8 +270,8 @@ func TestNobodyReadsTheLog(t *testing.T) {
 			t.Errorf("waited %v", waited)
 		}
 		flush()
-		if waited := time.Since(began); waited != logPatience {
-			t.Errorf("the end took %v, want %v", waited, logPatience)
+		if waited := time.Since(began); waited != closeTimeout {
+			t.Errorf("the end took %v, want %v", waited, closeTimeout)
 		}
 		var read bytes.Buffer
 		done := make(chan struct{})

@@ -86,8 +86,8 @@ func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), h
 // name the configuration that is in force now.
 func (h Health) ready() string { return daemon.SdNotifyReady + "\nSTATUS=" + h.Status() }
 
-func (h Health) beat(ctx context.Context, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (h Health) beat(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := h.Check(ctx); err != nil {
 		if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
