@@ -20,30 +20,22 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	return program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
+	return program.NewCheck(func(cmd *cobra.Command) (settings config.Settings, warnings []string, err error) {
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
-			return config.Settings{}, err
+			return settings, nil, err
 		}
-		p, warnings, faults := buildable(loaded)
-		if len(faults) > 0 {
-			return config.Settings{}, program.Refuse(cmd, faults)
+		warnings, faults := buildable(loaded)
+		if len(faults) == 0 {
+			faults, err = readableByService(cmd.Context(), loaded)
 		}
-		for _, warning := range warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+		switch {
+		case err != nil:
+			return settings, nil, program.Exit(program.Config, err)
+		case len(faults) > 0:
+			return settings, nil, program.Refuse(cmd, faults)
 		}
-		if p.prefs != nil { // what recipients choose and may not
-			for _, fault := range p.prefs.Idle(loaded.Config.Policy.Allowed) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
-			}
-		}
-		if faults, err = readableByService(cmd.Context(), loaded); err != nil {
-			return config.Settings{}, program.Exit(program.Config, err)
-		}
-		if len(faults) > 0 {
-			return config.Settings{}, program.Refuse(cmd, faults)
-		}
-		return loaded.Settings, nil
+		return loaded.Settings, warnings, nil
 	})
 }
 
@@ -96,8 +88,8 @@ func namedFiles(loaded *config.Loaded, passed []string) []namedFile {
 
 // buildable makes what a configuration says but for what touches the network, and
 // throws it away. What may be wrong with the files, though they can be used, are warnings.
-func buildable(loaded *config.Loaded) (p parts, warnings []string, faults config.Faults) {
-	p, faults = assemble(loaded, parts{}) // preferences without any are for the log of a start to say
+func buildable(loaded *config.Loaded) (warnings []string, faults config.Faults) {
+	p, faults := assemble(loaded, parts{}) // preferences without any are for the log of a start to say
 	_, more := newSilent(loaded)
 	faults = append(faults, more...)
 	if fault, unknown := unknownGroup(loaded); unknown {
@@ -118,7 +110,12 @@ func buildable(loaded *config.Loaded) (p parts, warnings []string, faults config
 			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %s is no folder: what was sent is forgotten when the milter ends", dir))
 		}
 	}
-	return p, warnings, faults
+	if len(faults) == 0 && p.prefs != nil { // what recipients choose and may not
+		for _, fault := range p.prefs.Idle(loaded.Config.Policy.Allowed) {
+			warnings = append(warnings, fault.Error())
+		}
+	}
+	return warnings, faults
 }
 
 // unknownGroup is the fault of a socket.group that is none of this machine's: serve would

@@ -13,26 +13,23 @@ import (
 // judges whether the service may read them.
 func newCheck() *cobra.Command {
 	var as *string
-	cmd := program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
+	cmd := program.NewCheck(func(cmd *cobra.Command) (settings config.Settings, warnings []string, err error) {
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
-			return config.Settings{}, err
+			return settings, nil, err
 		}
 		service, err := findServiceUser(cmd.Context(), *as)
 		if err != nil {
-			return config.Settings{}, err
+			return settings, nil, err
 		}
 		faults, warnings := checkFiles(loaded, service.Reader == nil)
 		if faults = append(faults, service.readingFaults(loaded)...); len(faults) > 0 {
-			return config.Settings{}, program.Refuse(cmd, faults)
+			return settings, nil, program.Refuse(cmd, faults)
 		}
 		if warning := service.keyWarning(loaded); warning != "" {
 			warnings = append(warnings, warning)
 		}
-		for _, warning := range warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
-		}
-		return loaded.Settings, nil
+		return loaded.Settings, warnings, nil
 	})
 	cmd.Long = "Read and validate the configuration, and the secrets, address lists and certificate\n" +
 		"that it names, touching no network. Root may read every file; so of what root\n" +

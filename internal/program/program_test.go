@@ -74,7 +74,11 @@ func TestConfigCommands(t *testing.T) {
 	}
 	run := func(mustExist bool, args ...string) (int, string, string) {
 		var out, errOut bytes.Buffer
-		code := p.Run(t.Context(), args, nil, &out, &errOut, NewCheck(read(mustExist)), NewConfig(read(mustExist), config.DescribeServer))
+		check := func(cmd *cobra.Command) (config.Settings, []string, error) {
+			settings, err := read(mustExist)(cmd)
+			return settings, nil, err
+		}
+		code := p.Run(t.Context(), args, nil, &out, &errOut, NewCheck(check), NewConfig(read(mustExist), config.DescribeServer))
 		return code, out.String(), errOut.String()
 	}
 	dir := t.TempDir()
