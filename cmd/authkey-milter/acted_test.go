@@ -187,11 +187,11 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 	ledger, err := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	note(nil, err)
 	defer ledger.Close()
-	notifier, faults := newNotifier(loaded, ledger, slog.New(slog.DiscardHandler))
+	told, faults := notifier(loaded, ledger, slog.New(slog.DiscardHandler))
 	if len(faults) > 0 {
 		note(nil, faults)
 	}
-	note(notifier, nil)
+	note(told, nil)
 
 	// The cache, by what a service makes.
 	d := &service{}

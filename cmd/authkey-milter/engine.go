@@ -64,8 +64,8 @@ func (p parts) engine() *milter.Engine {
 	return e
 }
 
-// newNotifier makes the notifier of a configuration.
-func newNotifier(loaded *config.Loaded, ledger *notify.Ledger, log *slog.Logger) (milter.Notifier, config.Faults) {
+// notifier makes the notifier of a configuration.
+func notifier(loaded *config.Loaded, ledger *notify.Ledger, log *slog.Logger) (milter.Notifier, config.Faults) {
 	n, err := newTeller(loaded.Config, ledger, log)
 	if err != nil {
 		return nil, config.Faults{loaded.FaultOf("notify", err)}
@@ -80,14 +80,15 @@ func (silent) Deliver(context.Context, milter.Original, []milter.Failure, []milt
 	return nil
 }
 
-// newSilent makes a notifier that remembers nothing and hands nothing over.
+// newSilent makes a notifier that hands nothing over and keeps nothing, so that there is
+// nothing to close.
 func newSilent(loaded *config.Loaded) (milter.Notifier, config.Faults) {
 	log := slog.New(slog.DiscardHandler)
 	ledger, err := notify.OpenLedger("", log)
 	if err != nil {
 		return nil, config.Faults{loaded.FaultOf("notify", err)}
 	}
-	n, faults := newNotifier(loaded, ledger, log)
+	n, faults := notifier(loaded, ledger, log)
 	return silent{n}, faults
 }
 
@@ -187,7 +188,6 @@ func (p parts) mayTell() bool {
 // verifierOptions makes a verifier's options of a configuration.
 func verifierOptions(c config.Config) (verifier.Options, error) {
 	opts := verifier.Options{
-		Resolvers:      c.DNS.Servers,
 		DNSTimeout:     c.DNS.Timeout,
 		Timeout:        c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout,
@@ -196,6 +196,9 @@ func verifierOptions(c config.Config) (verifier.Options, error) {
 		RequireTLS:     c.Verify.RequireTLS,
 		DefaultTTL:     c.Cache.DefaultTTL,
 		MaxTTL:         c.Cache.MaxTTL,
+	}
+	for _, server := range c.DNS.Servers {
+		opts.Resolvers = append(opts.Resolvers, server.String())
 	}
 	for _, port := range c.Verify.AllowPorts {
 		opts.AllowPorts = append(opts.AllowPorts, uint16(port))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
@@ -133,7 +134,7 @@ func broken(err error) error {
 
 // within is the configuration with the world replaced.
 func within(world *selftest.World, c config.Config) config.Config {
-	c.DNS.Servers = []string{world.DNS()}
+	c.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort(world.DNS())}
 	c.Verify.CAFile = world.CAFile()
 	c.Verify.AllowNetworks = append(slices.Clip(c.Verify.AllowNetworks), world.Network())
 	c.Notify.SMTP = world.SMTP()

@@ -78,7 +78,7 @@ func (d *service) engine(loaded *config.Loaded) (*milter.Engine, error) {
 		}
 	}
 	if p.mayTell() {
-		if e.Notifier, faults = newNotifier(loaded, d.ledger, d.log); len(faults) > 0 {
+		if e.Notifier, faults = notifier(loaded, d.ledger, d.log); len(faults) > 0 {
 			return nil, faults
 		}
 	}

@@ -356,16 +356,16 @@ func checkPath(s string) error {
 	return checkPrintable(s)
 }
 
-// checkAddrPort takes IP:PORT.
-func checkAddrPort(s string) error {
+// parseAddrPort reads IP:PORT.
+func parseAddrPort(s string) (netip.AddrPort, error) {
 	addr, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return errors.New("is not IP:PORT")
+	switch {
+	case err != nil:
+		return addr, errors.New("is not IP:PORT")
+	case addr.Port() == 0:
+		return addr, errors.New("has a port outside 1 to 65535")
 	}
-	if addr.Port() == 0 {
-		return errors.New("has a port outside 1 to 65535")
-	}
-	return nil
+	return addr, nil
 }
 
 // checkAuthorize takes login or map:FILE.

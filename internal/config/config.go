@@ -73,7 +73,7 @@ type Submission struct {
 
 // DNS is the resolver; no servers means those of /etc/resolv.conf.
 type DNS struct {
-	Servers []string // IP:PORT
+	Servers []netip.AddrPort
 	Timeout time.Duration
 }
 

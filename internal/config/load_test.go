@@ -18,8 +18,11 @@ import (
 	"github.com/authkey/authkey/policy"
 )
 
-// prefixes compares networks, which have no exported fields.
-var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+// prefixes compares networks and addresses, which have no exported fields.
+var prefixes = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
 
 func writeFile(t *testing.T, content string) string {
 	t.Helper()
@@ -55,7 +58,7 @@ func defaults() Config {
 			Networks:      []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 			Daemons:       []string{"ORIGINATING"},
 		},
-		DNS: DNS{Servers: []string{}, Timeout: 3 * time.Second},
+		DNS: DNS{Servers: []netip.AddrPort{}, Timeout: 3 * time.Second},
 		Verify: Verify{
 			Timeout: 10 * time.Second, ConnectTimeout: 2 * time.Second, ReplyTimeout: 5 * time.Second,
 			AllowNetworks: []netip.Prefix{}, AllowPorts: []int{},
@@ -182,7 +185,7 @@ func TestEveryKey(t *testing.T) {
 		LocalDomains:       []string{"example.com", "xn--bcher-kva.example"},
 		Exempt:             Exempt{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128")}, true},
 		Submission:         Submission{Networks: []netip.Prefix{}, Daemons: []string{}},
-		DNS:                DNS{[]string{"127.0.0.1:53", "[::1]:5353"}, 500 * time.Millisecond},
+		DNS:                DNS{[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5353")}, 500 * time.Millisecond},
 		Verify: Verify{20 * time.Second, 3 * time.Second, 6 * time.Second, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 			[]int{25, 443}, true, "/etc/ssl/as.pem"},
 		Cache: Cache{10, 90 * time.Second, 2 * time.Hour},

@@ -44,7 +44,7 @@ func milterSchema(c *Config) *schema {
 		row("submission.networks", &c.Submission.Networks, listOf("networks", networkKind), []any{"127.0.0.0/8", "::1/128"}, "clients that are our own submissions; [] means none"),
 		row("submission.daemons", &c.Submission.Daemons, listOf("names", textKind("name", "a name without blanks", checkToken)), []any{"ORIGINATING"}, "daemon names of the MTA whose mail is our own submissions"),
 
-		row("dns.servers", &c.DNS.Servers, listOf("IP:PORT", textKind("IP:PORT", "IP:PORT such as 192.0.2.53:53 or [2001:db8::53]:53", checkAddrPort)), []any{}, "DNS servers to ask; [] means those of /etc/resolv.conf"),
+		row("dns.servers", &c.DNS.Servers, listOf("IP:PORT", parsedKind("IP:PORT", "IP:PORT such as 192.0.2.53:53 or [2001:db8::53]:53", parseAddrPort)), []any{}, "DNS servers to ask; [] means those of /etc/resolv.conf"),
 		row("dns.timeout", &c.DNS.Timeout, positiveDuration, short(verifier.DefaultDNSTimeout), "how long a DNS lookup may take"),
 		row("verify.timeout", &c.Verify.Timeout, positiveDuration, short(verifier.DefaultTimeout), "how long a verification may take in all"),
 		row("verify.connect_timeout", &c.Verify.ConnectTimeout, positiveDuration, short(verifier.DefaultConnectTimeout), "how long connecting to an Authentication Server may take, TLS included"),
