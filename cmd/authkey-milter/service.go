@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -143,4 +144,31 @@ func (d *service) reportList(domain *keyring.Domain, err error) {
 		return
 	}
 	d.log.Info("attaching keys", "domain", domain.Name(), "any", domain.Any(), "addresses", domain.Len())
+}
+
+// noPreferences warns of a file of preferences that holds none.
+const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
+
+// put notes the configuration that is in force now, and says so, and what of it is
+// not acted on. Its rules are in the engine: kept a second time, and as they were
+// written, they would be thousands of objects for every run of the garbage collector.
+func (d *service) put(loaded *config.Loaded) {
+	d.path, d.config, d.content = loaded.Path, loaded.Config, loaded.Content
+	d.config.Policy.Rules = nil
+	// Reading thousands of rules and preferences takes many times the memory that they
+	// need afterwards. Left as holes in the heap it makes each message cost more.
+	debug.FreeOSMemory()
+	err := d.notes.announce(loaded)
+	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
+	var warnings []string
+	if d.parts.prefs != nil && d.parts.prefs.Unexplained() {
+		warnings = append(warnings, noPreferences)
+	}
+	if d.parts.attacher != nil {
+		warnings = append(warnings, d.parts.attacher.Warnings()...)
+	}
+	program.LogRemarks(d.log, loaded.Settings, warnings...)
+	if err != nil {
+		d.log.Warn("cannot write the note of the configuration in force: doctor will not know it", "error", err.Error())
+	}
 }

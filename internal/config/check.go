@@ -214,6 +214,22 @@ func parseDomain(s string) (string, error) {
 	return domain, nil
 }
 
+// parsePattern is checkMatch, and returns the form in which the policy compares.
+func parsePattern(s string) (string, error) {
+	if err := checkMatch(s); err != nil {
+		return "", err
+	}
+	if strings.Contains(s, "@") {
+		return wire.Fold(s), nil
+	}
+	domain, subdomains := strings.CutPrefix(s, ".")
+	domain, err := parseDomain(domain)
+	if err == nil && subdomains {
+		domain = "." + domain
+	}
+	return domain, err
+}
+
 // checkMatch takes what a rule matches: an address, a domain, or .domain.
 func checkMatch(s string) error {
 	if s == "" {
@@ -242,22 +258,6 @@ func checkMatch(s string) error {
 		return errors.New("is not an address")
 	}
 	return checkAddress(s)
-}
-
-// parsePattern is checkMatch, and returns the form in which the policy compares.
-func parsePattern(s string) (string, error) {
-	if err := checkMatch(s); err != nil {
-		return "", err
-	}
-	if strings.Contains(s, "@") {
-		return wire.Fold(s), nil
-	}
-	domain, subdomains := strings.CutPrefix(s, ".")
-	domain, err := parseDomain(domain)
-	if err == nil && subdomains {
-		domain = "." + domain
-	}
-	return domain, err
 }
 
 // isLocalPart reports whether a local part can stand without quotes (RFC 5321 section
