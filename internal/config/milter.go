@@ -160,10 +160,10 @@ func replyRow(result string, field *string, reason string) key {
 
 func ruleFields(r *Rule) []key {
 	return append([]key{
-		entry("recipient", &r.Recipient, patternKind, "recipient's address, domain, or .domain for its subdomains"),
-		entry("sender", &r.Sender, patternKind, "envelope sender's address, domain, or .domain for its subdomains"),
+		bind("recipient", &r.Recipient, patternKind, "recipient's address, domain, or .domain for its subdomains"),
+		bind("sender", &r.Sender, patternKind, "envelope sender's address, domain, or .domain for its subdomains"),
 	}, eachResult(func(result string) key {
-		return entry(result, action(&r.Actions, result), anyAction, "action for result "+result+"; not set: the next rule says")
+		return bind(result, action(&r.Actions, result), anyAction, "action for result "+result+"; not set: the next rule says")
 	})...)
 }
 
@@ -179,8 +179,8 @@ func checkRule(r Rule) (problem, want string) {
 
 func trustedFields(t *Trusted) []key {
 	return []key{
-		entry("mail_from", &t.MailFrom, patternKind, "envelope sender that itself passed"),
-		entry("client", &t.Client, networkKind, "client's network"),
+		bind("mail_from", &t.MailFrom, patternKind, "envelope sender that itself passed"),
+		bind("client", &t.Client, networkKind, "client's network"),
 	}
 }
 
@@ -198,9 +198,9 @@ func attachFields(d *AttachDomain) []key {
 	to := listOf("domains", domainKind)
 	to.keyword, to.nonEmpty, to.name = "all", true, "all or list of domains"
 	return []key{
-		entry("domain", &d.Domain, domainKind, "domain of the sender's address").must(),
-		entry("source", &d.Source, textKind("secret:FILE", "secret:FILE", checkPrefixed("secret:")), "where keys come from: the secret of the domain's Authentication Server").must(),
-		entry("addresses", &d.Addresses, addressesKind, "which addresses get keys: those of a file, or any of the domain").must(),
+		bind("domain", &d.Domain, domainKind, "domain of the sender's address").mustBeSet(),
+		bind("source", &d.Source, textKind("secret:FILE", "secret:FILE", checkPrefixed("secret:")), "where keys come from: the secret of the domain's Authentication Server").mustBeSet(),
+		bind("addresses", &d.Addresses, addressesKind, "which addresses get keys: those of a file, or any of the domain").mustBeSet(),
 		row("avt", &d.AVT, positiveDuration, short(keyring.DefaultAVT), "AuthKey Valid Time: how long one key is attached"),
 		row("case_sensitive", &d.CaseSensitive, yesNo, false, "true: local parts differ by case"),
 		row("subaddress", &d.Subaddress, subaddressKind, "+", "separator of sub-addresses; empty: none"),

@@ -19,7 +19,7 @@ type key struct {
 
 // row binds a key to a field of a configuration, with its default as a file has it.
 func row[T any](name string, field *T, k kindOf[T], def any, doc string) key {
-	r := entry(name, field, k, doc)
+	r := bind(name, field, k, doc)
 	var err error
 	if r.def, err = k.read(def); err != nil {
 		panic(fmt.Sprintf("config: default of %s: %v %v", name, def, err))
@@ -27,8 +27,8 @@ func row[T any](name string, field *T, k kindOf[T], def any, doc string) key {
 	return r
 }
 
-// entry binds a field of an object that has no default.
-func entry[T any](name string, field *T, k kindOf[T], doc string) key {
+// bind binds a field of an object that has no default.
+func bind[T any](name string, field *T, k kindOf[T], doc string) key {
 	return key{name: name, kind: k.kind, implemented: true, doc: doc, set: func(parsed any) { *field = parsed.(T) }}
 }
 
@@ -38,8 +38,8 @@ func (k key) notImplemented() key {
 	return k
 }
 
-// must is k as a field that every object has to have.
-func (k key) must() key {
+// mustBeSet is k as a field that every object has to have.
+func (k key) mustBeSet() key {
 	k.required = true
 	return k
 }

@@ -80,9 +80,9 @@ func serverSchema(c *Server) *schema {
 
 func serverDomainFields(d *ServerDomain) []key {
 	return []key{
-		entry("name", &d.Name, domainKind, "domain of the senders' addresses").must(),
-		entry("secret_file", &d.SecretFile, pathKind, "file of the secret that the keys are derived from, mode 0600, or 0640 with a group of the process; it may be one that systemd's LoadCredential= passes").must(),
-		entry("addresses", &d.Addresses, addressesKind, "which addresses have keys: those of a file, or any of the domain").must(),
+		bind("name", &d.Name, domainKind, "domain of the senders' addresses").mustBeSet(),
+		bind("secret_file", &d.SecretFile, pathKind, "file of the secret that the keys are derived from, mode 0600, or 0640 with a group of the process; it may be one that systemd's LoadCredential= passes").mustBeSet(),
+		bind("addresses", &d.Addresses, addressesKind, "which addresses have keys: those of a file, or any of the domain").mustBeSet(),
 		row("avt", &d.AVT, positiveDuration, short(keyring.DefaultAVT), "AuthKey Valid Time: how long one key is attached; to change it ends every key"),
 		row("grace", &d.Grace, anyDuration, short(keyring.DefaultGrace), "how much longer a key is valid, for mail in queues"),
 		row("ttl", &d.TTL, anyDuration, short(keyring.DefaultTTL), "how long clients may rely on an answer; never beyond the key's end"),
