@@ -207,7 +207,7 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 		info, err := os.Stat(ln.Addr().String())
 		note(nil, err)
 		group := info.Sys().(*syscall.Stat_t).Gid
-		note(fmt.Sprint(ln.Addr(), info.Mode(), group), closeAll([]net.Listener{ln}))
+		note(fmt.Sprint(ln.Addr(), info.Mode(), group), program.CloseAll([]net.Listener{ln}))
 	}
 	return b.String()
 }

@@ -94,7 +94,7 @@ func listen(loaded *config.Loaded) ([]net.Listener, error) {
 	for _, p := range passed {
 		all = append(all, p.Listener)
 		if fault, ok := loaded.InetFault(p.Addr().Network(), p.Addr().String()); ok {
-			return nil, errors.Join(config.Faults{fault}, closeAll(all))
+			return nil, errors.Join(config.Faults{fault}, program.CloseAll(all))
 		}
 	}
 	if len(all) > 0 && !loaded.IsSet("listen") {
@@ -104,7 +104,7 @@ func listen(loaded *config.Loaded) ([]net.Listener, error) {
 	for _, l := range loaded.Config.Listen {
 		opened, err := open(l, socket)
 		if err != nil {
-			return nil, errors.Join(err, closeAll(all))
+			return nil, errors.Join(err, program.CloseAll(all))
 		}
 		all = append(all, opened...)
 	}
@@ -138,12 +138,4 @@ func startCode(err error) int {
 		return program.Temp
 	}
 	return program.Config
-}
-
-func closeAll(listeners []net.Listener) error {
-	var errs []error
-	for _, ln := range listeners {
-		errs = append(errs, ln.Close())
-	}
-	return errors.Join(errs...)
 }

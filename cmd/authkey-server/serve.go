@@ -262,7 +262,7 @@ func (s *service) listen(loaded *config.LoadedServer, hasCertificate bool) ([]so
 	for _, l := range loaded.Config.Listen {
 		ln, err := net.Listen("tcp", l.Address)
 		if err != nil {
-			return nil, program.Exit(program.Temp, errors.Join(fmt.Errorf("listen: %w", err), closeAll(all)))
+			return nil, program.Exit(program.Temp, errors.Join(fmt.Errorf("listen: %w", err), program.CloseAll(all)))
 		}
 		all = append(all, s.socket(ln, l.TLS))
 	}
@@ -280,12 +280,4 @@ func (s *service) socket(ln net.Listener, secure bool) socket {
 		})
 	}
 	return socket{ln, secure}
-}
-
-func closeAll(sockets []socket) error {
-	var errs []error
-	for _, ln := range sockets {
-		errs = append(errs, ln.Close())
-	}
-	return errors.Join(errs...)
 }

@@ -132,7 +132,7 @@ func TestReadKey(t *testing.T) {
 		{name: "much too long", in: strings.Repeat("x", maxKeyInput+1), refused: true},
 		{name: "no file", file: file + "2", refused: true},
 	} {
-		key, err := ReadKey(t.Context(), strings.NewReader(tc.in), tc.file)
+		key, err := readKey(t.Context(), strings.NewReader(tc.in), tc.file)
 		if (err != nil) != tc.refused || key.Bad() != tc.bad || key.Reveal() != tc.want {
 			t.Errorf("%s: %v, bad %v, %v", tc.name, key.Reveal() == tc.want, key.Bad(), err)
 		}

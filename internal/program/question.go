@@ -24,7 +24,7 @@ const maxKeyInput = 4 * wire.MaxKey
 // ErrNoKey says that there was nothing where a key was expected.
 var ErrNoKey = errors.New("no key: give one on standard input")
 
-// AskKey is ReadKey of a command's input: at a terminal it asks for the key, and does not
+// AskKey is readKey of a command's input: at a terminal it asks for the key, and does not
 // show it. Nothing at all is an error, which ends the program with Usage.
 func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	in := cmd.InOrStdin()
@@ -39,7 +39,7 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	} else {
 		in = terminal.Interruptible(cmd.Context(), in)
 	}
-	key, err := ReadKey(cmd.Context(), in, file)
+	key, err := readKey(cmd.Context(), in, file)
 	switch {
 	case err == nil && key.IsZero() && file != "":
 		return key, Exit(Usage, fmt.Errorf("%s has no key in it", file))
@@ -49,10 +49,10 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	return key, err
 }
 
-// ReadKey reads one key, a line end after it allowed, from in or from the file
+// readKey reads one key, a line end after it allowed, from in or from the file
 // that is named. Nothing at all is the zero Key. The error ends the program with
 // Usage.
-func ReadKey(ctx context.Context, in io.Reader, file string) (wire.Key, error) {
+func readKey(ctx context.Context, in io.Reader, file string) (wire.Key, error) {
 	if file != "" {
 		f, err := terminal.Open(ctx, file)
 		if err != nil {

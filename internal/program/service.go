@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -123,6 +124,15 @@ func PassedListeners() ([]Passed, error) {
 		}
 	}
 	return all, nil
+}
+
+// CloseAll closes the listeners of a start that failed.
+func CloseAll[L net.Listener](listeners []L) error {
+	var errs []error
+	for _, ln := range listeners {
+		errs = append(errs, ln.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // NewLogger makes the logger of a service, and the level it logs at, which can be
