@@ -55,7 +55,7 @@ func otherValues(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	write("templates/notice.en.txt", "Subject: held\n\nA message was held.\n")
-	domain := "[{domain: a.test, source: 'secret:" + dir + "/s', addresses: any}]"
+	domain := "[{domain: a.test, source: 'secret:" + write("secret", "a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n") + "', addresses: any}]"
 	return map[string]string{
 		"listen":                   "['unix:" + dir + "/other.sock']",
 		"socket.mode":              "'0600'",
@@ -82,12 +82,13 @@ func otherValues(t *testing.T, dir string) map[string]string {
 }
 
 // TestActedKeysAct sets each key to something else, and looks whether anything that the
-// milter is made of is another: so it must be for those that are marked as acted on, and
-// for no others.
+// milter is made of is another: so it must be for those that are marked as implemented,
+// and for no others.
 func TestActedKeysAct(t *testing.T) {
 	dir := t.TempDir()
 	others := otherValues(t, dir)
-	base := map[string]string{"listen": "['unix:" + dir + "/one.sock']", "attach.domains": others["attach.domains"], "from.check": "enforce"}
+	base := map[string]string{"listen": "['unix:" + dir + "/one.sock']", "attach.domains": others["attach.domains"], "from.check": "enforce",
+		"preferences.source": others["preferences.source"]}
 	for _, d := range config.Describe() {
 		if strings.Contains(d.Key, "[]") || refusesOnly[d.Key] {
 			continue
@@ -101,7 +102,7 @@ func TestActedKeysAct(t *testing.T) {
 		for key, value := range base {
 			if key != d.Key {
 				with[key], without[key] = value, value
-			} else if key != "attach.domains" && key != "from.check" {
+			} else if key == "listen" { // the others are compared with their defaults
 				without[key] = value
 			}
 		}
@@ -109,8 +110,8 @@ func TestActedKeysAct(t *testing.T) {
 		if again := observe(t, dir, without); again != before {
 			t.Fatalf("%s: what is observed is not the configuration's alone", d.Key)
 		}
-		if changed := observe(t, dir, with) != before; changed != d.Acted {
-			t.Errorf("%s: %s: acted on is %v, and something is another is %v", d.Key, other, d.Acted, changed)
+		if changed := observe(t, dir, with) != before; changed != d.Implemented {
+			t.Errorf("%s: %s: implemented is %v, and something is another is %v", d.Key, other, d.Implemented, changed)
 		}
 	}
 }
@@ -160,24 +161,22 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 		dump(&b, reflect.ValueOf(what), 0)
 		b.WriteByte('\n')
 	}
-	s, err := settings(c)
-	note(s, err)
-	popts, err := policyOptions(c)
-	note(popts, err)
-	vopts, err := verifierOptions(c)
-	note(vopts.Roots != nil, nil)
-	vopts.Roots = nil
-	note(vopts, err)
-	note(limits(c.Limits), nil)
-	note(stateDir(c.Notify), nil)
+	p, faults := assemble(loaded, parts{})
+	if len(faults) > 0 {
+		note(nil, faults)
+	}
+	note(p.verifier.Roots != nil, nil)
+	p.verifier.Roots = nil
+	note(p.verifier, nil)
+	p.attacher = nil // what it remembers is not the configuration's
 	note(attach.Configured(c.Attach, "test"), nil)
-	file, err := preferences(c.Preferences, nil)
-	note(file != nil, err)
+	note(p.engine(), nil)
+	note(stateDir(c.Notify), nil)
 
 	// What the log looks like, and at which level.
 	var log bytes.Buffer
 	logger, level, flush := program.NewLogger(&log, c.Log)
-	note(nil, level.UnmarshalText([]byte(c.Log.Level)))
+	level.Set(c.Log.Level)
 	note(level.Level().String(), nil)
 	logger.LogAttrs(context.Background(), slog.LevelInfo, "line")
 	flush()
@@ -188,12 +187,15 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 	ledger, err := notify.OpenLedger("", slog.New(slog.DiscardHandler))
 	note(nil, err)
 	defer ledger.Close()
-	told, err := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
-	note(told, err)
+	told, faults := notifier(loaded, ledger, slog.New(slog.DiscardHandler))
+	if len(faults) > 0 {
+		note(nil, faults)
+	}
+	note(told, nil)
 
 	// The cache, by what a service makes.
 	d := &service{}
-	d.verify(c, vopts)
+	d.verify(c, p.verifier)
 	note(reflect.ValueOf(d.cache).Elem().FieldByName("keys").Elem().FieldByName("max").Int(), nil)
 	d.verifier.drop()
 	d.closing.Wait()
@@ -205,7 +207,7 @@ func observe(t *testing.T, dir string, keys map[string]string) string {
 		info, err := os.Stat(ln.Addr().String())
 		note(nil, err)
 		group := info.Sys().(*syscall.Stat_t).Gid
-		note(fmt.Sprint(ln.Addr(), info.Mode(), group), closeAll([]net.Listener{ln}))
+		note(fmt.Sprint(ln.Addr(), info.Mode(), group), program.CloseAll([]net.Listener{ln}))
 	}
 	return b.String()
 }
@@ -234,14 +236,14 @@ func flow(keys map[string]string) string {
 }
 
 // dump writes a value with everything in it, but for what is not the configuration's:
-// functions, locks, logs, memories.
+// functions, locks, logs, memories, what files were read.
 func dump(b *strings.Builder, v reflect.Value, depth int) {
 	const deepest = 12
 	if !v.IsValid() || depth > deepest {
 		return
 	}
 	switch pkg := v.Type().PkgPath(); {
-	case pkg == "log/slog" || pkg == "sync" || pkg == "sync/atomic" || v.Type() == reflect.TypeFor[notify.Ledger]():
+	case pkg == "log/slog" || pkg == "os" || strings.HasSuffix(pkg, "/diskfile") || pkg == "sync" || pkg == "sync/atomic" || v.Type() == reflect.TypeFor[notify.Ledger]():
 		return
 	case v.Type() == reflect.TypeFor[netip.Prefix]() && v.CanInterface():
 		fmt.Fprint(b, v.Interface(), " ")

@@ -1,94 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/doctor"
-	"github.com/authkey/authkey/internal/keyring"
-	"github.com/authkey/authkey/internal/notify"
 	"github.com/authkey/authkey/internal/program"
+	"github.com/authkey/authkey/verifier"
 )
-
-func newCheck() *cobra.Command {
-	return program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
-		loaded, err := loadConfig(cmd, true)
-		if err != nil {
-			return config.Settings{}, err
-		}
-		warnings, err := buildable(loaded.Config)
-		if err != nil {
-			return config.Settings{}, program.Exit(program.Config, err)
-		}
-		for _, warning := range warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
-		}
-		if err := unknownGroup(loaded); err != nil {
-			return config.Settings{}, program.Refuse(cmd, err)
-		}
-		for _, fault := range idlePreferences(loaded.Config) {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
-		}
-		if err := readableByService(cmd.Context(), loaded); err != nil {
-			return config.Settings{}, program.Exit(program.Config, err)
-		}
-		return loaded.Settings, nil
-	})
-}
-
-// readableByService refuses what root can read and the service's user cannot. Only root
-// can tell, and only the configuration of the service is the service's to read: another
-// one may be a draft.
-func readableByService(ctx context.Context, loaded *config.Loaded) error {
-	if os.Geteuid() != 0 || loaded.Path != this().DefaultConfig {
-		return nil
-	}
-	service := doctor.FindService(ctx)
-	if service.User == "" || service.User == "root" {
-		return nil
-	}
-	reader, err := doctor.NewReader(service.User)
-	if err != nil {
-		return fmt.Errorf("as whom the service runs: %w", err)
-	}
-	var refused error
-	for _, path := range namedFiles(loaded, service.Passed) {
-		// A file that is not there is somebody else's fault.
-		if obstacle, err := reader.Read(path); err == nil && obstacle != nil {
-			refused = errors.Join(refused, fmt.Errorf("%s: %s, as whom the service runs, %s; to mend it: %s",
-				path, service.User, obstacle.What, strings.ReplaceAll(obstacle.Mend, "\n", " && ")))
-		}
-	}
-	return refused
-}
-
-// namedFiles are the files that serve reads, but for those in folders of which systemd
-// passes copies.
-func namedFiles(loaded *config.Loaded, passed []string) []string {
-	c := loaded.Config
-	files := []string{loaded.Path, c.Verify.CAFile, c.Notify.TemplateDir}
-	add := func(prefix, value string) {
-		if path, ok := strings.CutPrefix(value, prefix); ok && !slices.Contains(passed, filepath.Dir(path)) {
-			files = append(files, path)
-		}
-	}
-	add("file:", string(c.Preferences.Source))
-	add("map:", c.Attach.Authorize)
-	for _, d := range c.Attach.Domains {
-		add("secret:", d.Source)
-		add("file:", d.Addresses)
-	}
-	return slices.DeleteFunc(files, func(path string) bool { return path == "" })
-}
 
 func newConfig() *cobra.Command {
 	return program.NewConfig(func(cmd *cobra.Command) (config.Settings, error) {
@@ -100,34 +18,21 @@ func newConfig() *cobra.Command {
 	}, config.Describe)
 }
 
-// buildable makes what a configuration says but for what touches the network, and
-// throws it away. What may be wrong with the files, though they can be used, are warnings.
-func buildable(c config.Config) (warnings []string, err error) {
-	_, settingsErr := settings(c)
-	_, policyErr := policyOptions(c)
-	_, verifierErr := verifierOptions(c)
-	_, prefsErr := preferences(c.Preferences, nil) // one without any is for the log of a start to say
-	keys, attachErr := newAttacher(c.Attach, nil)
-	if keys != nil {
-		keys.Reload(func(d *keyring.Domain, err error) {
-			if err != nil { // the milter starts all the same
-				warnings = append(warnings, "attach: "+err.Error())
-			}
-		})
-		warnings = append(warnings, keys.Warnings()...)
+// loadConfig reads milter.yaml; see program.LoadConfig.
+func loadConfig(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
+	return program.LoadConfig(self(), cmd, mustExist, config.Load)
+}
+
+// loadVerifier reads milter.yaml, which may be missing, for a command that verifies and
+// needs nothing else of it.
+func loadVerifier(cmd *cobra.Command) (*config.Loaded, verifier.Options, error) {
+	loaded, err := loadConfig(cmd, false)
+	if err != nil {
+		return nil, verifier.Options{}, err
 	}
-	if dir := c.Notify.StateDir; dir != "" { // a folder in use cannot be opened
-		if info, err := os.Stat(dir); err != nil {
-			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %v: what was sent is forgotten when the milter ends", err))
-		} else if !info.IsDir() {
-			warnings = append(warnings, fmt.Sprintf("notify.state_dir: %s is no folder: what was sent is forgotten when the milter ends", dir))
-		}
+	opts, err := verifierOptions(loaded.Config)
+	if err != nil {
+		err = program.Refuse(cmd, loaded.FaultOf("verify.ca_file", err))
 	}
-	ledger, ledgerErr := notify.OpenLedger("", slog.New(slog.DiscardHandler))
-	if ledgerErr != nil {
-		return warnings, ledgerErr
-	}
-	defer ledger.Close()
-	_, notifyErr := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
-	return warnings, errors.Join(settingsErr, policyErr, verifierErr, prefsErr, attachErr, notifyErr)
+	return loaded, opts, err
 }

@@ -30,18 +30,15 @@ func newDoctor() *cobra.Command {
 	asJSON := program.AddJSON(cmd)
 	cmd.MarkFlagsMutuallyExclusive("postfix-config", "sendmail-cf")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		loaded, err := loadConfig(cmd, false)
+		loaded, verifierOpts, err := loadVerifier(cmd)
 		if err != nil {
 			return err
 		}
 		opts := doctor.Options{
 			Config: loaded.Config, ConfigFile: loaded.Path, Ours: mtaconf.Listening(cmd.Context(), loaded),
-			Service: doctor.FindService(cmd.Context()), Version: version, OpenDKIMConf: mtaconf.OpenDKIMConf,
+			Service: doctor.FindService(cmd.Context()), Version: version, Verifier: verifierOpts, OpenDKIMConf: mtaconf.OpenDKIMConf,
 			Hostname: hostName(), Now: time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
 			Gateways: doctor.Gateways(),
-		}
-		if opts.Verifier, err = verifierOptions(loaded.Config); err != nil {
-			return program.Exit(program.Config, err)
 		}
 		findMTA(cmd.Context(), &opts, *postfixDir, *sendmailCF)
 		findings := doctor.Examine(cmd.Context(), opts)

@@ -35,7 +35,7 @@ func TestDoctorAtTerminal(t *testing.T) {
 			b, _ := io.ReadAll(keyboard) // ends with EIO when the terminal is closed
 			shown <- string(b)
 		}()
-		code := this().Run(t.Context(), []string{"doctor", "--config", file, "--postfix-config", filepath.Join(dir, "none")}, nil, tty, io.Discard, commands()...)
+		code := self().Run(t.Context(), []string{"doctor", "--config", file, "--postfix-config", filepath.Join(dir, "none")}, nil, tty, io.Discard, commands()...)
 		_ = tty.Close()
 		text := <-shown
 		_ = keyboard.Close()

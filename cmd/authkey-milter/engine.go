@@ -2,29 +2,118 @@ package main
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"os"
-	"strings"
 
+	"github.com/authkey/authkey/internal/attach"
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/diskfile"
-	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/internal/keyring"
+	"github.com/authkey/authkey/internal/notify"
+	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
 
+// This file turns a configuration into what the milter is made of. Whatever the command,
+// it is done here, so that check refuses what serve would, and explain decides as serve does.
+
+// parts are what a configuration comes to, before anything of it runs.
+type parts struct {
+	settings milter.Settings
+	limits   milter.Limits
+	policy   policy.Options
+	verifier verifier.Options
+	prefs    *prefs.File      // nil: there are no preferences
+	attacher *attach.Attacher // nil: our own mail gets no keys
+}
+
+// assemble makes the parts and reads the files that the configuration names. What old, the
+// parts in force, knows of files that are the same is taken over; it may be empty.
+func assemble(loaded *config.Loaded, old parts) (parts, config.Faults) {
+	c := loaded.Config
+	p := parts{settings: settings(c), limits: milter.Limits(c.Limits), policy: policyOptions(c)}
+	var faults config.Faults
+	note := func(key string, err error) {
+		if err != nil {
+			faults = append(faults, loaded.FaultOf(key, err))
+		}
+	}
+	var err error
+	p.verifier, err = verifierOptions(c)
+	note("verify.ca_file", err)
+	p.prefs, err = readPreferences(c.Preferences, old.prefs)
+	note("preferences.source", err)
+	p.attacher, err = newAttacher(c.Attach, old.attacher)
+	note("attach", err)
+	return p, faults
+}
+
+// engine makes an engine that still needs a verifier and, for DSNs and notices, a notifier.
+func (p parts) engine() *milter.Engine {
+	e := &milter.Engine{Settings: p.settings, Limits: p.limits, Policy: policy.New(p.policy)}
+	if p.prefs != nil {
+		e.Preferences = prefs.New(p.prefs)
+	}
+	if p.attacher != nil {
+		e.Attacher = p.attacher
+	}
+	return e
+}
+
+// newAttacher makes the attacher of a configuration, nil where it has none. What old
+// knows of domains that did not change is taken over; old may be nil.
+func newAttacher(c config.Attach, old *attach.Attacher) (*attach.Attacher, error) {
+	if len(c.Domains) == 0 {
+		return nil, nil
+	}
+	opts := attach.Configured(c, "authkey/"+version)
+	for i := range opts.Domains {
+		opts.Domains[i].SecretFile = keyring.Credential(opts.Domains[i].SecretFile)
+	}
+	return attach.New(opts, old)
+}
+
+// notifier makes the notifier of a configuration.
+func notifier(loaded *config.Loaded, ledger *notify.Ledger, log *slog.Logger) (milter.Notifier, config.Faults) {
+	c := loaded.Config.Notify
+	n, err := notify.New(notify.Options{
+		SMTP: c.SMTP, DSN: notify.Mode(c.DSN), FromName: c.FromName, TemplateDir: c.TemplateDir,
+		Hostname: hostName(),
+		Rates: notify.Rates{
+			PerSender: notify.Rate(c.Rate.PerSender), PerRecipient: notify.Rate(c.Rate.PerRecipient),
+			Global: notify.Rate(c.Rate.Global),
+		},
+	}, ledger, log)
+	if err != nil {
+		return nil, config.Faults{loaded.FaultOf("notify", err)}
+	}
+	return n, nil
+}
+
+// notifierInMemory makes a notifier that logs nothing and writes no file, so that there is
+// nothing to close.
+func notifierInMemory(loaded *config.Loaded) (milter.Notifier, config.Faults) {
+	log := slog.New(slog.DiscardHandler)
+	ledger, err := notify.OpenLedger("", log)
+	if err != nil {
+		return nil, config.Faults{loaded.FaultOf("notify", err)}
+	}
+	return notifier(loaded, ledger, log)
+}
+
 // maxCAFile is the greatest size of verify.ca_file in octets. A system's roots take 250 KB.
 const maxCAFile = 16 << 20
 
 // settings makes a session's settings of a configuration.
-func settings(c config.Config) (milter.Settings, error) {
+func settings(c config.Config) milter.Settings {
 	s := milter.Settings{
 		AuthservID:     c.AuthservID,
 		HostName:       hostName(),
 		TrustedIDs:     c.TrustedAuthservIDs,
+		LocalDomains:   c.LocalDomains,
 		ExemptNetworks: c.Exempt.Networks,
 		KeepResults:    c.Exempt.KeepResults,
 		Submission: milter.Submission{
@@ -37,31 +126,19 @@ func settings(c config.Config) (milter.Settings, error) {
 		From:        map[string]milter.FromCheck{"off": milter.FromOff, "report": milter.FromReport, "enforce": milter.FromEnforce}[c.From.Check],
 		FromTimeout: c.Verify.Timeout,
 	}
-	for _, entry := range c.Notify.Trust {
-		id, method, _ := strings.Cut(entry, "/")
-		s.DSNVouchers = append(s.DSNVouchers, milter.Voucher{ID: id, Method: method})
-	}
-	for _, name := range c.LocalDomains {
-		domain, err := wire.ParseDomain(name)
-		if err != nil {
-			return s, fmt.Errorf("local_domains: %s: %w", name, err)
-		}
-		s.LocalDomains = append(s.LocalDomains, domain)
+	for _, v := range c.Notify.Trust {
+		s.DSNVouchers = append(s.DSNVouchers, milter.Voucher(v))
 	}
 	var senders []string
 	for _, t := range c.From.Trusted {
 		if t.MailFrom == "" {
 			s.FromTrusted.Clients = append(s.FromTrusted.Clients, t.Client)
-			continue
+		} else {
+			senders = append(senders, t.MailFrom)
 		}
-		pattern, err := foldPattern(t.MailFrom)
-		if err != nil {
-			return s, fmt.Errorf("from.trusted: %s: %w", t.MailFrom, err)
-		}
-		senders = append(senders, pattern)
 	}
 	s.FromTrusted.Senders = policy.NewMatcher(senders)
-	return s, nil
+	return s
 }
 
 func hostName() string {
@@ -72,84 +149,32 @@ func hostName() string {
 	return name
 }
 
-func limits(c config.Limits) milter.Limits {
-	return milter.Limits{Connections: c.Connections, IdleTimeout: c.IdleTimeout, Recipients: c.Recipients}
-}
-
-// foldPattern brings an address, a domain or .domain to the form in which the
-// policy compares.
-func foldPattern(pattern string) (string, error) {
-	if pattern == "" {
-		return "", nil
-	}
-	if strings.Contains(pattern, "@") {
-		return policy.Fold(pattern), nil
-	}
-	domain, subdomains := strings.CutPrefix(pattern, ".")
-	domain, err := wire.ParseDomain(domain)
-	if err != nil {
-		return "", err
-	}
-	if subdomains {
-		domain = "." + domain
-	}
-	return domain, nil
-}
-
-// An actionReader reads actions by name, and keeps what was wrong with them.
-type actionReader struct{ faults []error }
-
-func (r *actionReader) action(name string) policy.Action {
-	a, err := policy.ParseAction(name)
-	r.faults = append(r.faults, err)
-	return a
-}
-
-func (r *actionReader) wishes(c config.Actions) policy.Actions {
-	return policy.Actions{
-		Pass: r.action(c.Pass), Fail: r.action(c.Fail), NoKey: r.action(c.NoKey),
-		None: r.action(c.None), TempError: r.action(c.TempError), PermError: r.action(c.PermError),
-	}
-}
-
-// policyOptions makes a policy's options of a configuration, which has checked the
-// actions' names.
-func policyOptions(c config.Config) (policy.Options, error) {
-	var r actionReader
+// policyOptions makes a policy's options of a configuration.
+func policyOptions(c config.Config) policy.Options {
 	opts := policy.Options{
 		Test:              c.Mode == "test",
-		Defaults:          r.wishes(c.Policy.Actions),
-		Allowed:           []policy.Action{},
-		Floor:             r.wishes(c.Policy.Floor),
+		Defaults:          c.Policy.Actions,
+		Allowed:           c.Policy.Allowed,
+		Floor:             c.Policy.Floor,
 		DeferUnknown:      c.Preferences.OnError == "tempfail",
 		Separate:          c.Policy.Recipients == "separate",
 		UnmarkMixed:       c.Policy.MarkConflict == "accept",
 		EnforceFrom:       c.From.Check == "enforce",
-		From:              r.wishes(c.From.Actions),
+		From:              c.From.Actions,
 		Readdress:         c.Mark.Readdress,
 		QuarantineMailbox: c.Quarantine.Mailbox,
-		Texts: policy.Texts{
-			Fail: c.Reply.Fail, NoKey: c.Reply.NoKey, None: c.Reply.None,
-			PermError: c.Reply.PermError, TempError: c.Reply.TempError,
-		},
+		Texts:             c.Reply,
 	}
-	for _, name := range c.Policy.Allowed {
-		opts.Allowed = append(opts.Allowed, r.action(name))
+	for _, r := range c.Policy.Rules {
+		opts.Rules = append(opts.Rules, policy.Rule{Recipient: r.Recipient, Sender: r.Sender, Actions: r.Actions})
 	}
-	for i, rule := range c.Policy.Rules {
-		recipient, err := foldPattern(rule.Recipient)
-		sender, err2 := foldPattern(rule.Sender)
-		if err := errors.Join(err, err2); err != nil {
-			r.faults = append(r.faults, fmt.Errorf("policy.rules[%d]: %w", i, err))
-		}
-		opts.Rules = append(opts.Rules, policy.Rule{Recipient: recipient, Sender: sender, Actions: r.wishes(rule.Actions)})
-	}
-	return opts, errors.Join(r.faults...)
+	return opts
 }
 
 // mayTell reports whether the policy can ask for DSNs or notices: if any recipient
 // can be refused or be told. Otherwise no headers need to be kept for them.
-func mayTell(opts policy.Options, preferences bool) bool {
+func (p parts) mayTell() bool {
+	opts := p.policy
 	if opts.Test {
 		return false
 	}
@@ -169,7 +194,7 @@ func mayTell(opts policy.Options, preferences bool) bool {
 			return true
 		}
 	}
-	return preferences
+	return p.prefs != nil
 }
 
 // verifierOptions makes a verifier's options of a configuration.
@@ -182,14 +207,8 @@ func verifierOptions(c config.Config) (verifier.Options, error) {
 		AllowNetworks:  c.Verify.AllowNetworks,
 		RequireTLS:     c.Verify.RequireTLS,
 		DefaultTTL:     c.Cache.DefaultTTL,
+		Resolvers:      c.DNS.Servers,
 		MaxTTL:         c.Cache.MaxTTL,
-	}
-	for _, text := range c.DNS.Servers {
-		server, err := netip.ParseAddrPort(text)
-		if err != nil {
-			return opts, fmt.Errorf("dns.servers: %w", err)
-		}
-		opts.Resolvers = append(opts.Resolvers, server)
 	}
 	for _, port := range c.Verify.AllowPorts {
 		opts.AllowPorts = append(opts.AllowPorts, uint16(port))
@@ -197,12 +216,24 @@ func verifierOptions(c config.Config) (verifier.Options, error) {
 	if path := c.Verify.CAFile; path != "" {
 		pem, _, err := diskfile.Read(path, maxCAFile)
 		if err != nil {
-			return opts, fmt.Errorf("verify.ca_file: %w", err)
+			return opts, err
 		}
 		opts.Roots = x509.NewCertPool()
 		if !opts.Roots.AppendCertsFromPEM(pem) {
-			return opts, fmt.Errorf("verify.ca_file: %s: no certificate in it", path)
+			return opts, fmt.Errorf("%s: no certificate in it", path)
 		}
 	}
 	return opts, nil
+}
+
+// readPreferences reads the file of preferences, if there is one. old, which may be nil, is
+// the one in force.
+func readPreferences(c config.Preferences, old *prefs.File) (*prefs.File, error) {
+	path, ok := c.Source.File()
+	if !ok {
+		return nil, nil
+	}
+	file := prefs.NewFile(path)
+	file.Follow(old)
+	return file, file.Reload()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,12 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
-	"github.com/authkey/authkey/internal/notify"
-	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/internal/terminal"
 	"github.com/authkey/authkey/milter"
-	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -65,13 +61,13 @@ func newExplain() *cobra.Command {
 		}
 		source := ""
 		sample.Sender, source = senderOf(cmd, *from, sample.Header)
-		e, err := examine(cmd.Context(), loaded.Config, sample)
-		if err != nil {
-			return program.Exit(program.Config, err)
+		e, faults := examine(cmd.Context(), *loaded, sample)
+		if len(faults) > 0 {
+			return program.Refuse(cmd, faults)
 		}
 		view := viewExamination(sample, e, loaded.Config)
 		view.SenderSource = source
-		if err := view.print(cmd.OutOrStdout(), *asJSON); err != nil {
+		if err := program.Print(cmd, *asJSON, view, view.print); err != nil {
 			return err
 		}
 		return program.Exit(view.exitCode(), nil)
@@ -79,48 +75,19 @@ func newExplain() *cobra.Command {
 	return cmd
 }
 
-// examine runs the milter's own steps under a configuration. Nothing is handed
-// over: the notifier says what it would do, and remembers nothing.
-func examine(ctx context.Context, c config.Config, sample milter.Sample) (milter.Examination, error) {
-	s, err := settings(c)
-	if err != nil {
-		return milter.Examination{}, err
+// examine runs the milter's own steps under a configuration, with nothing handed over.
+func examine(ctx context.Context, loaded config.Loaded, sample milter.Sample) (milter.Examination, config.Faults) {
+	loaded.Config.Attach = config.Attach{} // its secrets are the service's to read
+	p, faults := assemble(&loaded, parts{})
+	notifier, more := notifierInMemory(&loaded)
+	if faults = append(faults, more...); len(faults) > 0 {
+		return milter.Examination{}, faults
 	}
-	popts, err := policyOptions(c)
-	if err != nil {
-		return milter.Examination{}, err
-	}
-	vopts, err := verifierOptions(c)
-	if err != nil {
-		return milter.Examination{}, err
-	}
-	file, err := preferences(c.Preferences, nil)
-	if err != nil {
-		return milter.Examination{}, err
-	}
-	ledger, err := notify.OpenLedger("", slog.New(slog.DiscardHandler))
-	if err != nil {
-		return milter.Examination{}, err
-	}
-	defer ledger.Close()
-	told, err := newNotifier(c, ledger, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return milter.Examination{}, err
-	}
-	v := verifier.New(vopts)
+	v := verifier.New(p.verifier)
 	defer v.Close()
-	engine := &milter.Engine{Settings: s, Limits: limits(c.Limits), Policy: policy.New(popts), Verifier: v, Notifier: silent{told}}
-	if file != nil {
-		engine.Preferences = prefs.New(file, prefs.Options{})
-	}
+	engine := p.engine()
+	engine.Verifier, engine.Notifier = v, notifier
 	return milter.Examine(ctx, engine, sample), nil
-}
-
-// silent is a notifier that decides and hands nothing over.
-type silent struct{ milter.Notifier }
-
-func (silent) Deliver(context.Context, milter.Original, []milter.Failure, []milter.Notice) error {
-	return nil
 }
 
 func trimAngles(addresses []string) []string {

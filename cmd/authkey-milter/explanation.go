@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -169,15 +168,9 @@ func (v explanation) exitCode() int {
 	return worst
 }
 
-func (v explanation) print(w io.Writer, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(v)
-	}
-	var err error
+func (v explanation) print(w io.Writer) {
 	say := func(format string, args ...any) {
-		if err == nil {
-			_, err = fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(format, args...), " "))
-		}
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(format, args...), " "))
 	}
 	say("client      %s", v.Client)
 	say("class       %s%s", v.Class, map[string]string{
@@ -220,7 +213,6 @@ func (v explanation) print(w io.Writer, asJSON bool) error {
 		say("header      Authentication-Results: %s", v.Header.AuthRes)
 	}
 	say("            %s", v.Header.words())
-	return err
 }
 
 // words are what is done to the header and to the message.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +27,9 @@ func newLookup() *cobra.Command {
 	connect := program.AddConnect(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		loaded, err := loadConfig(cmd, false)
+		_, opts, err := loadVerifier(cmd)
 		if err != nil {
 			return err
-		}
-		opts, err := verifierOptions(loaded.Config)
-		if err != nil {
-			return program.Exit(program.Config, err)
 		}
 		v := verifier.New(opts)
 		defer v.Close()
@@ -45,12 +40,7 @@ func newLookup() *cobra.Command {
 			router.Connect = verifier.ConnectAllowed
 		}
 		dnsErr := view.follow(cmd.Context(), &router, d.Used)
-		if *asJSON {
-			err = json.NewEncoder(cmd.OutOrStdout()).Encode(view)
-		} else {
-			err = view.print(cmd.OutOrStdout())
-		}
-		if err != nil {
+		if err := program.Print(cmd, *asJSON, view, view.print); err != nil {
 			return err
 		}
 		switch {
@@ -70,18 +60,18 @@ func dnsFailed(err error) bool {
 
 // A discoveryView is a Discovery as people and programs read it.
 type discoveryView struct {
-	Domain   string        `json:"domain"`
-	Resolver string        `json:"resolver,omitempty"`
-	AD       bool          `json:"ad"`
-	TTL      float64       `json:"ttl_seconds"`
-	Took     float64       `json:"took_ms"`
-	Aliases  []string      `json:"aliases,omitempty"`
-	Records  []string      `json:"records"`
-	Used     []usedView    `json:"used"`
-	Refused  []refusedView `json:"refused"`
-	Misses   []missView    `json:"near_misses"`
-	Required bool          `json:"required"`
-	Verdict  string        `json:"verdict"`
+	Domain   string             `json:"domain"`
+	Resolver string             `json:"resolver,omitempty"`
+	AD       bool               `json:"ad"`
+	TTL      float64            `json:"ttl_seconds"`
+	Took     float64            `json:"took_ms"`
+	Aliases  []string           `json:"aliases,omitempty"`
+	Records  []string           `json:"records"`
+	Used     []usedView         `json:"used"`
+	Refused  []refusedView      `json:"refused"`
+	Misses   []program.NearMiss `json:"near_misses"`
+	Required bool               `json:"required"`
+	Verdict  string             `json:"verdict"`
 
 	reachable int // servers of Used
 }
@@ -98,18 +88,11 @@ type refusedView struct {
 	Why    string `json:"why"`
 }
 
-// A missView is a TXT record that was probably meant to be an AS record.
-type missView struct {
-	Record string `json:"record"`
-	Why    string `json:"why"`
-	Right  string `json:"right"`
-}
-
 func viewDiscovery(d verifier.Discovery) discoveryView {
 	view := discoveryView{
 		Domain: d.Domain, Resolver: d.Resolver, AD: d.AD, TTL: d.TTL.Seconds(), Required: d.Required,
 		Took: float64(d.Took.Microseconds()) / 1000, Aliases: d.CNAMEs,
-		Records: d.Texts, Used: []usedView{}, Refused: []refusedView{}, Misses: []missView{},
+		Records: d.Texts, Used: []usedView{}, Refused: []refusedView{}, Misses: program.NearMisses(d),
 	}
 	if view.Records == nil {
 		view.Records = []string{}
@@ -119,9 +102,6 @@ func viewDiscovery(d verifier.Discovery) discoveryView {
 	}
 	for _, r := range d.Refused {
 		view.Refused = append(view.Refused, refusedView{r.Text, r.Why.Error()})
-	}
-	for _, m := range d.Misses() {
-		view.Misses = append(view.Misses, missView{m.Text, m.Why, m.Right})
 	}
 	switch {
 	case d.Err != nil:
@@ -159,13 +139,8 @@ func (v *discoveryView) follow(ctx context.Context, router *program.Router, used
 // maxShown bounds how much of a stranger's TXT record is printed.
 const maxShown = 300
 
-func (v discoveryView) print(w io.Writer) error {
-	var err error
-	say := func(format string, args ...any) {
-		if err == nil {
-			_, err = fmt.Fprintf(w, format+"\n", args...)
-		}
-	}
+func (v discoveryView) print(w io.Writer) {
+	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	say("domain    %s", v.Domain)
 	if v.Resolver != "" {
 		dnssec := "not validated by DNSSEC"
@@ -206,5 +181,4 @@ func (v discoveryView) print(w io.Writer) error {
 		say("required  every message of this domain must carry a key (req=yes)")
 	}
 	say("verdict   %s", v.Verdict)
-	return err
 }

@@ -5,17 +5,15 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/program"
 )
 
 // version is set by the build: -ldflags "-X main.version=…".
 var version = "devel"
 
-func main() { this().Main(commands()...) }
+func main() { self().Main(commands()...) }
 
-// this is the program.
-func this() program.Program {
+func self() program.Program {
 	return program.Program{
 		Name:          "authkey-milter",
 		Short:         "Verify AuthKeys for Postfix and Sendmail",
@@ -26,9 +24,4 @@ func this() program.Program {
 
 func commands() []*cobra.Command {
 	return []*cobra.Command{newServe(), newCheck(), newConfig(), newLookup(), newVerify(), newExplain(), newSetup(), newDoctor(), newReport(), newSelftest()}
-}
-
-// loadConfig reads milter.yaml; see program.LoadConfig.
-func loadConfig(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
-	return program.LoadConfig(this(), cmd, mustExist, config.Load)
 }

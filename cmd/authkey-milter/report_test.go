@@ -30,7 +30,7 @@ func TestReportInput(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out, errOut bytes.Buffer
-		code := this().Run(ctx, []string{"report"}, tty, &out, &errOut, commands()...)
+		code := self().Run(ctx, []string{"report"}, tty, &out, &errOut, commands()...)
 		if !strings.HasPrefix(errOut.String(), "log lines, please, and Ctrl-D at their end") {
 			t.Errorf("%s: no prompt: %q", name, errOut.String())
 		}
@@ -51,7 +51,7 @@ func TestReportInput(t *testing.T) {
 		"report --since x": "want a duration such as 7d or 12h",
 	} {
 		var out, errOut bytes.Buffer
-		if code := this().Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &errOut, commands()...); code != program.Usage || !strings.Contains(errOut.String(), want) {
+		if code := self().Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &errOut, commands()...); code != program.Usage || !strings.Contains(errOut.String(), want) {
 			t.Errorf("%s: exit %d, %s", args, code, errOut.String())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
@@ -19,8 +20,8 @@ import (
 )
 
 const (
-	// selftestPatience bounds a whole self-test, which takes a fraction of a second.
-	selftestPatience = 30 * time.Second
+	// selftestTimeout bounds a whole self-test, which takes a fraction of a second.
+	selftestTimeout = 30 * time.Second
 	// selftestRcpt gets its mail where local_domains names no domain of ours.
 	selftestRcpt = "selftest@recipient.test"
 )
@@ -59,7 +60,7 @@ func newSelftest() *cobra.Command {
 		if len(recipients) == 0 {
 			recipients = []string{defaultRcpt(loaded.Config)}
 		}
-		report, err := runSelftest(cmd.Context(), loaded.Config, recipients)
+		report, err := runSelftest(cmd.Context(), *loaded, recipients)
 		if err != nil {
 			return err
 		}
@@ -86,12 +87,12 @@ func defaultRcpt(c config.Config) string {
 }
 
 // runSelftest runs a milter as serve does, in a world of its own.
-func runSelftest(ctx context.Context, c config.Config, recipients []string) (report *selftest.Report, err error) {
+func runSelftest(ctx context.Context, loaded config.Loaded, recipients []string) (report *selftest.Report, err error) {
 	// What is going to be replaced has to be right too.
-	if _, err := verifierOptions(c); err != nil {
-		return nil, program.Exit(program.Config, err)
+	if _, err := verifierOptions(loaded.Config); err != nil {
+		return nil, program.Exit(program.Config, loaded.FaultOf("verify.ca_file", err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, selftestPatience)
+	ctx, cancel := context.WithTimeout(ctx, selftestTimeout)
 	defer cancel()
 	world, err := selftest.NewWorld()
 	if err != nil {
@@ -100,7 +101,8 @@ func runSelftest(ctx context.Context, c config.Config, recipients []string) (rep
 	defer func() { err = errors.Join(err, broken(world.Close())) }()
 	d := &service{level: new(slog.LevelVar)}
 	d.log = slog.New(slog.NewJSONHandler(world.Log(), &slog.HandlerOptions{Level: d.level}))
-	engine, err := d.engine(within(world, c))
+	loaded.Config = within(world, loaded.Config)
+	engine, err := d.engine(&loaded)
 	if err != nil {
 		return nil, program.Exit(program.Config, err)
 	}
@@ -132,14 +134,14 @@ func broken(err error) error {
 
 // within is the configuration with the world replaced.
 func within(world *selftest.World, c config.Config) config.Config {
-	c.DNS.Servers = []string{world.DNS()}
+	c.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort(world.DNS())}
 	c.Verify.CAFile = world.CAFile()
 	c.Verify.AllowNetworks = append(slices.Clip(c.Verify.AllowNetworks), world.Network())
 	c.Notify.SMTP = world.SMTP()
 	c.Notify.StateDir = world.Dir()
 	unlimited := config.Rate{Count: 1_000_000, Per: time.Second}
 	c.Notify.Rate = config.NotifyRate{PerSender: unlimited, PerRecipient: unlimited, Global: unlimited}
-	c.Log.Level = "debug"
+	c.Log.Level = slog.LevelDebug
 	c.Attach = config.Attach{} // its secrets are the service's to read
 	return c
 }

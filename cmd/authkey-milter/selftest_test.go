@@ -35,7 +35,7 @@ func selftestWith(t *testing.T, args ...string) (code int, out, errOut string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var o, e bytes.Buffer
-	code = this().Run(ctx, append([]string{"selftest"}, args...), strings.NewReader(""), &o, &e, commands()...)
+	code = self().Run(ctx, append([]string{"selftest"}, args...), strings.NewReader(""), &o, &e, commands()...)
 	goleak.VerifyNone(t, running)
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)

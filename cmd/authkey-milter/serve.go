@@ -18,8 +18,8 @@ import (
 	"github.com/authkey/authkey/milter"
 )
 
-// stopPatience is how long messages in flight may take once we are told to stop.
-const stopPatience = 10 * time.Second
+// stopTimeout is how long messages in flight may take once we are told to stop.
+const stopTimeout = 10 * time.Second
 
 func newServe() *cobra.Command {
 	return &cobra.Command{
@@ -38,14 +38,14 @@ func newServe() *cobra.Command {
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
-	life := program.NewService()
-	defer life.Close()
+	signals := program.NewService()
+	defer signals.Close()
 	defer runtime.KeepAlive(program.TuneCollector())
 	d := new(service)
 	var flush func()
 	d.log, d.level, flush = program.NewLogger(errOut, loaded.Config.Log)
 	defer flush()
-	engine, err := d.engine(loaded.Config)
+	engine, err := d.engine(loaded)
 	if err != nil {
 		return program.Exit(startCode(err), err)
 	}
@@ -67,19 +67,19 @@ func serve(ctx context.Context, loaded *config.Loaded, errOut io.Writer) error {
 	for _, ln := range listeners {
 		reach, everybody := reachOf(ln.Addr())
 		d.log.Info("listening", "listen", ln.Addr().String(), "reach", reach)
-		if d.attacher != nil && everybody {
-			d.log.Warn("keys are attached for whoever connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
+		if d.parts.attacher != nil && everybody {
+			d.log.Warn("keys are attached for anyone who connects here and claims a login", "listen", ln.Addr().String(), "reach", reach)
 		}
 		go func() { failed <- d.server.Serve(ln) }()
 	}
-	err = life.Run(ctx, failed, d.reload, program.Health{
+	err = signals.Run(ctx, failed, d.reload, program.Health{
 		Check: d.server.SelfCheck, Status: d.server.Status,
 		Failed: func(err error) { d.log.Error("self-check", "error", err.Error()) },
 	})
 	d.log.Info("stopping")
-	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	d.server.Shutdown(patience)
+	d.server.Shutdown(stopping)
 	return err
 }
 
@@ -94,7 +94,7 @@ func listen(loaded *config.Loaded) ([]net.Listener, error) {
 	for _, p := range passed {
 		all = append(all, p.Listener)
 		if fault, ok := loaded.InetFault(p.Addr().Network(), p.Addr().String()); ok {
-			return nil, errors.Join(config.Faults{fault}, closeAll(all))
+			return nil, errors.Join(config.Faults{fault}, program.CloseAll(all))
 		}
 	}
 	if len(all) > 0 && !loaded.IsSet("listen") {
@@ -104,7 +104,7 @@ func listen(loaded *config.Loaded) ([]net.Listener, error) {
 	for _, l := range loaded.Config.Listen {
 		opened, err := open(l, socket)
 		if err != nil {
-			return nil, errors.Join(err, closeAll(all))
+			return nil, errors.Join(err, program.CloseAll(all))
 		}
 		all = append(all, opened...)
 	}
@@ -138,12 +138,4 @@ func startCode(err error) int {
 		return program.Temp
 	}
 	return program.Config
-}
-
-func closeAll(listeners []net.Listener) error {
-	var errs []error
-	for _, ln := range listeners {
-		errs = append(errs, ln.Close())
-	}
-	return errors.Join(errs...)
 }

@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"reflect"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 
-	"github.com/authkey/authkey/internal/attach"
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/keyring"
@@ -21,7 +17,6 @@ import (
 	"github.com/authkey/authkey/internal/prefs"
 	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/milter"
-	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
 )
 
@@ -29,19 +24,18 @@ import (
 type service struct {
 	log      *slog.Logger
 	level    *slog.LevelVar
-	path     string        // of the configuration file; empty: there is none
-	config   config.Config // in force, but for what it is too large to keep: put
-	settings config.Settings
-	sockets  []net.Addr // on which we listen, whatever the configuration says now
+	path     string         // of the configuration file; empty: there is none
+	config   config.Config  // in force, but for what is too large to keep: see put
+	content  config.Content // of the file, as it was read
+	sockets  []net.Addr     // on which we listen, whatever the configuration says now
 	cache    *verifier.Cache
 	records  *verifier.Records
 	ledger   *notify.Ledger
 	verifier *sharedVerifier
-	roots    *x509.CertPool   // its
-	closing  sync.WaitGroup   // what nobody asks any more and still finishes
-	attacher *attach.Attacher // nil: our own mail gets no keys
-	prefs    *prefs.File      // nil: there are no preferences
-	watching func()           // ends the watch of the files in force
+	roots    *x509.CertPool // its
+	closing  sync.WaitGroup // verifiers and watches that are ending
+	parts    parts          // of them the files that are watched: prefs and attacher
+	watching func()         // ends the watch of the files in force
 	server   *milter.Server
 	notes    announcer
 }
@@ -68,60 +62,36 @@ func (d *service) close() {
 	d.verifier.drop()
 	d.closing.Wait()
 	if err := d.ledger.Close(); err != nil {
-		d.log.Error("close the memory of notices", "error", err.Error())
+		d.log.Error("close the ledger of notices", "error", err.Error())
 	}
 }
 
-// engine makes what a configuration says.
-func (d *service) engine(c config.Config) (*milter.Engine, error) {
-	s, err := settings(c)
-	if err != nil {
-		return nil, err
+// engine makes what a configuration says. The error may be of type config.Faults.
+func (d *service) engine(loaded *config.Loaded) (*milter.Engine, error) {
+	p, faults := assemble(loaded, d.parts)
+	if len(faults) > 0 {
+		return nil, faults
 	}
-	popts, err := policyOptions(c)
-	if err != nil {
-		return nil, err
-	}
-	vopts, err := verifierOptions(c)
-	if err != nil {
-		return nil, err
-	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
-		return nil, fmt.Errorf("log.level: %w", err)
-	}
+	e := p.engine()
 	if d.ledger == nil {
-		if d.ledger, err = openLedger(c.Notify, d.log); err != nil {
+		var err error
+		if d.ledger, err = openLedger(loaded.Config.Notify, d.log); err != nil {
 			return nil, err
 		}
 	}
-	e := &milter.Engine{Settings: s, Limits: limits(c.Limits), Policy: policy.New(popts)}
-	file, err := preferences(c.Preferences, d.prefs)
-	if err != nil {
-		return nil, err
-	}
-	if mayTell(popts, file != nil) {
-		if e.Notifier, err = newNotifier(c, d.ledger, d.log); err != nil {
-			return nil, err
+	if p.mayTell() {
+		if e.Notifier, faults = notifier(loaded, d.ledger, d.log); len(faults) > 0 {
+			return nil, faults
 		}
-	}
-	keys, err := newAttacher(c.Attach, d.attacher)
-	if err != nil {
-		return nil, err
 	}
 	// Nothing below can fail.
-	d.level.Set(level)
-	d.attacher = keys
-	if keys != nil {
-		keys.Reload(d.reportList)
-		e.Attacher = keys
+	d.level.Set(loaded.Config.Log.Level)
+	d.parts.prefs, d.parts.attacher = p.prefs, p.attacher
+	if p.attacher != nil {
+		p.attacher.Reload(d.reportList)
 	}
-	d.prefs = file
-	d.watch(file)
-	if file != nil {
-		e.Preferences = prefs.New(file, prefs.Options{})
-	}
-	d.verify(c, vopts)
+	d.watch()
+	d.verify(loaded.Config, p.verifier)
 	e.Verifier, e.Release = d.verifier, d.verifier.drop
 	return e, nil
 }
@@ -146,42 +116,24 @@ func (d *service) verify(c config.Config, opts verifier.Options) {
 	d.verifier.share()
 }
 
-// noPreferences warns of a file of preferences that holds none.
-const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
-
-// preferences reads the file of preferences, if there is one. old, which may be nil, is the
-// one in force.
-func preferences(c config.Preferences, old *prefs.File) (*prefs.File, error) {
-	path, ok := strings.CutPrefix(string(c.Source), "file:")
-	if !ok {
-		return nil, nil
-	}
-	file := prefs.NewFile(path)
-	file.Follow(old)
-	if err := file.Reload(); err != nil {
-		return nil, fmt.Errorf("preferences.source: %w", err)
-	}
-	return file, nil
-}
-
 // watch looks after the files of the configuration in force, in place of those of
-// the one before. file may be nil.
-func (d *service) watch(file *prefs.File) {
+// the one before.
+func (d *service) watch() {
 	if d.watching != nil {
 		d.watching()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.watching = cancel
-	if file != nil {
+	if file := d.parts.prefs; file != nil {
 		d.closing.Go(func() {
 			diskfile.Watch(ctx, diskfile.Every, []*prefs.File{file}, func(_ *prefs.File, err error) {
 				if err != nil {
-					d.log.Error("preferences on disk are refused, the old ones stay", "error", program.OneLine(err))
+					d.log.Error("preferences not reloaded, keeping the previous ones", "error", program.OneLine(err))
 				}
 			})
 		})
 	}
-	if keys := d.attacher; keys != nil {
+	if keys := d.parts.attacher; keys != nil {
 		d.closing.Go(func() { keys.Watch(ctx, diskfile.Every, d.reportList) })
 	}
 }
@@ -189,77 +141,35 @@ func (d *service) watch(file *prefs.File) {
 // reportList says what became of a secret or an address list that was read.
 func (d *service) reportList(domain *keyring.Domain, err error) {
 	if err != nil {
-		d.log.Error("what keys are made from cannot be read, what was known stays in force", "domain", domain.Name(), "error", program.OneLine(err))
+		d.log.Error("secret or address list not reloaded, keeping the previous one", "domain", domain.Name(), "error", program.OneLine(err))
 		return
 	}
 	d.log.Info("attaching keys", "domain", domain.Name(), "any", domain.Any(), "addresses", domain.Len())
 }
 
-// reload reads the configuration again. A bad one is logged and changes nothing.
-func (d *service) reload() {
-	loaded, err := config.Load(d.path, os.Environ())
-	if err == nil {
-		err = d.acceptable(loaded)
-	}
-	if err == nil {
-		var engine *milter.Engine
-		if engine, err = d.engine(loaded.Config); err == nil {
-			d.server.Swap(engine)
-		}
-	}
-	if err != nil {
-		d.log.Error("the new configuration is refused, the old one stays", "error", program.OneLine(err))
-		return
-	}
-	old, now := d.config, loaded.Config
-	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Socket != now.Socket || old.Log.Format != now.Log.Format ||
-		stateDir(old.Notify) != stateDir(now.Notify) {
-		d.log.Warn("listen, socket, log.format and notify.state_dir take effect at the next start")
-	}
-	d.put(loaded)
-}
-
-// acceptable finds what forbids to take up a configuration that is right in itself.
-func (d *service) acceptable(loaded *config.Loaded) error {
-	if loaded.CutOff(d.settings) {
-		return fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
-	}
-	for _, addr := range d.sockets {
-		if fault, ok := loaded.InetFault(addr.Network(), addr.String()); ok {
-			return fault
-		}
-	}
-	return nil
-}
+// noPreferences warns of a file of preferences that holds none.
+const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
 
 // put notes the configuration that is in force now, and says so, and what of it is
 // not acted on. Its rules are in the engine: kept a second time, and as they were
 // written, they would be thousands of objects for every run of the garbage collector.
 func (d *service) put(loaded *config.Loaded) {
-	d.path, d.config, d.settings = loaded.Path, loaded.Config, loaded.Settings
+	d.path, d.config, d.content = loaded.Path, loaded.Config, loaded.Content
 	d.config.Policy.Rules = nil
 	// Reading thousands of rules and preferences takes many times the memory that they
-	// need afterwards. Left as holes in the heap it makes each message dearer.
+	// need afterwards. Left as holes in the heap it makes each message cost more.
 	debug.FreeOSMemory()
 	err := d.notes.announce(loaded)
 	d.log.Info("configuration in force", "version", version, "file", d.path, "mode", d.config.Mode)
-	warnings := loaded.Warnings()
-	if d.prefs != nil && d.prefs.Unexplained() {
+	var warnings []string
+	if d.parts.prefs != nil && d.parts.prefs.Unexplained() {
 		warnings = append(warnings, noPreferences)
 	}
-	if d.attacher != nil {
-		warnings = append(warnings, d.attacher.Warnings()...)
+	if d.parts.attacher != nil {
+		warnings = append(warnings, d.parts.attacher.Warnings()...)
 	}
-	for _, warning := range warnings {
-		d.log.Warn("a file may have been cut off", "warning", warning)
-	}
-	for _, fault := range loaded.Idle() {
-		d.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
-	}
-	for _, key := range loaded.NotActedOn() {
-		d.log.Warn("set in the configuration, but not acted on yet", "key", key)
-	}
+	program.LogRemarks(d.log, loaded.Settings, warnings...)
 	if err != nil {
-		d.log.Warn("what is in force cannot be noted, the doctor will not know it", "error", err.Error())
+		d.log.Warn("cannot write the note of the configuration in force: doctor will not know it", "error", err.Error())
 	}
 }

@@ -77,7 +77,7 @@ func newSetupPostfix() *cobra.Command {
 		case errors.As(err, &unreachable):
 			file := loaded.Path
 			if file == "" {
-				file = this().DefaultConfig
+				file = self().DefaultConfig
 			}
 			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, doctor.MendUnreachable(unreachable, file)))
 		case err != nil:

@@ -17,7 +17,7 @@ import (
 // loadForUndo is loadConfig for what must be possible with any configuration, also with
 // one that is refused: then the defaults stand for it.
 func loadForUndo(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
-	return program.LoadConfig(this(), cmd, mustExist, func(path string, environ []string) (*config.Loaded, error) {
+	return program.LoadConfig(self(), cmd, mustExist, func(path string, environ []string) (*config.Loaded, error) {
 		if loaded, err := config.Load(path, environ); err == nil {
 			return loaded, nil
 		}

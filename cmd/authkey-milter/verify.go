@@ -26,7 +26,7 @@ func newVerify() *cobra.Command {
 	asJSON := program.AddJSON(cmd)
 	cmd.MarkFlagsMutuallyExclusive("key-file", "no-key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		loaded, err := loadConfig(cmd, false)
+		_, opts, err := loadVerifier(cmd)
 		if err != nil {
 			return err
 		}
@@ -39,21 +39,11 @@ func newVerify() *cobra.Command {
 				return err
 			}
 		}
-		opts, err := verifierOptions(loaded.Config)
-		if err != nil {
-			return program.Exit(program.Config, err)
-		}
-		address, err := wire.ParseAddress(args[0])
-		res := verifier.Unaddressable(err)
-		if err == nil {
+		return program.Answer(cmd, args[0], *asJSON, func(address wire.Address) verifier.Result {
 			v := verifier.New(opts)
 			defer v.Close()
-			res = v.Verify(cmd.Context(), verifier.Query{Address: address, Key: key})
-		}
-		if err := program.WriteResult(cmd.OutOrStdout(), address, res, *asJSON); err != nil {
-			return err
-		}
-		return program.ExitResult(res.Status)
+			return v.Verify(cmd.Context(), verifier.Query{Address: address, Key: key})
+		})
 	}
 	return cmd
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// lockPatience is how long another command that edits the same list is waited for.
-const lockPatience = 10 * time.Second
+// lockTimeout is how long another command that edits the same list is waited for.
+const lockTimeout = 10 * time.Second
 
 func newAddress() *cobra.Command {
 	cmd := &cobra.Command{
@@ -127,13 +127,13 @@ func newAddressImport() *cobra.Command {
 		if *replace {
 			return replaceLists(cmd, name, in, files, *yes, *asJSON)
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 		defer cancel()
 		added, err := keyring.Import(ctx, name, in, files...)
 		if err != nil {
 			return exitImport(err, name)
 		}
-		return writeEdit(cmd.OutOrStdout(), "added", added, *asJSON)
+		return writeEdit(cmd, "added", added, *asJSON)
 	}
 	return cmd
 }
@@ -198,7 +198,7 @@ func editLists(cmd *cobra.Command, mailboxes []string, done string, asJSON bool,
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+	ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 	defer cancel()
 	count := 0
 	for i, d := range order {
@@ -208,15 +208,11 @@ func editLists(cmd *cobra.Command, mailboxes []string, done string, asJSON bool,
 		}
 		count += n
 	}
-	return writeEdit(cmd.OutOrStdout(), done, count, asJSON)
+	return writeEdit(cmd, done, count, asJSON)
 }
 
-func writeEdit(w io.Writer, done string, count int, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(map[string]int{done: count})
-	}
-	_, err := fmt.Fprintf(w, "%s %d\n", done, count)
-	return err
+func writeEdit(cmd *cobra.Command, done string, count int, asJSON bool) error {
+	return program.Print(cmd, asJSON, map[string]int{done: count}, func(w io.Writer) { fmt.Fprintln(w, done, count) })
 }
 
 // exitEdit ends the program for an error of an edit.

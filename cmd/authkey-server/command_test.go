@@ -156,7 +156,7 @@ func TestCommands(t *testing.T) {
 	before := readFile(t, p.list)
 	fill := strings.NewReplacer("{dir}", p.dir, "{key}", p.key(t, "bob@example.com")).Replace
 	for _, tt := range tests {
-		if _, err := os.Stat(this().DefaultConfig); err == nil && strings.Contains(tt.err, this().DefaultConfig+": does not exist") {
+		if _, err := os.Stat(self().DefaultConfig); err == nil && strings.Contains(tt.err, self().DefaultConfig+": does not exist") {
 			continue // this machine has one, and check reads it
 		}
 		t.Run(tt.name, func(t *testing.T) {

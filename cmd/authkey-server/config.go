@@ -1,75 +1,15 @@
 package main
 
 import (
-	"fmt"
+	"errors"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/program"
 )
-
-// newCheck makes check, which reads secrets, address lists and the certificate too, and
-// judges whether the service may read them.
-func newCheck() *cobra.Command {
-	var as *string
-	cmd := program.NewCheck(func(cmd *cobra.Command) (config.Settings, error) {
-		loaded, err := loadConfig(cmd, true)
-		if err != nil {
-			return config.Settings{}, err
-		}
-		service, err := findServiceUser(cmd.Context(), *as)
-		if err != nil {
-			return config.Settings{}, err
-		}
-		faults, warnings := checkFiles(loaded, service.Reader == nil)
-		if faults = append(faults, service.readingFaults(loaded)...); len(faults) > 0 {
-			return config.Settings{}, program.Refuse(cmd, faults)
-		}
-		if warning := service.keyWarning(loaded); warning != "" {
-			warnings = append(warnings, warning)
-		}
-		for _, warning := range warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
-		}
-		return loaded.Settings, nil
-	})
-	cmd.Long = "Read and validate the configuration, and the secrets, address lists and certificate\n" +
-		"that it names, touching no network. Root may read every file; so of what root\n" +
-		"checks it is judged too whether the service's user may read it, by owners, groups\n" +
-		"and modes. That is --user, else User= of authkey-server.service, else authkey-server\n" +
-		"where there is such a user. Secrets that systemd passes to the service\n" +
-		"(LoadCredential=) are root's.\n\n" +
-		"Exit code 0: all is well; 78: each fault is a line on standard error."
-	as = addUser(cmd)
-	return cmd
-}
-
-// checkFiles finds what is wrong with the files that a configuration names, and what may
-// be wrong though they can be used. judgeKey: see certificate.warnings.
-func checkFiles(loaded *config.LoadedServer, judgeKey bool) (faults config.Faults, warnings []string) {
-	domains, faults := openDomains(loaded, readLists)
-	for _, d := range domains {
-		if d.Unexplained() {
-			warnings = append(warnings, fmt.Sprintf("the address list of %s has no address; if that is meant, give it the line \"# empty\"", d.Name()))
-		}
-	}
-	if loaded.Config.TLS.Cert == "" {
-		return faults, warnings
-	}
-	cert, err := loadCertificate(loaded.Config.TLS)
-	if err != nil {
-		return append(faults, loaded.Fault("tls.cert", err.Error(), "")), warnings
-	}
-	host, err := hostName("", loaded.Config)
-	if err != nil { // it is not known
-		host = ""
-	}
-	for _, warning := range cert.warnings(host, judgeKey) {
-		warnings = append(warnings, "tls.cert: "+warning)
-	}
-	return faults, warnings
-}
 
 func newConfig() *cobra.Command {
 	return program.NewConfig(func(cmd *cobra.Command) (config.Settings, error) {
@@ -79,4 +19,18 @@ func newConfig() *cobra.Command {
 		}
 		return loaded.Settings, nil
 	}, config.DescribeServer)
+}
+
+// loadConfig reads server.yaml; see program.LoadConfig.
+func loadConfig(cmd *cobra.Command, mustExist bool) (*config.LoadedServer, error) {
+	return program.LoadConfig(self(), cmd, mustExist, func(path string, environ []string) (*config.LoadedServer, error) {
+		loaded, err := config.LoadServer(path, environ)
+		var faults config.Faults
+		if errors.As(err, &faults) && path != "" {
+			if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
+				faults[0].Want = "one that `" + self().Name + " init DOMAIN` makes"
+			}
+		}
+		return loaded, err
+	})
 }

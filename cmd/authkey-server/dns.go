@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,19 +60,11 @@ func newDNS() *cobra.Command {
 			view := compare(wanted, found)
 			view.follow(cmd.Context(), v, found, *connect)
 			code = max(code, view.code) // a failure is the highest
-			if *asJSON {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(view)
-			} else {
-				err = view.print(cmd.OutOrStdout(), wanted)
-			}
-			if err != nil {
+			if err := program.Print(cmd, *asJSON, view, func(w io.Writer) { view.print(w, wanted) }); err != nil {
 				return err
 			}
 		}
-		if code != program.OK {
-			return program.Exit(code, nil)
-		}
-		return nil
+		return program.Exit(code, nil)
 	}
 	return cmd
 }
@@ -108,19 +99,19 @@ func addResolver(cmd *cobra.Command) func() ([]netip.AddrPort, error) {
 
 // A comparison is how a domain's published records differ from the wanted ones.
 type comparison struct {
-	Domain     string   `json:"domain"`
-	Resolver   string   `json:"resolver,omitempty"`
-	AD         bool     `json:"ad"`
-	Wanted     []string `json:"wanted"`
-	Published  []string `json:"published"`  // wanted ones
-	Missing    []string `json:"missing"`    // wanted ones
-	Unexpected []string `json:"unexpected"` // of this host, where it does not listen so
-	Unusable   []remark `json:"unusable"`
-	Others     []string `json:"others"` // of other hosts
-	Notes      []remark `json:"notes"`  // well-formed, but recipients do not go there by default
-	Misses     []miss   `json:"near_misses"`
-	Routes     []route  `json:"routes"` // of every well-formed record
-	Verdict    string   `json:"verdict"`
+	Domain     string             `json:"domain"`
+	Resolver   string             `json:"resolver,omitempty"`
+	AD         bool               `json:"ad"`
+	Wanted     []string           `json:"wanted"`
+	Published  []string           `json:"published"`  // wanted ones
+	Missing    []string           `json:"missing"`    // wanted ones
+	Unexpected []string           `json:"unexpected"` // of this host, where it does not listen so
+	Unusable   []remark           `json:"unusable"`
+	Others     []string           `json:"others"` // of other hosts
+	Notes      []remark           `json:"notes"`  // well-formed, but recipients do not go there by default
+	Misses     []program.NearMiss `json:"near_misses"`
+	Routes     []route            `json:"routes"` // of every well-formed record
+	Verdict    string             `json:"verdict"`
 	code       int
 }
 
@@ -128,13 +119,6 @@ type comparison struct {
 type remark struct {
 	Record string `json:"record"`
 	Why    string `json:"why"`
-}
-
-// A miss is a TXT record that was probably meant to be an AS record.
-type miss struct {
-	Record string `json:"record"`
-	Why    string `json:"why"`
-	Right  string `json:"right"`
 }
 
 // A route is where the server of a published record can be reached.
@@ -147,7 +131,7 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 	c := comparison{
 		Domain: found.Domain, Resolver: found.Resolver, AD: found.AD,
 		Wanted: []string{}, Published: []string{}, Missing: []string{}, Unexpected: []string{}, Unusable: []remark{}, Others: []string{}, Notes: []remark{},
-		Misses: []miss{}, Routes: []route{},
+		Misses: program.NearMisses(found), Routes: []route{},
 	}
 	published := map[wire.Server]bool{}
 	take := func(r wire.Record) {
@@ -172,9 +156,6 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 			continue
 		}
 		c.Unusable = append(c.Unusable, remark{refused.Text, refused.Why.Error()})
-	}
-	for _, m := range found.Misses() {
-		c.Misses = append(c.Misses, miss{m.Text, m.Why, m.Right})
 	}
 	for _, w := range wanted {
 		c.Wanted = append(c.Wanted, w.String())
@@ -245,12 +226,9 @@ func (c *comparison) follow(ctx context.Context, v *verifier.Verifier, found ver
 	}
 }
 
-func (c comparison) print(w io.Writer, wanted []wire.Record) error {
-	var err error
+func (c comparison) print(w io.Writer, wanted []wire.Record) {
 	say := func(label, format string, args ...any) {
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%-11s"+format+"\n", append([]any{label}, args...)...)
-		}
+		fmt.Fprintf(w, "%-11s"+format+"\n", append([]any{label}, args...)...)
 	}
 	say("domain", "%s", c.Domain)
 	for _, r := range wanted {
@@ -285,5 +263,4 @@ func (c comparison) print(w io.Writer, wanted []wire.Record) error {
 		}
 	}
 	say("verdict", "%s", c.Verdict)
-	return err
 }

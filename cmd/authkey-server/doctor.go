@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -75,7 +73,7 @@ func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser
 		Config: loaded.Config, ConfigFile: loaded.Path,
 		CommandLine: func(args ...string) string { return commandLine(loaded.Path, args...) },
 		InitLine:    func(domain string) string { return initLine(loaded, domain) },
-		Unit:        service.unit, UnitConfig: service.unit.ConfigFile(this().DefaultConfig),
+		Unit:        service.unit, UnitConfig: service.unit.ConfigFile(self().DefaultConfig),
 		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded.Path),
 		Reader: service.Reader, ReaderFrom: service.how,
 		Resolver: resolver(nameServers),
@@ -115,8 +113,8 @@ func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser
 
 // initLine is the command that makes the files of a domain that are missing.
 func initLine(loaded *config.LoadedServer, domain string) string {
-	line := this().Name + " init " + domain
-	if dir := filepath.Dir(loaded.Path); dir != filepath.Dir(this().DefaultConfig) {
+	line := self().Name + " init " + domain
+	if dir := filepath.Dir(loaded.Path); dir != filepath.Dir(self().DefaultConfig) {
 		line += " --dir " + shellQuoted(dir)
 	}
 	return line
@@ -167,11 +165,7 @@ func fingerprint(path string) string {
 	if err != nil {
 		return ""
 	}
-	text, err := json.Marshal(loaded.Effective())
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
+	return loaded.Digest(nil)[:12]
 }
 
 var statusFingerprint = regexp.MustCompile(`configuration ([0-9a-f]{12})$`)

@@ -87,7 +87,7 @@ func domainFault(loaded *config.LoadedServer, i int, err error) config.Fault {
 	case errors.As(err, &line), errors.As(err, &path):
 		key = secret
 	}
-	return loaded.Fault(key, program.OneLine(err), "")
+	return loaded.FaultOf(key, err)
 }
 
 // domainOf finds the domain of an address in the configuration.

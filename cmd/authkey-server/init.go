@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +53,7 @@ func newInit() *cobra.Command {
 			"75: a file cannot be written now; 78: there is a server.yaml that is bad.",
 		Args: cobra.ExactArgs(1),
 	}
-	dir := cmd.Flags().String("dir", filepath.Dir(this().DefaultConfig), "`folder` of the files")
+	dir := cmd.Flags().String("dir", filepath.Dir(self().DefaultConfig), "`folder` of the files")
 	host := cmd.Flags().String("host", "", "`name` or address of this server for the records")
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -69,15 +68,12 @@ func newInit() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 		defer cancel()
 		if err := set.write(ctx); err != nil {
 			return program.Exit(program.Temp, err)
 		}
-		if *asJSON {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(set)
-		}
-		return set.print(cmd.OutOrStdout())
+		return program.Print(cmd, *asJSON, set, set.print)
 	}
 	return cmd
 }
@@ -399,13 +395,12 @@ func makeFolder(path string, mode fs.FileMode) error {
 // not change with it, so that what is kept of the output can be compared.
 const stepWidth = 80
 
-func (s *setup) print(w io.Writer) error {
-	var b strings.Builder
+func (s *setup) print(w io.Writer) {
 	for _, f := range s.Files {
-		fmt.Fprintf(&b, "%-8s %s\n", f.State, f.Path)
+		fmt.Fprintf(w, "%-8s %s\n", f.State, f.Path)
 	}
 	part := func(title, text string) {
-		fmt.Fprintf(&b, "\n%s:\n\n%s\n", title, strings.TrimRight(text, "\n"))
+		fmt.Fprintf(w, "\n%s:\n\n%s\n", title, strings.TrimRight(text, "\n"))
 	}
 	if s.Stanza != "" {
 		part("Add to the domains of "+s.yaml+", which is written in a way that is not added to automatically", s.Stanza)
@@ -415,14 +410,12 @@ func (s *setup) print(w io.Writer) error {
 	part("Part of milter.yaml for the machines that your users send through, all domains", s.Attach)
 	part("Postfix, main.cf there, which authkey-milter setup postfix --apply writes", s.Postfix)
 	part("Sendmail, sendmail.mc there", s.Sendmail)
-	b.WriteString("\nNext:\n\n")
+	fmt.Fprint(w, "\nNext:\n\n")
 	for i, step := range s.Steps {
 		text := fmt.Sprintf("%d. %s%s", i+1, step.Text, map[bool]string{true: ":", false: "."}[len(step.Commands) > 0])
-		fmt.Fprintln(&b, strings.Join(terminal.Wrap(text, stepWidth, stepWidth-3), "\n   "))
+		fmt.Fprintln(w, strings.Join(terminal.Wrap(text, stepWidth, stepWidth-3), "\n   "))
 		for _, command := range step.Commands {
-			fmt.Fprintf(&b, "       %s\n", command)
+			fmt.Fprintf(w, "       %s\n", command)
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }

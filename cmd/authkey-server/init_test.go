@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -200,7 +201,7 @@ func TestInitOfMoreDomains(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	loaded, err := config.LoadServer(file, nil)
-	if err != nil || loaded.Config.Log.Level != "warn" {
+	if err != nil || loaded.Config.Log.Level != slog.LevelWarn {
 		t.Fatalf("%+v, %v", loaded, err)
 	}
 	// One attach section has all of them.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,28 +43,25 @@ func newKey() *cobra.Command {
 			return program.Exit(program.Negative, fmt.Errorf("%s: %w", address, err))
 		case err != nil:
 			return program.Exit(program.Config, err)
-		case *asJSON:
-			return writeKeysJSON(cmd.OutOrStdout(), address.String(), keys, *all)
-		case *all:
-			return writeKeys(cmd.OutOrStdout(), keys)
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "attach until %s, valid until %s\n", stamp(keys[0].Until), stamp(keys[0].End))
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), keys[0].Key.Reveal())
-		return err
+		return program.Print(cmd, *asJSON, viewKeys(address.String(), keys, *all), func(w io.Writer) {
+			if *all {
+				writeKeys(w, keys)
+				return
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "attach until %s, valid until %s\n", stamp(keys[0].Until), stamp(keys[0].End))
+			fmt.Fprintln(w, keys[0].Key.Reveal())
+		})
 	}
 	return cmd
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-func writeKeys(w io.Writer, keys []keyring.Issued) error {
+func writeKeys(w io.Writer, keys []keyring.Issued) {
 	for _, k := range keys {
-		_, err := fmt.Fprintf(w, "%s  secret %s  attach until %s  valid until %s\n", k.Key.Reveal(), k.Secret, stamp(k.Until), stamp(k.End))
-		if err != nil {
-			return err
-		}
+		fmt.Fprintf(w, "%s  secret %s  attach until %s  valid until %s\n", k.Key.Reveal(), k.Secret, stamp(k.Until), stamp(k.End))
 	}
-	return nil
 }
 
 // A keyView is an Issued with its key, which a wire.Key never writes.
@@ -76,20 +72,20 @@ type keyView struct {
 	ValidUntil  string `json:"valid_until"`
 }
 
-// writeKeysJSON writes the one key, or a list of all.
-func writeKeysJSON(w io.Writer, address string, keys []keyring.Issued, all bool) error {
+// viewKeys is the one key, or a list of all.
+func viewKeys(address string, keys []keyring.Issued, all bool) any {
 	views := make([]keyView, len(keys))
 	for i, k := range keys {
 		views[i] = keyView{k.Key.Reveal(), k.Secret, stamp(k.Until), stamp(k.End)}
 	}
 	if !all {
-		return json.NewEncoder(w).Encode(struct {
+		return struct {
 			Address string `json:"address"`
 			keyView
-		}{address, views[0]})
+		}{address, views[0]}
 	}
-	return json.NewEncoder(w).Encode(struct {
+	return struct {
 		Address string    `json:"address"`
 		Keys    []keyView `json:"keys"`
-	}{address, views})
+	}{address, views}
 }

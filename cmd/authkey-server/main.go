@@ -4,23 +4,17 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
-	"os"
-
 	"github.com/spf13/cobra"
 
-	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/program"
 )
 
 // version is set by the build: -ldflags "-X main.version=…".
 var version = "devel"
 
-func main() { this().Main(commands()...) }
+func main() { self().Main(commands()...) }
 
-// this is the program.
-func this() program.Program {
+func self() program.Program {
 	return program.Program{
 		Name:          "authkey-server",
 		Short:         "Authentication Server: vouch for the AuthKeys of your domains",
@@ -31,18 +25,4 @@ func this() program.Program {
 
 func commands() []*cobra.Command {
 	return []*cobra.Command{newInit(), newServe(), newCheck(), newConfig(), newDNS(), newKey(), newAddress(), newSecret(), newVerify(), newDoctor()}
-}
-
-// loadConfig reads server.yaml; see program.LoadConfig.
-func loadConfig(cmd *cobra.Command, mustExist bool) (*config.LoadedServer, error) {
-	return program.LoadConfig(this(), cmd, mustExist, func(path string, environ []string) (*config.LoadedServer, error) {
-		loaded, err := config.LoadServer(path, environ)
-		var faults config.Faults
-		if errors.As(err, &faults) && path != "" {
-			if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
-				faults[0].Want = "one that `" + this().Name + " init DOMAIN` makes"
-			}
-		}
-		return loaded, err
-	})
 }

@@ -32,7 +32,7 @@ func run(t *testing.T, stdin string, args ...string) (code int, out, errOut stri
 	var o, e bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	code = this().Run(ctx, args, strings.NewReader(stdin), &o, &e, commands()...)
+	code = self().Run(ctx, args, strings.NewReader(stdin), &o, &e, commands()...)
 	return code, o.String(), e.String()
 }
 

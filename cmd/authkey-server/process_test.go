@@ -29,13 +29,13 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 2 * time.Minute
+// timeout is how long a test waits for what must come.
+const timeout = 2 * time.Minute
 
 // eventually polls until done.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	if err := testdaemon.Poll(ctx, func() (bool, error) { return done(), nil }); err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -118,7 +118,7 @@ func (p *process) waitLog(parts ...string) {
 // waitLogs waits for n such lines.
 func (p *process) waitLogs(n int, parts ...string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), timeout)
 	defer cancel()
 	err := testdaemon.Poll(ctx, func() (bool, error) {
 		ended := p.ended() // before the log is read: it may be the last line
@@ -160,7 +160,7 @@ func (p *process) wait() int {
 	select {
 	case <-p.done:
 		return p.ProcessState.ExitCode()
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		p.t.Fatalf("does not end\n%s", p.log.String())
 		return -1
 	}
@@ -184,7 +184,7 @@ type client struct {
 
 func dial(t *testing.T, addr string, conf *tls.Config) *client {
 	t.Helper()
-	nc, err := net.DialTimeout("tcp", addr, patience)
+	nc, err := net.DialTimeout("tcp", addr, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func dial(t *testing.T, addr string, conf *tls.Config) *client {
 		nc = tls.Client(nc, conf)
 	}
 	t.Cleanup(func() { nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(timeout))
 	return &client{nc, bufio.NewReader(nc)}
 }
 

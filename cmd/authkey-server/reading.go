@@ -98,7 +98,7 @@ func (s serviceUser) readingFaults(loaded *config.LoadedServer) config.Faults {
 		}
 		faults = append(faults, loaded.Fault(key, why, mend))
 	}
-	if path, err := filepath.Abs(loaded.Path); err == nil && loaded.Path != "" && path == s.unit.ConfigFile(this().DefaultConfig) {
+	if path, err := filepath.Abs(loaded.Path); err == nil && loaded.Path != "" && path == s.unit.ConfigFile(self().DefaultConfig) {
 		look("", path, "")
 	}
 	for i, d := range loaded.Config.Domains {

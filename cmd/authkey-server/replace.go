@@ -40,7 +40,7 @@ func replaceLists(cmd *cobra.Command, name string, in io.Reader, files []keyring
 		}
 	}
 	if view.Changes > 0 && yes {
-		ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 		defer cancel()
 		if err := plan.Apply(ctx); err != nil {
 			return exitEdit(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +60,7 @@ func newSecretStatus() *cobra.Command {
 			if err != nil {
 				return exitSecret(err)
 			}
-			if err := rotationOf(loaded, d, r).write(cmd.OutOrStdout(), *asJSON); err != nil {
+			if err := rotationOf(loaded, d, r).write(cmd, *asJSON); err != nil {
 				return err
 			}
 		}
@@ -113,7 +112,7 @@ func newSecretRotate() *cobra.Command {
 		}
 		view := rotationOf(loaded, d, r)
 		view.Next = nextSteps(cmd.Context(), loaded, d, r)
-		return view.write(cmd.OutOrStdout(), *asJSON)
+		return view.write(cmd, *asJSON)
 	}
 	return cmd
 }
@@ -124,7 +123,7 @@ func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDoma
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), lockPatience)
+	ctx, cancel := context.WithTimeout(cmd.Context(), lockTimeout)
 	defer cancel()
 	now := time.Now()
 	switch r.Stage {
@@ -319,18 +318,14 @@ func nextSteps(ctx context.Context, loaded *config.LoadedServer, d config.Server
 		restart("authkey-server")+"    # there, and authkey-milter where keys are attached")
 }
 
-func (v *rotationView) write(w io.Writer, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(v)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n", v.Domain, v.What)
-	if len(v.Next) > 0 {
-		b.WriteString("Next:\n")
-	}
-	for _, line := range v.Next {
-		fmt.Fprintf(&b, "    %s\n", line)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+func (v *rotationView) write(cmd *cobra.Command, asJSON bool) error {
+	return program.Print(cmd, asJSON, v, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: %s\n", v.Domain, v.What)
+		if len(v.Next) > 0 {
+			fmt.Fprintln(w, "Next:")
+		}
+		for _, line := range v.Next {
+			fmt.Fprintf(w, "    %s\n", line)
+		}
+	})
 }

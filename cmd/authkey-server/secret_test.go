@@ -229,7 +229,7 @@ func TestSecretRotateKilled(t *testing.T) {
 // awaitStopped waits until no thread of a process runs any more, some time after SIGSTOP.
 func awaitStopped(t *testing.T, pid int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	if err := testdaemon.Poll(ctx, func() (bool, error) {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))

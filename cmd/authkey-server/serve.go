@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,8 +23,8 @@ import (
 )
 
 const (
-	// stopPatience is how long questions under way may take once we are told to stop.
-	stopPatience = 5 * time.Second
+	// stopTimeout is how long questions under way may take once we are told to stop.
+	stopTimeout = 5 * time.Second
 	// tlsSocketName is the FileDescriptorName= of a socket of systemd's that is TLS.
 	tlsSocketName = "tls"
 	// keptDescriptors are those that no client's connection may take: for our sockets,
@@ -41,7 +39,7 @@ func newServe() *cobra.Command {
 		Long: "Answer VERIFY for the domains of the configuration, until SIGTERM.\n\n" +
 			"SIGHUP reads the configuration, the secrets, the address lists and the\n" +
 			"certificate again. The last three are also read when they change. What is bad\n" +
-			"is logged, and what was in force stays.",
+			"is logged, and the previous one is kept.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			loaded, err := loadConfig(cmd, true)
@@ -49,6 +47,9 @@ func newServe() *cobra.Command {
 				return err
 			}
 			err = serve(cmd.Context(), loaded, cmd.ErrOrStderr())
+			if errors.Is(err, diskfile.ErrBeingWritten) { // it may be right a moment later
+				return program.Exit(program.Temp, err)
+			}
 			if faults := (config.Faults)(nil); errors.As(err, &faults) {
 				return program.Refuse(cmd, faults)
 			}
@@ -59,16 +60,13 @@ func newServe() *cobra.Command {
 
 // serve runs until ctx ends. The error may be of type config.Faults.
 func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) error {
-	life := program.NewService()
-	defer life.Close()
+	signals := program.NewService()
+	defer signals.Close()
 	s := &service{}
 	var flush func()
 	s.log, s.level, flush = program.NewLogger(errOut, loaded.Config.Log)
 	defer flush()
 	domains, cert, err := s.prepare(loaded, leaveLists)
-	if err != nil && s.passing {
-		return program.Exit(program.Temp, errors.New(err.Error())) // no Faults: those are for people
-	}
 	if err != nil {
 		return err
 	}
@@ -91,15 +89,15 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	for _, d := range domains { // not before, since a list may be long
 		s.announce(d, d.Reload())
 	}
-	err = life.Run(ctx, failed, func() { s.reload(ctx) }, program.Health{
+	err = signals.Run(ctx, failed, func() { s.reload(ctx) }, program.Health{
 		Check:  func(ctx context.Context) error { return selfCheck(ctx, listeners[0]) },
 		Status: s.status,
 		Failed: func(err error) { s.log.Error("self-check", "error", err.Error()) },
 	})
 	s.log.Info("stopping")
-	patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if cut := s.server.Shutdown(patience); cut != nil {
+	if cut := s.server.Shutdown(stopping); cut != nil {
 		s.log.Warn("connections were cut", "error", cut)
 	}
 	return err
@@ -112,7 +110,6 @@ type service struct {
 	server *authserver.Server
 	cert   atomic.Pointer[certificate]
 
-	passing     bool   // what prepare found wrong last may be right a moment later
 	fingerprint string // of the configuration file in force
 
 	loaded    *config.LoadedServer
@@ -124,14 +121,11 @@ type service struct {
 // about which nothing changed is the one that is served now; others are opened by
 // open. The error may be of type config.Faults.
 func (s *service) prepare(loaded *config.LoadedServer, open func(keyring.Config) (*keyring.Domain, error)) ([]*keyring.Domain, *certificate, error) {
-	s.passing = false
 	domains, faults := openDomains(loaded, func(c keyring.Config) (*keyring.Domain, error) {
 		if d := s.domains[c]; d != nil {
 			return d, nil
 		}
-		d, err := open(c)
-		s.passing = s.passing || errors.Is(err, diskfile.ErrBeingWritten)
-		return d, err
+		return open(c)
 	})
 	cert := s.cert.Load()
 	switch files := loaded.Config.TLS; {
@@ -140,7 +134,7 @@ func (s *service) prepare(loaded *config.LoadedServer, open func(keyring.Config)
 	case cert == nil || cert.files != files:
 		var err error
 		if cert, err = loadCertificate(files); err != nil {
-			faults = append(faults, loaded.Fault("tls.cert", err.Error(), ""))
+			faults = append(faults, loaded.FaultOf("tls.cert", err))
 		}
 	}
 	if len(faults) > 0 {
@@ -151,10 +145,7 @@ func (s *service) prepare(loaded *config.LoadedServer, open func(keyring.Config)
 
 // enforce puts a configuration in force.
 func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, domains []*keyring.Domain, cert *certificate) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(loaded.Config.Log.Level)); err == nil { // it has been checked
-		s.level.Set(level)
-	}
+	s.level.Set(loaded.Config.Log.Level)
 	if s.stopWatch != nil {
 		s.stopWatch()
 	}
@@ -169,15 +160,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	s.server.SetLimits(s.affordable(limits(loaded.Config.Limits)))
 	s.server.SetDomains(domains)
 	s.log.Info("configuration in force", "version", version, "file", loaded.Path, "domains", len(domains))
-	for _, warning := range loaded.Warnings() {
-		s.log.Warn("a file may have been cut off", "warning", warning)
-	}
-	for _, fault := range loaded.Idle() {
-		s.log.Warn("set in the configuration, but without effect", "fault", fault.Error())
-	}
-	for _, key := range loaded.NotActedOn() {
-		s.log.Warn("set in the configuration, but not acted on yet", "key", key)
-	}
+	program.LogRemarks(s.log, loaded.Settings)
 	s.watch(ctx, domains, cert)
 }
 
@@ -201,7 +184,7 @@ func (s *service) watch(ctx context.Context, domains []*keyring.Domain, cert *ce
 func (s *service) announce(d *keyring.Domain, err error) {
 	switch {
 	case err != nil:
-		s.log.Error("secret or address list is refused, what was in force stays", "domain", d.Name(), "error", program.OneLine(err))
+		s.log.Error("secret or address list not reloaded, keeping the previous one", "domain", d.Name(), "error", program.OneLine(err))
 	case d.Any():
 		s.log.Info("domain is served: every local part is an address", "domain", d.Name(), "addresses", "any")
 	default:
@@ -214,7 +197,7 @@ func (s *service) announce(d *keyring.Domain, err error) {
 
 func (s *service) announceCertificate(err error) {
 	if err != nil {
-		s.log.Error("certificate is refused, the old one stays", "error", err)
+		s.log.Error("certificate not reloaded, keeping the previous one", "error", err)
 		return
 	}
 	cert := s.cert.Load()
@@ -231,51 +214,6 @@ func (s *service) warnOfCertificate(cert *certificate) {
 	for _, warning := range cert.warnings(host, true) {
 		s.log.Warn("clients may refuse the certificate", "warning", warning)
 	}
-}
-
-// reload reads everything again. A configuration that is bad, or names a new file
-// that is, changes nothing.
-func (s *service) reload(ctx context.Context) {
-	loaded, err := config.LoadServer(s.loaded.Path, os.Environ())
-	if err == nil && loaded.CutOff(s.loaded.Settings) {
-		err = fmt.Errorf("%s: %w", loaded.Path, config.ErrCutOff)
-	}
-	if err == nil {
-		err = s.replace(ctx, loaded)
-	}
-	if err != nil {
-		s.log.Error("the new configuration is refused, the old one stays", "error", program.OneLine(err))
-	}
-}
-
-// replace puts another configuration in force and reads again the files that it
-// leaves as they were.
-func (s *service) replace(ctx context.Context, loaded *config.LoadedServer) error {
-	domains, cert, err := s.prepare(loaded, readLists)
-	if err != nil {
-		return err
-	}
-	old, now := s.loaded.Config, loaded.Config
-	kept, keptCert := s.domains, s.cert.Load()
-	s.enforce(ctx, loaded, domains, cert)
-	if !reflect.DeepEqual(old.Listen, now.Listen) || old.Log.Format != now.Log.Format {
-		s.log.Warn("listen and log.format take effect at the next start")
-	}
-	for i, d := range domains {
-		var err error
-		if kept[keyringConfig(now, now.Domains[i])] != nil {
-			err = d.Reload()
-		}
-		s.announce(d, err)
-	}
-	if cert != nil {
-		var err error
-		if cert == keptCert {
-			err = cert.reload()
-		}
-		s.announceCertificate(err)
-	}
-	return nil
 }
 
 // affordable lowers the number of connections to what the limit of open files allows.
@@ -326,7 +264,7 @@ func (s *service) listen(loaded *config.LoadedServer, hasCertificate bool) ([]so
 	for _, l := range loaded.Config.Listen {
 		ln, err := net.Listen("tcp", l.Address)
 		if err != nil {
-			return nil, program.Exit(program.Temp, errors.Join(fmt.Errorf("listen: %w", err), closeAll(all)))
+			return nil, program.Exit(program.Temp, errors.Join(fmt.Errorf("listen: %w", err), program.CloseAll(all)))
 		}
 		all = append(all, s.socket(ln, l.TLS))
 	}
@@ -344,12 +282,4 @@ func (s *service) socket(ln net.Listener, secure bool) socket {
 		})
 	}
 	return socket{ln, secure}
-}
-
-func closeAll(sockets []socket) error {
-	var errs []error
-	for _, ln := range sockets {
-		errs = append(errs, ln.Close())
-	}
-	return errors.Join(errs...)
 }

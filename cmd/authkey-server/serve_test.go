@@ -31,7 +31,7 @@ func TestServe(t *testing.T) {
 	defer systemd.Close()
 	told := func(want string) {
 		t.Helper()
-		_ = systemd.SetReadDeadline(time.Now().Add(patience))
+		_ = systemd.SetReadDeadline(time.Now().Add(timeout))
 		buf := make([]byte, 4096)
 		n, err := systemd.Read(buf)
 		for err == nil && strings.HasPrefix(string(buf[:n]), "WATCHDOG=1\n") { // every ten seconds
@@ -90,8 +90,8 @@ func TestServe(t *testing.T) {
 		s.signal(syscall.SIGHUP)
 		told("RELOADING=1")
 		told("READY=1")
-		s.waitLogs(i+1, "level=ERROR", `msg="the new configuration is refused, the old one stays"`)
-		s.waitLog("the old one stays", bad.log)
+		s.waitLogs(i+1, "level=ERROR", `msg="configuration not reloaded, keeping the previous one"`)
+		s.waitLog("keeping the previous one", bad.log)
 		if r := c.ask(t, uint64(200+i), "anybody@example.org", other); r.TTL != 20*time.Minute {
 			t.Errorf("with a bad configuration: %+v", r)
 		}
@@ -162,7 +162,7 @@ func TestListsAreWatched(t *testing.T) {
 		{"<html>\n<body>502</body>\n", "in quotes only"},
 	} {
 		writeFile(t, p.list, bad.content, 0o640)
-		s.waitLogs(1, "level=ERROR", "what was in force stays", bad.log)
+		s.waitLogs(1, "level=ERROR", "keeping the previous one", bad.log)
 		stays("bob@example.com", bob, wire.ValidKey)
 		s.signal(syscall.SIGHUP) // nor on demand
 		s.waitLogs(i+2, `msg="configuration in force"`)
@@ -175,7 +175,7 @@ func TestListsAreWatched(t *testing.T) {
 	if err := os.Remove(p.list); err != nil {
 		t.Fatal(err)
 	}
-	s.waitLog("level=ERROR", "what was in force stays", "no such file")
+	s.waitLog("level=ERROR", "keeping the previous one", "no such file")
 	writeFile(t, p.list, "bob gen=1\n", 0o640)
 	becomes("alice@example.com", bob, wire.InvalidKey)
 	stays("bob@example.com", p.key(t, "bob@example.com"), wire.ValidKey)
@@ -186,7 +186,7 @@ func TestListsAreWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.signal(syscall.SIGHUP)
-	s.waitLog("level=ERROR", "what was in force stays", "readable by others (mode 0644); needs 0600: chmod 600 "+p.secret)
+	s.waitLog("level=ERROR", "keeping the previous one", "readable by others (mode 0644); needs 0600: chmod 600 "+p.secret)
 	stays("bob@example.com", bob, wire.ValidKey)
 }
 
@@ -258,12 +258,12 @@ func TestCertificate(t *testing.T) {
 	writePair(t, dir, 2)
 	fresh := readFile(t, filepath.Join(dir, "key.pem"))
 	replaceFile(t, filepath.Join(dir, "key.pem"), good)
-	s.waitLog("level=ERROR", `msg="certificate is refused, the old one stays"`, "does not match")
+	s.waitLog("level=ERROR", `msg="certificate not reloaded, keeping the previous one"`, "does not match")
 	if got := serial(); got != 1 && got != 2 { // 2 if it was seen whole for a moment
 		t.Errorf("serial %d", got)
 	}
 	replaceFile(t, filepath.Join(dir, "key.pem"), "nonsense")
-	s.waitLog("level=ERROR", `msg="certificate is refused, the old one stays"`, "failed to find any PEM data")
+	s.waitLog("level=ERROR", `msg="certificate not reloaded, keeping the previous one"`, "failed to find any PEM data")
 	replaceFile(t, filepath.Join(dir, "key.pem"), fresh)
 	eventually(t, "the new certificate is not taken up", func() bool { return serial() == 2 })
 
@@ -276,7 +276,7 @@ func TestCertificate(t *testing.T) {
 	eventually(t, "the other certificate is not taken up", func() bool { return serial() == 3 })
 	p.write(t, fmt.Sprintf("listen: ['tls:%s', 'tcp:%s']\ntls: {cert: %s/none.pem, key: %s/key.pem}", secure, plain, other, other))
 	s.signal(syscall.SIGHUP)
-	s.waitLog("the new configuration is refused", "tls.cert", "none.pem: no such file")
+	s.waitLog("configuration not reloaded", "tls.cert", "none.pem: no such file")
 	if got := serial(); got != 3 {
 		t.Errorf("serial %d", got)
 	}

@@ -31,12 +31,12 @@ func setupSteps(ctx context.Context, d config.ServerDomain, host, yaml string, f
 	}
 	start.Commands = append(start.Commands, command("check"))
 	unit := doctor.FindUnit(ctx, serviceUnit)
-	switch byUnit := unit.Known && unit.ConfigFile(this().DefaultConfig) == yaml; {
+	switch byUnit := unit.Known && unit.ConfigFile(self().DefaultConfig) == yaml; {
 	case byUnit && further:
 		start.Text += " again: it is passed secrets at its start"
-		start.Commands = append(start.Commands, "systemctl restart "+this().Name)
+		start.Commands = append(start.Commands, "systemctl restart "+self().Name)
 	case byUnit:
-		start.Commands = append(start.Commands, "systemctl enable --now "+this().Name)
+		start.Commands = append(start.Commands, "systemctl enable --now "+self().Name)
 	case further:
 		start.Text += ", or send the one that runs SIGHUP"
 		start.Commands = append(start.Commands, command("serve"))
@@ -62,8 +62,8 @@ func shellQuoted(s string) string {
 
 // commandLine is a command of ours for a configuration.
 func commandLine(configFile string, args ...string) string {
-	if configFile != this().DefaultConfig {
+	if configFile != self().DefaultConfig {
 		args = append(args, "--config", shellQuoted(configFile))
 	}
-	return strings.Join(append([]string{this().Name}, args...), " ")
+	return strings.Join(append([]string{self().Name}, args...), " ")
 }

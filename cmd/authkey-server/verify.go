@@ -45,21 +45,15 @@ func newVerify() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		address, err := wire.ParseAddress(args[0])
-		res := verifier.Unaddressable(err)
-		if err == nil {
+		return program.Answer(cmd, args[0], *asJSON, func(address wire.Address) verifier.Result {
 			v := verifier.New(verifier.Options{
 				Resolvers:     nameServers,
 				AllowNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, // the user says where
 				AllowPorts:    []uint16{server.Port},
 			})
 			defer v.Close()
-			res = v.Ask(cmd.Context(), server, verifier.Query{Address: address, Key: key})
-		}
-		if err := program.WriteResult(cmd.OutOrStdout(), address, res, *asJSON); err != nil {
-			return err
-		}
-		return program.ExitResult(res.Status)
+			return v.Ask(cmd.Context(), server, verifier.Query{Address: address, Key: key})
+		})
 	}
 	return cmd
 }

@@ -267,7 +267,7 @@ func TestConfigured(t *testing.T) {
 	networks := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	c := config.Attach{Authorize: "map:/logins", Networks: networks, OnError: "tempfail", AllowOpenSecrets: true,
 		Domains: []config.AttachDomain{{Domain: "a.test", Source: "secret:/secret", Addresses: "file:/list", AVT: time.Hour,
-			CaseSensitive: true, Subaddress: "+", To: config.RecipientDomains{"b.test"}}}}
+			CaseSensitive: true, Subaddress: "+", To: []string{"b.test"}}}}
 	want := Options{Authorize: "map:/logins", Networks: networks, TempFail: true, Brand: "x",
 		Domains: []Domain{{Config: keyring.Config{Form: keyring.Form{Domain: "a.test", CaseSensitive: true, Subaddress: "+"},
 			SecretFile: "/secret", OpenSecret: true, Addresses: "file:/list", AVT: time.Hour}, To: []string{"b.test"}}}}

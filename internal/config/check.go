@@ -13,6 +13,8 @@ import (
 
 	"github.com/authkey/authkey/internal/diskfile"
 	"github.com/authkey/authkey/internal/esmtp"
+	"github.com/authkey/authkey/internal/wire"
+	"github.com/authkey/authkey/policy"
 )
 
 // The checks of text values. Each error completes a sentence that begins with
@@ -23,14 +25,7 @@ const (
 	maxReply      = 400 // leaves room for the codes in the 512 of an SMTP reply line
 	maxHeaderName = 76
 	maxAuthservID = 255
-	maxDomain     = 253
-	maxLabel      = 63
 )
-
-// actions is the vocabulary of what can be done with a message.
-var actions = []string{
-	"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine", "tempfail",
-}
 
 // checkPrintable takes text of one line without control characters.
 func checkPrintable(s string) error {
@@ -175,50 +170,66 @@ func checkAuthservID(s string) error {
 	return nil
 }
 
-// checkVoucher takes an authserv-id, a slash, and a method that authenticates senders.
-func checkVoucher(s string) error {
+// parseVoucher reads an authserv-id, a slash, and a method that authenticates senders.
+func parseVoucher(s string) (v Voucher, err error) {
 	id, method, found := strings.Cut(s, "/")
 	if !found {
-		return errors.New("names no method")
+		return v, errors.New("names no method")
 	}
 	if err := checkAuthservID(id); err != nil {
-		return err
+		return v, err
 	}
 	if method != "spf" && method != "dkim" {
-		return errors.New("has another method than spf or dkim")
+		return v, errors.New("has another method than spf or dkim")
 	}
-	return nil
+	return Voucher{id, method}, nil
 }
 
 // checkDomain takes a domain name, which an IP address is not; U-labels are taken as they
 // come.
 func checkDomain(s string) error {
-	if s == "" {
-		return errors.New("is empty")
-	}
-	bad := errors.New("is not a domain name")
-	if len(s) > maxDomain || !utf8.ValidString(s) {
-		return bad
-	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return bad
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
-			return bad
-		}
-		for _, r := range label {
-			if r < utf8.RuneSelf && r != '-' && r != '_' && !isAlnum(r) ||
-				r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) {
-				return bad
-			}
-		}
-	}
-	return nil
+	_, err := parseDomain(s)
+	return err
 }
 
-func isAlnum(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+// parseDomain is checkDomain, and returns the form in which domains are compared.
+func parseDomain(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("is empty")
+	}
+	bad := errors.New("is not a domain name")
+	// No other spelling of a dot or letter, and no root's dot: the name is shown as it is.
+	odd := func(r rune) bool {
+		return r >= utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)
+	}
+	dotted := "." + s + "."
+	if strings.ContainsFunc(s, odd) || strings.Contains(dotted, ".-") || strings.Contains(dotted, "-.") || strings.HasSuffix(s, ".") {
+		return "", bad
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return "", bad
+	}
+	domain, err := wire.ParseDomain(s)
+	if err != nil {
+		return "", bad
+	}
+	return domain, nil
+}
+
+// parsePattern is checkMatch, and returns the form in which the policy compares.
+func parsePattern(s string) (string, error) {
+	if err := checkMatch(s); err != nil {
+		return "", err
+	}
+	if strings.Contains(s, "@") {
+		return policy.Fold(s), nil
+	}
+	domain, subdomains := strings.CutPrefix(s, ".")
+	domain, err := parseDomain(domain)
+	if err == nil && subdomains {
+		domain = "." + domain
+	}
+	return domain, err
 }
 
 // checkMatch takes what a rule matches: an address, a domain, or .domain.
@@ -338,16 +349,16 @@ func checkPath(s string) error {
 	return checkPrintable(s)
 }
 
-// checkAddrPort takes IP:PORT.
-func checkAddrPort(s string) error {
+// parseAddrPort reads IP:PORT.
+func parseAddrPort(s string) (netip.AddrPort, error) {
 	addr, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return errors.New("is not IP:PORT")
+	switch {
+	case err != nil:
+		return addr, errors.New("is not IP:PORT")
+	case addr.Port() == 0:
+		return addr, errors.New("has a port outside 1 to 65535")
 	}
-	if addr.Port() == 0 {
-		return errors.New("has a port outside 1 to 65535")
-	}
-	return nil
+	return addr, nil
 }
 
 // checkAuthorize takes login or map:FILE.

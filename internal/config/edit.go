@@ -56,7 +56,7 @@ func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
 		want++
 	}
 	if add.Host != "" {
-		before["host"] = add.Host
+		before["host"] = value{add.Host, add.Host}
 	}
 	delete(before, "domains")
 	delete(after, "domains")
@@ -80,9 +80,9 @@ func cutEnd(text string) (body, end string) {
 }
 
 // readServer reads the text of a file: all its values, and its domains.
-func readServer(path string, data []byte) (map[string]any, []ServerDomain, error) {
+func readServer(path string, data []byte) (map[string]value, []ServerDomain, error) {
 	var c Server
-	settings, faults := load(serverSchema, path, data, nil, &c)
+	settings, faults := load(serverSchema(&c), path, data, nil)
 	if len(faults) > 0 {
 		return nil, nil, faults
 	}

@@ -8,9 +8,9 @@ import (
 )
 
 // environment reads the keys of a schema from NAME=VALUE strings, as os.Environ
-// gives them, into raw values by key. Names without the schema's prefix are not
+// gives them, into values by key. Names without the schema's prefix are not
 // ours. Of a name that comes twice the last counts.
-func (s *schema) environment(environ []string) (map[string]any, Faults) {
+func (s *schema) environment(environ []string) (map[string]value, Faults) {
 	texts := map[string]string{}
 	for _, e := range environ {
 		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, s.prefix) {
@@ -18,10 +18,10 @@ func (s *schema) environment(environ []string) (map[string]any, Faults) {
 		}
 	}
 	var faults Faults
-	values := map[string]any{}
+	values := map[string]value{}
 	for _, k := range s.keys {
 		name := s.envName(k)
-		value, ok := texts[name]
+		text, ok := texts[name]
 		if !ok {
 			continue
 		}
@@ -31,11 +31,11 @@ func (s *schema) environment(environ []string) (map[string]any, Faults) {
 				Problem: "is a list of objects, which an environment variable cannot hold", Want: "it in the file"})
 			continue
 		}
-		raw, problems := k.kind.fromEnv(value)
+		var problems []string
+		values[k.name], problems = k.kind.fromText(text)
 		for _, p := range problems {
 			faults = append(faults, Fault{File: "$" + name, Key: k.name, Problem: p, Want: k.kind.want})
 		}
-		values[k.name] = raw
 	}
 	return values, append(faults, s.unknownEnv(texts)...)
 }
@@ -55,7 +55,7 @@ func (s *schema) unknownEnv(texts map[string]string) Faults {
 		want := s.prefix + " and a key in capitals, with _ for ."
 		// The common prefix must not make everything look alike.
 		bare := strings.TrimPrefix(name, s.prefix)
-		if near := nearest(bare, trimAll(known, s.prefix)); near != "" {
+		if near := Nearest(bare, trimAll(known, s.prefix)); near != "" {
 			want = "perhaps " + s.prefix + near
 		}
 		faults = append(faults, Fault{File: "$" + printableKey(name), Problem: "is not a key of " + s.file, Want: want})
@@ -71,46 +71,44 @@ func trimAll(names []string, prefix string) []string {
 	return bare
 }
 
-// fromEnv turns the text of an environment variable into a raw value: lists are
-// separated by commas, and no text at all is an empty list.
-func (k kind) fromEnv(value string) (raw any, problems []string) {
-	if k.shape != textList && k.shape != integerList {
-		raw, err := k.scalarFromText(value)
-		if err != nil {
-			problems = []string{k.show(value) + " " + err.Error()}
+// fromText parses the text of an environment variable: lists are separated by commas, and
+// no text at all is an empty list.
+func (k kind) fromText(s string) (v value, problems []string) {
+	if k.shape != list {
+		raw, err := k.rawOf(s)
+		if err == nil {
+			v, err = k.read(raw)
 		}
-		return raw, problems
-	}
-	list := []any{}
-	if value == "" {
-		return list, nil
-	}
-	for part := range strings.SplitSeq(value, ",") {
-		part = strings.TrimSpace(part)
-		e, err := k.element().scalarFromText(part)
 		if err != nil {
-			problems = append(problems, k.show(part)+" "+err.Error())
-			continue
+			problems = []string{k.show(s) + " " + err.Error()}
 		}
-		list = append(list, e)
+		return v, problems
 	}
-	return list, problems
+	raw, parsed := []any{}, []any{}
+	if s == "" {
+		return value{raw, k.collect(parsed)}, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		e, wrong := k.elem.fromText(strings.TrimSpace(part))
+		raw, parsed, problems = append(raw, e.raw), append(parsed, e.parsed), append(problems, wrong...)
+	}
+	return value{raw, k.collect(parsed)}, problems
 }
 
-func (k kind) scalarFromText(value string) (any, error) {
-	var raw any = value
+// rawOf is the raw value of a text, boolean or integer that is written as s.
+func (k kind) rawOf(s string) (any, error) {
 	switch k.shape {
 	case boolean:
-		if value != "true" && value != "false" {
+		if s != "true" && s != "false" {
 			return nil, errors.New("is neither true nor false")
 		}
-		raw = value == "true"
+		return s == "true", nil
 	case integer:
-		n, err := strconv.Atoi(value)
+		n, err := strconv.Atoi(s)
 		if err != nil {
 			return nil, errors.New("is not a whole number")
 		}
-		raw = n
+		return n, nil
 	}
-	return raw, k.checkRaw(raw)
+	return s, nil
 }

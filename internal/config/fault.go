@@ -15,7 +15,11 @@ type Fault struct {
 	Key     string // such as dns.timeout or policy.rules[0].fail; empty: the file as a whole
 	Problem string // what is wrong
 	Want    string // what would be right; empty where the problem says it
+	Err     error  // what the problem is made of, for errors.Is; may be nil
 }
+
+// Unwrap returns Err.
+func (f Fault) Unwrap() error { return f.Err }
 
 // Error is the fault on one line.
 func (f Fault) Error() string {
@@ -45,6 +49,15 @@ func (fs Faults) Error() string {
 		lines[i] = f.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns every fault.
+func (fs Faults) Unwrap() []error {
+	errs := make([]error, len(fs))
+	for i, f := range fs {
+		errs[i] = f
+	}
+	return errs
 }
 
 // maxQuoted is how much of a value a fault shows, in characters.

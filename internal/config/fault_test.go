@@ -301,8 +301,8 @@ func TestEnvironmentFaults(t *testing.T) {
 		t.Fatalf("error %T is no Faults", err)
 	}
 	if diff := cmp.Diff(Faults{
-		{path, 1, "log.level", `"loud" is not known here`, "one of debug, info, warn, error"},
-		{"$AUTHKEY_MILTER_LOG_FORMAT", 0, "log.format", `"xml" is not known here`, "one of text, json"},
+		{path, 1, "log.level", `"loud" is not known here`, "one of debug, info, warn, error", nil},
+		{"$AUTHKEY_MILTER_LOG_FORMAT", 0, "log.format", `"xml" is not known here`, "one of text, json", nil},
 	}, faults); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -52,14 +52,13 @@ const maxFaults = 200
 
 // walker checks a file against a schema and gathers what it sets. Viper gets
 // those values rather than the file: it knows no lines, takes any spelling of a
-// key's case, stops at the first fault, and lets a section that its decoder
-// takes for text blot out the defaults of all its keys.
+// key's case and stops at the first fault.
 // Aliases are refused: with them a small file can stand for an immense one.
 type walker struct {
 	schema *schema
 	file   string
-	values map[string]any // raw, by key; right only if there are no faults
-	lines  map[string]int // of each key, field and element, by its name
+	values map[string]any // each a value, by key; right only if there are no faults
+	lines  map[string]int // of each key, section, field and element, by its name
 	faults Faults
 }
 
@@ -129,6 +128,7 @@ func (w *walker) section(n *yaml.Node, name string) {
 		case !nested && known:
 			w.values[full] = w.value(valueNode, full, k.kind)
 		case !nested && w.schema.sections[full]:
+			w.lines[full] = keyNode.Line
 			w.section(valueNode, full)
 		case nested && (known || w.schema.sections[full]):
 			w.report(keyNode, full, "is written with dots", "each part nested in the one before")
@@ -162,7 +162,7 @@ func (w *walker) pairs(n *yaml.Node, name string, visit func(keyNode, valueNode 
 
 func (w *walker) unknown(n *yaml.Node, full string, names []string) {
 	want := "one of the keys that config --describe lists"
-	if near := nearest(full, names); near != "" {
+	if near := Nearest(full, names); near != "" {
 		want = "perhaps " + near
 	}
 	w.report(n, printableKey(full), "is not a key", want)
@@ -176,101 +176,106 @@ func printableKey(name string) string {
 	return name
 }
 
-// value checks the value of a key, or of a field of an object, and returns it
-// raw.
-func (w *walker) value(n *yaml.Node, name string, k kind) any {
+// value checks and parses the value of a key, of a field of an object or of an element of
+// a list.
+func (w *walker) value(n *yaml.Node, name string, k kind) value {
 	w.lines[name] = n.Line
 	switch k.shape {
-	case text, boolean, integer:
-		return w.scalar(n, name, k)
+	case object:
+		return w.object(n, name, k)
+	case list:
+		return w.list(n, name, k)
 	}
-	if k.word != "" && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value == k.word {
-		return n.Value
+	return w.scalar(n, name, k)
+}
+
+func (w *walker) list(n *yaml.Node, name string, k kind) value {
+	if k.keyword != "" && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value == k.keyword {
+		return value{n.Value, k.collect(nil)}
 	}
 	if n.Kind != yaml.SequenceNode || n.ShortTag() != "!!seq" {
 		w.report(n, name, "is "+describe(n), k.listWant())
-		return nil
+		return value{}
 	}
-	if k.filled && len(n.Content) == 0 {
+	if k.nonEmpty && len(n.Content) == 0 {
 		w.report(n, name, "is an empty list", k.listWant())
 	}
-	list := make([]any, len(n.Content))
+	raw, parsed := make([]any, len(n.Content)), make([]any, len(n.Content))
 	for i, e := range n.Content {
-		elementName := fmt.Sprintf("%s[%d]", name, i)
-		w.lines[elementName] = e.Line
-		if k.shape == objectList {
-			list[i] = w.object(e, elementName, k)
-		} else {
-			list[i] = w.scalar(e, elementName, k.element())
-		}
+		v := w.value(e, fmt.Sprintf("%s[%d]", name, i), *k.elem)
+		raw[i], parsed[i] = v.raw, v.parsed
 	}
-	return list
+	return value{raw, k.collect(parsed)}
 }
 
 // listWant says what a right list is.
 func (k kind) listWant() string {
-	if k.shape == objectList {
-		return "a list of objects with " + strings.Join(k.fieldNames(), ", ")
-	}
-	if k.word != "" {
-		return fmt.Sprintf("%s, or a list in brackets, each %s", k.word, k.want)
+	switch {
+	case k.isObjects():
+		return "a list of objects with " + strings.Join(fieldNames(k.elem.object().fields), ", ")
+	case k.keyword != "":
+		return fmt.Sprintf("%s, or a list in brackets, each %s", k.keyword, k.want)
 	}
 	return "a list in brackets, each " + k.want
 }
 
-func (k kind) fieldNames() []string {
-	names := make([]string, len(k.fields))
-	for i, f := range k.fields {
+func fieldNames(fields []key) []string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
 		names[i] = f.name
 	}
 	return names
 }
 
-// object checks one object of a list and returns it with the defaults of those
-// fields that it does not set.
-func (w *walker) object(n *yaml.Node, name string, k kind) any {
+// object checks one object of a list. Fields that it does not set have their defaults.
+func (w *walker) object(n *yaml.Node, name string, k kind) value {
+	bound := k.object()
+	names := fieldNames(bound.fields)
 	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
-		w.report(n, name, "is "+describe(n), "an object with "+strings.Join(k.fieldNames(), ", "))
-		return nil
+		w.report(n, name, "is "+describe(n), "an object with "+strings.Join(names, ", "))
+		return value{}
 	}
 	before := len(w.faults)
-	set := map[string]any{}
+	set := map[string]value{}
 	w.pairs(n, name, func(keyNode, valueNode *yaml.Node, full string) {
-		f, known := k.fieldOf(keyNode.Value)
-		if !known {
-			want := "one of " + strings.Join(k.fieldNames(), ", ")
-			if near := nearest(keyNode.Value, k.fieldNames()); near != "" {
+		i := slices.Index(names, keyNode.Value)
+		if i < 0 {
+			want := "one of " + strings.Join(names, ", ")
+			if near := Nearest(keyNode.Value, names); near != "" {
 				want = "perhaps " + near
 			}
 			w.report(keyNode, name+"."+printableKey(keyNode.Value), "is not a key", want)
 			return
 		}
-		set[f.name] = w.value(valueNode, full, f.kind)
+		set[keyNode.Value] = w.value(valueNode, full, bound.fields[i].kind)
 	})
-	for _, f := range k.fields {
-		if _, ok := set[f.name]; ok {
-			continue
-		}
-		if f.required {
+	raw := map[string]any{}
+	for _, f := range bound.fields {
+		v, ok := set[f.name]
+		switch {
+		case !ok && f.required:
 			w.report(n, name+"."+f.name, "is not set", f.kind.want)
+		case !ok:
+			v = f.def
 		}
-		if f.def != nil {
-			set[f.name] = f.def
+		if v.parsed != nil {
+			raw[f.name] = v.raw
+			f.set(v.parsed)
 		}
 	}
-	if k.whole != nil && len(w.faults) == before {
-		if problem, want := k.whole(set); problem != "" {
+	if bound.crossCheck != nil && len(w.faults) == before {
+		if problem, want := bound.crossCheck(); problem != "" {
 			w.report(n, name, problem, want)
 		}
 	}
-	return set
+	return value{raw, bound.value()}
 }
 
-// scalar checks one text, boolean or integer and returns it raw.
-func (w *walker) scalar(n *yaml.Node, name string, k kind) any {
+// scalar checks and parses one text, boolean or integer.
+func (w *walker) scalar(n *yaml.Node, name string, k kind) value {
 	if n.Kind != yaml.ScalarNode || isNull(n) {
 		w.report(n, name, "is "+describe(n), k.want)
-		return nil
+		return value{}
 	}
 	var raw any
 	tag := n.ShortTag()
@@ -281,31 +286,33 @@ func (w *walker) scalar(n *yaml.Node, name string, k kind) any {
 		// A number where text belongs is most often a duration without unit.
 		if _, err := k.parse(n.Value); err != nil && !k.secret {
 			w.report(n, name, n.Value+" "+err.Error(), k.want)
-			return nil
+			return value{}
 		}
 		want := k.want
 		if !strings.Contains(want, "in quotes") {
 			want += ", in quotes"
 		}
 		w.report(n, name, "is "+describe(n), want)
-		return nil
+		return value{}
 	case k.shape == boolean && tag == "!!bool" && (n.Value == "true" || n.Value == "false"):
 		raw = n.Value == "true"
 	case k.shape == integer && tag == "!!int":
 		var i int
 		if err := n.Decode(&i); err != nil {
 			w.report(n, name, "is a number too large", k.want)
-			return nil
+			return value{}
 		}
 		raw = i
 	default:
 		w.report(n, name, "is "+describe(n), k.want)
-		return nil
+		return value{}
 	}
-	if err := k.checkRaw(raw); err != nil {
+	v, err := k.read(raw)
+	if err != nil {
 		w.report(n, name, k.show(raw)+" "+err.Error(), k.want)
+		return value{}
 	}
-	return raw
+	return v
 }
 
 // show is a raw value as faults name it.

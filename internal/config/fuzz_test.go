@@ -29,7 +29,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var first, second Config
-		s, faults := load(milterSchema, "f", data, nil, &first)
+		s, faults := load(milterSchema(&first), "f", data, nil)
 		if len(faults) > 0 {
 			if n := strings.Count(faults.Error(), "\n") + 1; n != len(faults) {
 				t.Fatalf("%d faults on %d lines: %s", len(faults), n, faults)
@@ -37,7 +37,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		again := nested(t, s.Effective())
-		if _, faults := load(milterSchema, "again", again, nil, &second); len(faults) > 0 {
+		if _, faults := load(milterSchema(&second), "again", again, nil); len(faults) > 0 {
 			t.Fatalf("%s\nof\n%s", faults, again)
 		}
 		first.Preferences.Source = DSN(first.Preferences.Source.String())

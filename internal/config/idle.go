@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/authkey/authkey/policy"
 )
 
 // This file finds what a configuration sets, and may set, and what has no effect: a slip
@@ -43,8 +45,7 @@ func (i *idler) without(why string, keys ...string) {
 
 // changed reports whether a key is set to something else than its default.
 func (i *idler) changed(key string) bool {
-	k := i.s.schema.byName[key]
-	return i.s.IsSet(key) && !k.kind.same(i.s.values[key], k.def)
+	return i.s.IsSet(key) && i.s.changed(i.s.schema.byName[key])
 }
 
 // findIdle is for milter.yaml.
@@ -153,43 +154,32 @@ func (i *idler) verification(c *Config) {
 	}
 }
 
-// byResult are the actions of a group of keys.
-func (a Actions) byResult() map[string]string {
-	return map[string]string{"pass": a.Pass, "none": a.None, "nokey": a.NoKey, "fail": a.Fail, "permerror": a.PermError, "temperror": a.TempError}
-}
-
-// bySeverity is the order in which floors count (docs/policy.md).
-var bySeverity = []string{"accept", "mark", "quarantine", "tempfail", "discard", "discard-notify", "reject", "reject-notify"}
-
 // milder reports whether an action is below a floor; an unset one is not.
-func milder(action, floor string) bool {
-	return action != "" && floor != "" && slices.Index(bySeverity, action) < slices.Index(bySeverity, floor)
-}
+func milder(action, floor policy.Action) bool { return action != policy.Unset && action < floor }
 
 func (i *idler) policy(c *Config) {
-	floor := c.Policy.Floor.byResult()
 	for _, result := range results {
-		if key := "policy.floor." + result; floor[result] == bySeverity[0] {
-			i.add(key, "%s is the mildest action anyway", floor[result])
+		floor := *action(&c.Policy.Floor, result)
+		if floor == policy.Accept {
+			i.add("policy.floor."+result, "%s is the mildest action anyway", floor)
 		}
-		if key := "policy." + result; i.s.IsSet(key) && milder(c.Policy.Actions.byResult()[result], floor[result]) {
-			i.add(key, "policy.floor.%s, %s, is above it", result, floor[result])
+		if key := "policy." + result; i.s.IsSet(key) && milder(*action(&c.Policy.Actions, result), floor) {
+			i.add(key, "policy.floor.%s, %s, is above it", result, floor)
 		}
 	}
 	first := map[string]int{} // rule by pattern and result
 	for n, rule := range c.Policy.Rules {
-		pattern := strings.ToLower(rule.Recipient + "\n" + rule.Sender)
-		actions := rule.Actions.byResult()
+		pattern := rule.Recipient + "\n" + rule.Sender
 		for _, result := range results {
-			action := actions[result]
+			chosen, floor := *action(&rule.Actions, result), *action(&c.Policy.Floor, result)
 			key := fmt.Sprintf("policy.rules[%d].%s", n, result)
-			if action == "" {
+			if chosen == policy.Unset {
 				continue
 			}
 			if before, twice := first[pattern+"\n"+result]; twice {
 				i.add(key, "policy.rules[%d] is for the same, and comes first", before)
-			} else if first[pattern+"\n"+result] = n; milder(action, floor[result]) {
-				i.add(key, "policy.floor.%s, %s, is above it", result, floor[result])
+			} else if first[pattern+"\n"+result] = n; milder(chosen, floor) {
+				i.add(key, "policy.floor.%s, %s, is above it", result, floor)
 			}
 		}
 	}
@@ -199,12 +189,18 @@ func (i *idler) policy(c *Config) {
 	if strings.EqualFold(c.Quarantine.Mailbox, "{local}@{domain}") {
 		i.add("quarantine.mailbox", "it is the recipient's own address: what is quarantined is delivered")
 	}
-	for key, id := range map[string][]string{"policy.allowed": c.Policy.Allowed, "local_domains": c.LocalDomains, "trusted_authserv_ids": c.TrustedAuthservIDs,
-		"submission.daemons": c.Submission.Daemons, "dns.servers": c.DNS.Servers, "notify.trust": c.Notify.Trust} {
-		for n, text := range id {
-			if at := slices.IndexFunc(id, func(other string) bool { return strings.EqualFold(other, text) }); at < n {
-				i.add(fmt.Sprintf("%s[%d]", key, n), "%s is there before", text)
-			}
+	for _, key := range []string{"policy.allowed", "local_domains", "trusted_authserv_ids", "submission.daemons", "dns.servers", "notify.trust"} {
+		i.twice(key, i.s.values[key].raw)
+	}
+}
+
+// twice notes the texts of a list that are in it before.
+func (i *idler) twice(key string, list any) {
+	texts, _ := list.([]any)
+	for n, text := range texts {
+		same := func(other any) bool { return strings.EqualFold(other.(string), text.(string)) }
+		if slices.IndexFunc(texts, same) < n {
+			i.add(fmt.Sprintf("%s[%d]", key, n), "%s is there before", text)
 		}
 	}
 }
@@ -221,7 +217,7 @@ func (i *idler) layers(c *Config) {
 	}
 	first := map[string]int{}
 	for n, t := range c.From.Trusted {
-		name := strings.ToLower(t.MailFrom)
+		name := t.MailFrom
 		if name == "" {
 			name = t.Client.String()
 		}
@@ -274,11 +270,7 @@ func (i *idler) attach(c *Config) {
 		}
 	}
 	for n, d := range a.Domains {
-		for m, to := range d.To {
-			if slices.IndexFunc(d.To, func(other string) bool { return strings.EqualFold(other, to) }) < m {
-				i.add(fmt.Sprintf("attach.domains[%d].to[%d]", n, m), "%s is there before", to)
-			}
-		}
+		i.twice(fmt.Sprintf("attach.domains[%d].to", n), anyList(d.To))
 	}
 }
 

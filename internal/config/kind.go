@@ -3,10 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/authkey/authkey/policy"
 )
 
 // shape is the form a value has in YAML.
@@ -16,210 +17,196 @@ const (
 	text shape = iota
 	boolean
 	integer
-	textList
-	integerList
-	objectList
+	object
+	list
 )
 
-// kind is what a value may be. Raw values, as YAML and viper hold them, are
-// string, bool, int, or []any of string, int or map[string]any.
+// value is one value in both its forms: raw, as YAML has it (string, bool, int, []any or
+// map[string]any), for output and comparison; and parsed, in the type of its field.
+type value struct{ raw, parsed any }
+
+// kind is what a value may be.
 type kind struct {
 	name  string // as Describe shows it
 	shape shape
 	want  string // what a right value (or element of a list) is, for faults
 
-	parse    func(string) (any, error) // of text and textList: one value
-	optional bool                      // text may be empty
-	word     string                    // of textList: this text may stand in place of a list
-	filled   bool                      // of textList: it may not be empty
-	secret   bool                      // never shown
-	lo, hi   int                       // of integer and integerList: bounds of one value
-	partly   func(string) string       // of text: what is missing where a value is not acted on in full yet, else ""
+	parse       func(string) (any, error) // of text
+	secret      bool                      // of text: never shown
+	unsupported func(string) string       // of text: what is missing where a value is not implemented yet, else ""
+	min, max    int                       // of integer
+	object      func() boundObject        // of object: a new one
 
-	fields []field                                     // of objectList
-	whole  func(map[string]any) (problem, want string) // of objectList: what no single field shows
+	elem     *kind           // of list
+	collect  func([]any) any // of list: makes the slice of parsed elements; nil makes a nil slice
+	keyword  string          // of list: this text may stand in its place, and means nil
+	nonEmpty bool            // of list
 }
 
-// field is one field of the objects in a list.
-type field struct {
-	name     string
-	kind     kind
-	required bool
-	def      any // nil: none
-	doc      string
+// A boundObject is one object of a list, with its fields bound to it.
+type boundObject struct {
+	fields []key
+	value  func() any
+	// crossCheck returns what is wrong with it that no single field shows; nil: nothing can be.
+	crossCheck func() (problem, want string)
 }
 
-// element is the kind of one element of a list of texts or integers.
-func (k kind) element() kind {
-	e := k
-	e.optional = false
-	if k.shape == textList {
-		e.shape = text
-	} else {
-		e.shape = integer
-	}
-	return e
-}
+// kindOf is a kind whose values are parsed to type T.
+type kindOf[T any] struct{ kind }
 
-// checkRaw returns what is wrong with one text, integer or boolean, as the end
-// of a sentence that begins with the value.
-func (k kind) checkRaw(raw any) error {
-	switch v := raw.(type) {
+// read parses a raw value. The error completes a sentence that begins with the value.
+func (k kind) read(raw any) (value, error) {
+	v := value{raw: raw, parsed: raw}
+	var err error
+	switch r := raw.(type) {
 	case string:
-		if v == "" && k.optional {
-			return nil
+		if k.shape == list { // its keyword
+			v.parsed = k.collect(nil)
+		} else {
+			v.parsed, err = k.parse(r)
 		}
-		_, err := k.parse(v)
-		return err
 	case int:
-		if v < k.lo {
-			return fmt.Errorf("is below %d", k.lo)
+		if r < k.min {
+			err = fmt.Errorf("is below %d", k.min)
+		} else if r > k.max {
+			err = fmt.Errorf("is above %d", k.max)
 		}
-		if v > k.hi {
-			return fmt.Errorf("is above %d", k.hi)
-		}
-	}
-	return nil
-}
-
-// same tells whether two right raw values mean the same, such as 60s and 1m.
-func (k kind) same(a, b any) bool {
-	return reflect.DeepEqual(k.meaning(a), k.meaning(b))
-}
-
-func (k kind) meaning(raw any) any {
-	switch v := raw.(type) {
-	case string:
-		if v == "" && k.optional {
-			return v
-		}
-		if m, err := k.parse(v); err == nil {
-			return m
-		}
-		return v
 	case []any:
-		if k.shape == objectList {
-			return v
+		all := make([]any, len(r))
+		for i, e := range r {
+			element, elementErr := k.elem.read(e)
+			all[i], err = element.parsed, errors.Join(err, elementErr)
 		}
-		all := make([]any, len(v))
-		for i, e := range v {
-			all[i] = k.element().meaning(e)
+		v.parsed = k.collect(all)
+	}
+	return v, err
+}
+
+// parsedKind is text that parse turns into a value.
+func parsedKind[T any](name, want string, parse func(string) (T, error)) kindOf[T] {
+	return kindOf[T]{kind{name: name, want: want, parse: func(s string) (any, error) { return parse(s) }}}
+}
+
+// textKind is text that stays as it is.
+func textKind(name, want string, check func(string) error) kindOf[string] {
+	return parsedKind(name, want, func(s string) (string, error) { return s, check(s) })
+}
+
+// converted is k with its values turned into another type.
+func converted[T, U any](k kindOf[T], convert func(T) U) kindOf[U] {
+	c := kindOf[U](k)
+	c.parse = func(s string) (any, error) {
+		v, err := k.parse(s)
+		if err != nil {
+			return nil, err
+		}
+		return convert(v.(T)), nil
+	}
+	return c
+}
+
+// orEmpty lets the text of k be empty, which means the zero T.
+func orEmpty[T any](k kindOf[T]) kindOf[T] {
+	parse := k.parse
+	k.want += `, or ""`
+	k.parse = func(s string) (any, error) {
+		if s == "" {
+			return *new(T), nil
+		}
+		return parse(s)
+	}
+	return k
+}
+
+// listOf is a list of such values; plural names them.
+func listOf[T any](plural string, k kindOf[T]) kindOf[[]T] {
+	return kindOf[[]T]{kind{name: "list of " + plural, shape: list, want: k.want, elem: &k.kind, collect: func(parsed []any) any {
+		if parsed == nil {
+			return []T(nil)
+		}
+		all := make([]T, len(parsed))
+		for i, v := range parsed {
+			all[i], _ = v.(T) // what is faulty has no value
 		}
 		return all
-	}
-	return raw
+	}}}
 }
 
-// checked makes a kind's parse of a check: the text means itself.
-func checked(check func(string) error) func(string) (any, error) {
-	return func(s string) (any, error) { return s, check(s) }
+// objects is a list of objects. fields binds the fields of one; crossCheck, which may be
+// nil, finds what no single field of it shows.
+func objects[T any](name string, fields func(*T) []key, crossCheck func(T) (problem, want string)) kindOf[[]T] {
+	return listOf(name, kindOf[T]{kind{shape: object, object: func() boundObject {
+		v := new(T)
+		b := boundObject{fields: fields(v), value: func() any { return *v }}
+		if crossCheck != nil {
+			b.crossCheck = func() (problem, want string) { return crossCheck(*v) }
+		}
+		return b
+	}}})
 }
 
-// parsed makes a kind's parse of a function that returns a type of its own.
-func parsed[T any](parse func(string) (T, error)) func(string) (any, error) {
-	return func(s string) (any, error) { return parse(s) }
-}
+// isObjects reports whether k is a list of objects.
+func (k kind) isObjects() bool { return k.elem != nil && k.elem.shape == object }
 
-func oneOf(words ...string) kind {
-	return kind{
-		name: strings.Join(words, "|"),
-		want: oneOfText(words),
-		parse: checked(func(s string) error {
-			if !slices.Contains(words, s) {
-				return errors.New("is not known here")
-			}
-			return nil
-		}),
-	}
+func oneOf(words ...string) kindOf[string] {
+	return textKind(strings.Join(words, "|"), oneOfText(words), func(s string) error {
+		if !slices.Contains(words, s) {
+			return errors.New("is not known here")
+		}
+		return nil
+	})
 }
 
 func oneOfText(words []string) string {
 	return "one of " + strings.Join(words, ", ")
 }
 
-func boolKind() kind { return kind{name: "boolean", shape: boolean, want: "true or false"} }
+var yesNo = kindOf[bool]{kind{name: "boolean", shape: boolean, want: "true or false"}}
 
-// textKind is text with a check of its own.
-func textKind(name, want string, check func(string) error) kind {
-	return kind{name: name, want: want, parse: checked(check)}
+func integerKind(lowest, highest int) kindOf[int] {
+	return kindOf[int]{kind{
+		name: "integer", shape: integer, min: lowest, max: highest,
+		want: fmt.Sprintf("a whole number from %d to %d", lowest, highest),
+	}}
 }
 
-// orEmpty lets the text of k be empty.
-func orEmpty(k kind) kind {
-	k.optional = true
-	k.want += `, or ""`
-	return k
-}
+var (
+	positiveDuration = durationKind("a duration above zero with its unit, such as 3s or 5m", 1, "is not more than zero")
+	anyDuration      = durationKind("a duration with its unit, such as 0s or 5m", 0, "is below zero")
+)
 
-// listOf is a list of such texts; plural names them.
-func listOf(plural string, k kind) kind {
-	k.shape = textList
-	k.name = "list of " + plural
-	return k
-}
-
-func integerKind(lo, hi int) kind {
-	return kind{
-		name: "integer", shape: integer, lo: lo, hi: hi,
-		want: fmt.Sprintf("a whole number from %d to %d", lo, hi),
-	}
-}
-
-func integerListKind(name string, lo, hi int) kind {
-	k := integerKind(lo, hi)
-	k.name, k.shape = "list of "+name, integerList
-	return k
-}
-
-// positiveDuration is a duration of more than zero; anyDuration may be zero.
-func positiveDuration() kind {
-	return durationKind("a duration above zero with its unit, such as 3s or 5m", 1, "is not more than zero")
-}
-
-func anyDuration() kind {
-	return durationKind("a duration with its unit, such as 0s or 5m", 0, "is below zero")
-}
-
-func durationKind(want string, least time.Duration, below string) kind {
-	return kind{name: "duration", want: want, parse: parsed(func(s string) (time.Duration, error) {
+func durationKind(want string, least time.Duration, below string) kindOf[time.Duration] {
+	return parsedKind("duration", want, func(s string) (time.Duration, error) {
 		d, err := parseDuration(s)
 		if err == nil && d < least {
 			err = errors.New(below)
 		}
 		return d, err
-	})}
-}
-
-func actionKind(names []string) kind {
-	return textKind("action", oneOfText(names), func(s string) error {
-		switch {
-		case slices.Contains(names, s):
-			return nil
-		case slices.Contains(actions, s):
-			return errors.New("is not allowed here")
-		}
-		return errors.New("is not an action")
 	})
 }
 
-func networkKind() kind {
-	return kind{name: "network", want: "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address", parse: parsed(parseNetwork)}
+func actionKind(allowed []policy.Action) kindOf[policy.Action] {
+	return parsedKind("action", oneOfText(actionNames(allowed)), func(s string) (policy.Action, error) {
+		a, err := policy.ParseAction(s)
+		switch {
+		case err != nil, a == policy.Unset:
+			return a, errors.New("is not an action")
+		case !slices.Contains(allowed, a):
+			return a, errors.New("is not allowed here")
+		}
+		return a, nil
+	})
 }
 
-func rateKind() kind {
-	return kind{name: "rate", want: "COUNT/DURATION such as 10/1h", parse: parsed(parseRate)}
-}
-
-// objects is a list of objects with these fields.
-func objects(name string, fields []field, whole func(map[string]any) (problem, want string)) kind {
-	return kind{name: "list of " + name, shape: objectList, fields: fields, whole: whole}
-}
-
-// fieldOf returns the field of that name.
-func (k kind) fieldOf(name string) (field, bool) {
-	i := slices.IndexFunc(k.fields, func(f field) bool { return f.name == name })
-	if i < 0 {
-		return field{}, false
+func actionNames(actions []policy.Action) []string {
+	names := make([]string, len(actions))
+	for i, a := range actions {
+		names[i] = a.String()
 	}
-	return k.fields[i], true
+	return names
 }
+
+var (
+	networkKind = parsedKind("network", "a network such as 192.0.2.0/24 or 2001:db8::/32, or an address", parseNetwork)
+	rateKind    = parsedKind("rate", "COUNT/DURATION such as 10/1h", parseRate)
+)

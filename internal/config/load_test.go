@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,10 +14,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/authkey/authkey/policy"
 )
 
-// prefixes compares networks, which have no exported fields.
-var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+// prefixes compares networks and addresses, which have no exported fields.
+var prefixes = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
 
 func writeFile(t *testing.T, content string) string {
 	t.Helper()
@@ -37,9 +43,9 @@ func mustLoad(t *testing.T, content string, environ ...string) *Loaded {
 }
 
 func defaults() Config {
-	accept := Actions{Pass: "accept", None: "accept", NoKey: "accept", Fail: "mark", PermError: "accept"}
+	accept := Actions{Pass: policy.Accept, None: policy.Accept, NoKey: policy.Accept, Fail: policy.Mark, PermError: policy.Accept}
 	from := accept
-	from.PermError, from.TempError = "mark", "accept"
+	from.PermError, from.TempError = policy.Mark, policy.Accept
 	return Config{
 		Mode:               "enforce",
 		Listen:             []Listen{{"unix", "/run/authkey/milter.sock"}},
@@ -52,7 +58,7 @@ func defaults() Config {
 			Networks:      []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 			Daemons:       []string{"ORIGINATING"},
 		},
-		DNS: DNS{Servers: []string{}, Timeout: 3 * time.Second},
+		DNS: DNS{Servers: []netip.AddrPort{}, Timeout: 3 * time.Second},
 		Verify: Verify{
 			Timeout: 10 * time.Second, ConnectTimeout: 2 * time.Second, ReplyTimeout: 5 * time.Second,
 			AllowNetworks: []netip.Prefix{}, AllowPorts: []int{},
@@ -61,7 +67,7 @@ func defaults() Config {
 		Policy: Policy{
 			Actions:      accept,
 			Rules:        []Rule{},
-			Allowed:      []string{"accept", "mark", "discard", "reject", "discard-notify", "reject-notify", "quarantine"},
+			Allowed:      []policy.Action{policy.Accept, policy.Mark, policy.Discard, policy.Reject, policy.DiscardNotify, policy.RejectNotify, policy.Quarantine},
 			Recipients:   "merge",
 			MarkConflict: "mark",
 		},
@@ -69,10 +75,10 @@ func defaults() Config {
 		Preferences: Preferences{OnError: "default", Timeout: 2 * time.Second, Cache: time.Minute},
 		Mark:        Mark{Header: "X-Spam-Flag", Value: "YES"},
 		Notify: Notify{
-			SMTP: "127.0.0.1:25", DSN: "authenticated", Trust: []string{},
+			SMTP: "127.0.0.1:25", DSN: "authenticated", Trust: []Voucher{},
 			Rate: NotifyRate{PerSender: Rate{1, time.Hour}, PerRecipient: Rate{10, time.Hour}, Global: Rate{100, time.Minute}},
 		},
-		Log:    Log{Level: "info", Format: "text"},
+		Log:    Log{Level: slog.LevelInfo, Format: "text"},
 		Limits: Limits{Connections: 2000, IdleTimeout: 10 * time.Minute, Recipients: 50_000},
 		Attach: Attach{Domains: []AttachDomain{}, Authorize: "login", Networks: []netip.Prefix{}, OnError: "send"},
 	}
@@ -99,8 +105,8 @@ func TestDefaults(t *testing.T) {
 		if diff := cmp.Diff(defaults(), loaded.Config, prefixes); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if got := loaded.NotActedOn(); len(got) > 0 {
-			t.Errorf("%s: NotActedOn = %q, want none: all are defaults", name, got)
+		if got := loaded.NotImplemented(); len(got) > 0 {
+			t.Errorf("%s: NotImplemented = %q, want none: all are defaults", name, got)
 		}
 		if set := loaded.IsSet("listen"); set != (name == "block") {
 			t.Errorf("%s: IsSet(listen) = %v", name, set)
@@ -111,7 +117,7 @@ func TestDefaults(t *testing.T) {
 	}
 	// The block names every key but those that belong to its empty maps, and
 	// the query of SQL sources, and the folder that systemd gives us.
-	for _, k := range milterSchema.keys {
+	for _, k := range milterSchema(new(Config)).keys {
 		absent := strings.HasPrefix(k.name, "policy.floor.") || strings.HasPrefix(k.name, "attach.") ||
 			strings.HasPrefix(k.name, "from.actions.") && k.name != "from.actions.fail" || k.name == "preferences.query" || k.name == "notify.state_dir"
 		if block.IsSet(k.name) == absent {
@@ -176,38 +182,38 @@ func TestEveryKey(t *testing.T) {
 		Socket:             Socket{Mode: fs.FileMode(0o770), Group: "postfix"},
 		AuthservID:         "mx.example.com",
 		TrustedAuthservIDs: []string{"mx2.example.com"},
-		LocalDomains:       []string{"example.com", "bücher.example"},
+		LocalDomains:       []string{"example.com", "xn--bcher-kva.example"},
 		Exempt:             Exempt{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128")}, true},
 		Submission:         Submission{Networks: []netip.Prefix{}, Daemons: []string{}},
-		DNS:                DNS{[]string{"127.0.0.1:53", "[::1]:5353"}, 500 * time.Millisecond},
+		DNS:                DNS{[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:5353")}, 500 * time.Millisecond},
 		Verify: Verify{20 * time.Second, 3 * time.Second, 6 * time.Second, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 			[]int{25, 443}, true, "/etc/ssl/as.pem"},
 		Cache: Cache{10, 90 * time.Second, 2 * time.Hour},
 		Policy: Policy{
-			Actions: Actions{"mark", "discard", "quarantine", "reject-notify", "tempfail", "discard-notify"},
+			Actions: Actions{Pass: policy.Mark, None: policy.Discard, NoKey: policy.Quarantine, Fail: policy.RejectNotify, PermError: policy.TempFail, TempError: policy.DiscardNotify},
 			Rules: []Rule{
-				{Recipient: "ceo.x@Example.com", Actions: Actions{Fail: "reject-notify"}},
-				{Recipient: ".example.com", Sender: "a@b.example", Actions: Actions{NoKey: "reject", TempError: "tempfail"}},
+				{Recipient: "ceo.x@example.com", Actions: Actions{Fail: policy.RejectNotify}},
+				{Recipient: ".example.com", Sender: "a@b.example", Actions: Actions{NoKey: policy.Reject, TempError: policy.TempFail}},
 			},
-			Allowed:    []string{"mark"},
-			Floor:      Actions{Fail: "mark", TempError: "tempfail"},
+			Allowed:    []policy.Action{policy.Mark},
+			Floor:      Actions{Fail: policy.Mark, TempError: policy.TempFail},
 			Recipients: "separate", MarkConflict: "accept",
 		},
-		From: From{"enforce", Actions{"accept", "accept", "mark", "reject", "mark", "accept"},
+		From: From{"enforce", Actions{Pass: policy.Accept, None: policy.Accept, NoKey: policy.Mark, Fail: policy.Reject, PermError: policy.Mark, TempError: policy.Accept},
 			[]Trusted{{MailFrom: "lists.example.org"}, {Client: netip.MustParsePrefix("192.0.2.0/24")}}},
 		Preferences: Preferences{"postgres://u:secret@db.example/x", "SELECT 1\nFROM t", "tempfail", time.Second, 0},
 		Mark:        Mark{"X-Spam", "yes, AuthKey", "{local}+spam@{domain}"},
 		Quarantine:  Quarantine{"q-{local}@quarantine.example"},
-		Notify: Notify{"localhost:2525", "always", []string{"spf.example/spf"}, "Müller's filter", "/etc/authkey/t", "/var/lib/authkey",
+		Notify: Notify{"localhost:2525", "always", []Voucher{{"spf.example", "spf"}}, "Müller's filter", "/etc/authkey/t", "/var/lib/authkey",
 			NotifyRate{Rate{2, time.Hour}, Rate{20, time.Hour}, Rate{1000, 90 * time.Second}}},
-		Reply:   Reply{"no 1", "no 2", "no 3", "no 4", "no 5"},
-		Log:     Log{"debug", "json"},
+		Reply:   Reply{Fail: "no 1", NoKey: "no 2", None: "no 3", PermError: "no 4", TempError: "no 5"},
+		Log:     Log{slog.LevelDebug, "json"},
 		Metrics: Metrics{":9796"},
 		Control: Control{"/run/authkey/milter.ctl"},
 		Limits:  Limits{1, time.Minute, 1},
 		Attach: Attach{
 			Domains: []AttachDomain{
-				{"example.com", "secret:/s", "any", 12 * time.Hour, true, "", RecipientDomains{"example.org"}},
+				{"example.com", "secret:/s", "any", 12 * time.Hour, true, "", []string{"example.org"}},
 				{"example.net", "secret:/n", "file:/n", 24 * time.Hour, false, "+", nil},
 			},
 			Authorize: "map:/etc/authkey/logins", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, OnError: "tempfail",
@@ -227,7 +233,7 @@ func TestAttachExample(t *testing.T) {
 	}
 	want := []AttachDomain{
 		{"example.com", "secret:/etc/authkey/credentials/example.com.secret", "file:/etc/authkey/addresses/example.com", 24 * time.Hour, false, "+", nil},
-		{"example.net", "secret:/etc/authkey/credentials/example.net.secret", "any", 24 * time.Hour, false, "+", RecipientDomains{"example.com", "example.org"}},
+		{"example.net", "secret:/etc/authkey/credentials/example.net.secret", "any", 24 * time.Hour, false, "+", []string{"example.com", "example.org"}},
 	}
 	if diff := cmp.Diff(want, loaded.Config.Attach.Domains); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -240,16 +246,16 @@ func TestEnvironment(t *testing.T) {
 	file := mustLoad(t, full)
 	var environ []string
 	names := map[string]string{}
-	for _, s := range file.Settings.schema.keys {
+	for _, s := range file.schema.keys {
 		if !s.env() {
 			continue
 		}
-		name := milterSchema.envName(s)
+		name := file.schema.envName(s)
 		if other, twice := names[name]; twice {
 			t.Errorf("%s and %s have the same name %s", s.name, other, name)
 		}
 		names[name] = s.name
-		environ = append(environ, name+"="+envText(file.values[s.name]))
+		environ = append(environ, name+"="+envText(file.values[s.name].raw))
 	}
 	env := mustLoad(t, "policy: {fail: discard}\n", environ...)
 	want := file.Config
@@ -257,7 +263,7 @@ func TestEnvironment(t *testing.T) {
 	if diff := cmp.Diff(want, env.Config, prefixes); diff != "" {
 		t.Errorf("(-file +environment):\n%s", diff)
 	}
-	for _, k := range milterSchema.keys {
+	for _, k := range milterSchema(new(Config)).keys {
 		source, want := env.Source(k.name), SourceEnvironment
 		if !k.env() {
 			want = SourceDefault
@@ -304,6 +310,23 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// nest turns values by key into maps within maps.
+func nest(values map[string]any) map[string]any {
+	root := map[string]any{}
+	for key, v := range values {
+		m := root
+		section, rest, nested := strings.Cut(key, ".")
+		for ; nested; section, rest, nested = strings.Cut(rest, ".") {
+			if m[section] == nil {
+				m[section] = map[string]any{}
+			}
+			m = m[section].(map[string]any)
+		}
+		m[section] = v
+	}
+	return root
+}
+
 // nested turns settings back into a file.
 func nested(t testing.TB, all []Setting) []byte {
 	t.Helper()
@@ -328,13 +351,13 @@ func TestEffectiveRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(want, second.Config, prefixes); diff != "" {
 			t.Errorf("%s (-first +second):\n%s", name, diff)
 		}
-		if len(first.Effective()) != len(milterSchema.keys) {
-			t.Errorf("%s: %d settings of %d keys", name, len(first.Effective()), len(milterSchema.keys))
+		if len(first.Effective()) != len(milterSchema(new(Config)).keys) {
+			t.Errorf("%s: %d settings of %d keys", name, len(first.Effective()), len(milterSchema(new(Config)).keys))
 		}
 	}
 }
 
-func TestNotActedOn(t *testing.T) {
+func TestNotImplemented(t *testing.T) {
 	tests := []struct {
 		file string
 		want []string
@@ -347,70 +370,87 @@ func TestNotActedOn(t *testing.T) {
 		{"mode: test\nlimits: {connections: 7}\nverify: {allow_ports: [25]}", nil},
 	}
 	for _, tc := range tests {
-		if diff := cmp.Diff(tc.want, mustLoad(t, tc.file).NotActedOn()); diff != "" {
+		if diff := cmp.Diff(tc.want, mustLoad(t, tc.file).NotImplemented()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.file, diff)
 		}
 	}
 }
 
-// The keys of this release that are acted on, as documented.
-func TestActed(t *testing.T) {
+// The keys of this release that are implemented, as documented.
+func TestImplemented(t *testing.T) {
 	notYet := []string{"preferences.query", "preferences.timeout", "preferences.cache", "metrics.listen", "control.socket"}
-	for _, k := range milterSchema.keys {
+	for _, k := range milterSchema(new(Config)).keys {
 		want := true
 		for _, p := range notYet {
 			if k.name == p || strings.HasSuffix(p, ".") && strings.HasPrefix(k.name, p) {
 				want = false
 			}
 		}
-		if k.acted != want {
-			t.Errorf("%s: acted = %v, want %v", k.name, k.acted, want)
+		if k.implemented != want {
+			t.Errorf("%s: implemented = %v, want %v", k.name, k.implemented, want)
 		}
 	}
 }
 
-// The table and the struct name the same keys: a key of one only would be lost.
-func TestTableIsStruct(t *testing.T) {
-	fields := map[string]bool{}
-	structKeys(reflect.TypeFor[Config](), "", fields)
-	for _, k := range milterSchema.keys {
-		if !fields[k.name] {
-			t.Errorf("%s is not in the struct", k.name)
-		}
-		delete(fields, k.name)
-		for _, f := range k.kind.fields {
-			name := k.name + "[]." + f.name
-			if !fields[name] {
-				t.Errorf("%s is not in the struct", name)
-			}
-			delete(fields, name)
-		}
+// Every field is bound to a key: one that is not would stay what it is when a
+// configuration is loaded.
+func TestFieldsAreBound(t *testing.T) {
+	var c Config
+	fill(reflect.ValueOf(&c).Elem())
+	if _, faults := load(milterSchema(&c), "", nil, nil); len(faults) > 0 {
+		t.Fatal(faults)
 	}
-	for name := range fields {
-		t.Errorf("%s is not in the table", name)
+	unbound(t, reflect.ValueOf(c), "Config")
+}
+
+// Values that no key has by default.
+const (
+	filledText   = "filled"
+	filledNumber = 77
+	filledLength = 9
+)
+
+// fill sets every field of a struct, and those of structs in it, to a value that no key
+// has by default. A bool has two values only: TestEveryKey looks at those.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case reflect.String:
+		v.SetString(filledText)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), filledLength, filledLength))
+	case reflect.Bool:
+	default:
+		if v.CanInt() {
+			v.SetInt(filledNumber)
+		} else {
+			v.SetUint(filledNumber)
+		}
 	}
 }
 
-func structKeys(typ reflect.Type, prefix string, into map[string]bool) {
-	for i := range typ.NumField() {
-		f := typ.Field(i)
-		tag := f.Tag.Get("mapstructure")
-		name := strings.TrimPrefix(prefix+"."+tag, ".")
-		element := f.Type
-		if element.Kind() == reflect.Slice {
-			element = element.Elem()
+// unbound reports the fields that are still as fill made them.
+func unbound(t *testing.T, v reflect.Value, name string) {
+	t.Helper()
+	filled := false
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			unbound(t, v.Field(i), name+"."+v.Type().Field(i).Name)
 		}
-		switch {
-		case tag == ",squash":
-			structKeys(f.Type, prefix, into)
-		case element.Kind() != reflect.Struct || textTypes[element] != nil:
-			into[name] = true
-		case element == f.Type:
-			structKeys(element, name, into)
-		default:
-			into[name] = true
-			structKeys(element, name+"[]", into)
-		}
+	case reflect.String:
+		filled = v.String() == filledText
+	case reflect.Slice:
+		filled = v.Len() == filledLength
+	case reflect.Bool:
+	default:
+		filled = v.CanInt() && v.Int() == filledNumber || v.CanUint() && v.Uint() == filledNumber
+	}
+	if filled {
+		t.Errorf("no key sets %s", name)
 	}
 }
 
@@ -445,7 +485,7 @@ func TestCutOff(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := load().CutOff(inForce.Settings); got != want {
+		if got := load().CutOff(inForce.Content); got != want {
 			t.Errorf("%q: %v, want %v", content, got, want)
 		}
 		// Another file that was put there is whole; but nothing at all is nothing.
@@ -456,7 +496,7 @@ func TestCutOff(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := loaded.CutOff(inForce.Settings); got != want {
+			if got := loaded.CutOff(inForce.Content); got != want {
 				t.Errorf("another file, %s, %q: %v, want %v", state, content, got, want)
 			}
 		}

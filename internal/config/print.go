@@ -15,38 +15,44 @@ import (
 
 // KeyDoc is what there is to know of a key.
 type KeyDoc struct {
-	Key     string `json:"key"`           // policy.rules[].fail is a field of the objects in policy.rules
-	Env     string `json:"env,omitempty"` // empty: in the file only
-	Type    string `json:"type"`
-	Default string `json:"default"` // as a file has it; empty for a field that has none
-	Doc     string `json:"doc"`
-	Acted   bool   `json:"acted"` // false: this build accepts and checks it, but does not act on it yet
+	Key         string `json:"key"`           // policy.rules[].fail is a field of the objects in policy.rules
+	Env         string `json:"env,omitempty"` // empty: in the file only
+	Type        string `json:"type"`
+	Default     string `json:"default"` // as a file has it; empty for a field that has none
+	Doc         string `json:"doc"`
+	Implemented bool   `json:"acted"` // false: this build accepts and checks it, but does not do what it says yet
 }
 
 // Describe documents every key of milter.yaml, in the order of the table, each
 // list of objects followed by its fields.
-func Describe() []KeyDoc { return milterSchema.describe() }
+func Describe() []KeyDoc { return milterSchema(new(Config)).describe() }
 
 // DescribeServer documents every key of server.yaml likewise.
-func DescribeServer() []KeyDoc { return serverSchema.describe() }
+func DescribeServer() []KeyDoc { return serverSchema(new(Server)).describe() }
 
 func (s *schema) describe() []KeyDoc {
 	var docs []KeyDoc
 	for _, k := range s.keys {
-		doc := KeyDoc{Key: k.name, Type: k.kind.name, Default: flow(k.def), Doc: k.doc, Acted: k.acted}
+		doc := k.describe("")
 		if k.env() {
 			doc.Env = s.envName(k)
 		}
 		docs = append(docs, doc)
-		for _, f := range k.kind.fields {
-			doc := KeyDoc{Key: k.name + "[]." + f.name, Type: f.kind.name, Doc: f.doc, Acted: k.acted}
-			if f.def != nil {
-				doc.Default = flow(f.def)
+		if k.kind.isObjects() {
+			for _, f := range k.kind.elem.object().fields {
+				docs = append(docs, f.describe(k.name+"[]."))
 			}
-			docs = append(docs, doc)
 		}
 	}
 	return docs
+}
+
+func (k key) describe(prefix string) KeyDoc {
+	doc := KeyDoc{Key: prefix + k.name, Type: k.kind.name, Doc: k.doc, Implemented: k.implemented}
+	if k.def.raw != nil {
+		doc.Default = flow(k.def.raw)
+	}
+	return doc
 }
 
 // WriteDescribe writes what Describe or DescribeServer returns, as text that fits w or
@@ -61,7 +67,7 @@ func WriteDescribe(w io.Writer, docs []KeyDoc, asJSON bool) error {
 	b.WriteString("KEY  TYPE  DEFAULT  MEANING\n")
 	for _, d := range docs {
 		doc := d.Doc
-		if !d.Acted {
+		if !d.Implemented {
 			doc = "(not acted on yet) " + doc
 		}
 		head := d.Key + "  " + d.Type

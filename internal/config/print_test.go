@@ -65,8 +65,8 @@ func TestWriteEffective(t *testing.T) {
 			t.Errorf("no line %q in\n%s", want, text.String())
 		}
 	}
-	if len(lines) != len(milterSchema.keys)+1 {
-		t.Errorf("%d lines for %d keys", len(lines), len(milterSchema.keys))
+	if len(lines) != len(milterSchema(new(Config)).keys)+1 {
+		t.Errorf("%d lines for %d keys", len(lines), len(milterSchema(new(Config)).keys))
 	}
 	column := strings.Index(lines[0], "VALUE")
 	for _, l := range lines {
@@ -78,7 +78,7 @@ func TestWriteEffective(t *testing.T) {
 	if err := json.Unmarshal(js.Bytes(), &settings); err != nil {
 		t.Fatal(err)
 	}
-	if len(settings) != len(milterSchema.keys) {
+	if len(settings) != len(milterSchema(new(Config)).keys) {
 		t.Errorf("%d settings in JSON", len(settings))
 	}
 	if diff := cmp.Diff(Setting{"listen", []any{}, "file"}, settings[1]); diff != "" {
@@ -90,6 +90,7 @@ func TestWriteEffective(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
+	schema := milterSchema(new(Config))
 	docs := map[string]KeyDoc{}
 	for _, d := range Describe() {
 		if _, twice := docs[d.Key]; twice {
@@ -101,11 +102,11 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	for _, want := range []KeyDoc{
-		{"mode", "AUTHKEY_MILTER_MODE", "enforce|test", "enforce", milterSchema.byName["mode"].doc, true},
-		{"verify.connect_timeout", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT", "duration", "2s", milterSchema.byName["verify.connect_timeout"].doc, true},
-		{"verify.allow_ports", "AUTHKEY_MILTER_VERIFY_ALLOW_PORTS", "list of ports", "[]", milterSchema.byName["verify.allow_ports"].doc, true},
-		{"socket.mode", "AUTHKEY_MILTER_SOCKET_MODE", "octal mode", `"0660"`, milterSchema.byName["socket.mode"].doc, true},
-		{"policy.rules", "", "list of rules", "[]", milterSchema.byName["policy.rules"].doc, true},
+		{"mode", "AUTHKEY_MILTER_MODE", "enforce|test", "enforce", schema.byName["mode"].doc, true},
+		{"verify.connect_timeout", "AUTHKEY_MILTER_VERIFY_CONNECT_TIMEOUT", "duration", "2s", schema.byName["verify.connect_timeout"].doc, true},
+		{"verify.allow_ports", "AUTHKEY_MILTER_VERIFY_ALLOW_PORTS", "list of ports", "[]", schema.byName["verify.allow_ports"].doc, true},
+		{"socket.mode", "AUTHKEY_MILTER_SOCKET_MODE", "octal mode", `"0660"`, schema.byName["socket.mode"].doc, true},
+		{"policy.rules", "", "list of rules", "[]", schema.byName["policy.rules"].doc, true},
 		{"policy.rules[].fail", "", "action", "", "action for result fail; not set: the next rule says", true},
 		{"attach.domains[].avt", "", "duration", "24h", "AuthKey Valid Time: how long one key is attached", true},
 	} {
@@ -114,10 +115,10 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	// A default as printed is a default as a file has it.
-	for _, k := range milterSchema.keys {
+	for _, k := range schema.keys {
 		var back any
-		if err := yaml.Unmarshal([]byte(docs[k.name].Default), &back); err != nil || !cmp.Equal(back, k.def) {
-			t.Errorf("%s: default %s reads as %v (%v), want %v", k.name, docs[k.name].Default, back, err, k.def)
+		if err := yaml.Unmarshal([]byte(docs[k.name].Default), &back); err != nil || !cmp.Equal(back, k.def.raw) {
+			t.Errorf("%s: default %s reads as %v (%v), want %v", k.name, docs[k.name].Default, back, err, k.def.raw)
 		}
 	}
 }
@@ -140,7 +141,7 @@ func TestWriteDescribe(t *testing.T) {
 	}
 	for i, d := range docs {
 		l := lines[i+1]
-		if !strings.HasPrefix(l, d.Key+" ") || strings.Contains(l, "(not acted on yet) "+d.Doc) == d.Acted || !strings.Contains(l, d.Default) {
+		if !strings.HasPrefix(l, d.Key+" ") || strings.Contains(l, "(not acted on yet) "+d.Doc) == d.Implemented || !strings.Contains(l, d.Default) {
 			t.Errorf("%s: %q", d.Key, l)
 		}
 	}

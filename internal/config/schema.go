@@ -1,22 +1,53 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 )
 
-// key is one line of a table: everything that is known of one key.
+// key is one row of a table: everything that is known of one key, or of one field of the
+// objects in a list.
 type key struct {
-	name  string // such as dns.timeout
-	kind  kind
-	def   any  // raw: string, bool, int or []any
-	acted bool // this build does what the key says; false: it is accepted, checked and reported
-	doc   string
+	name        string // such as dns.timeout
+	kind        kind
+	def         value // of a field that has no default: nothing
+	required    bool  // of a field: an object must have it
+	implemented bool  // the programs do what the key says; false: it is accepted, checked and reported
+	doc         string
+	set         func(parsed any) // puts a value into the key's field of the configuration
+}
+
+// row binds a key to a field of a configuration, with its default as a file has it.
+func row[T any](name string, field *T, k kindOf[T], def any, doc string) key {
+	r := bind(name, field, k, doc)
+	var err error
+	if r.def, err = k.read(def); err != nil {
+		panic(fmt.Sprintf("config: default of %s: %v %v", name, def, err))
+	}
+	return r
+}
+
+// bind binds a field of an object that has no default.
+func bind[T any](name string, field *T, k kindOf[T], doc string) key {
+	return key{name: name, kind: k.kind, implemented: true, doc: doc, set: func(parsed any) { *field = parsed.(T) }}
+}
+
+// notImplemented is k as a key that does nothing yet.
+func (k key) notImplemented() key {
+	k.implemented = false
+	return k
+}
+
+// mustBeSet is k as a field that every object has to have.
+func (k key) mustBeSet() key {
+	k.required = true
+	return k
 }
 
 // env is whether the key can be set in the environment.
-func (k key) env() bool { return k.kind.shape != objectList }
+func (k key) env() bool { return !k.kind.isObjects() }
 
-// schema is a file's table of keys.
+// schema is a file's table of keys, bound to one configuration.
 type schema struct {
 	prefix   string // of environment names
 	file     string // what the file is called in faults
@@ -56,12 +87,8 @@ func (s *schema) names() []string {
 }
 
 // Nearest returns the one of names that a misspelt word was probably meant to be, or
-// "" where none is close.
-func Nearest(wrong string, names []string) string { return nearest(wrong, names) }
-
-// nearest returns the name that a misspelt one was probably meant to be, or
 // "" where none is close: at most a third of its letters wrong, and at most 3.
-func nearest(wrong string, names []string) string {
+func Nearest(wrong string, names []string) string {
 	// Beyond this length no name of ours is near.
 	const maxWrong = 100
 	if len(wrong) > maxWrong {

@@ -5,20 +5,22 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/authkey/authkey/internal/keyring"
 )
 
 // Server is the whole of server.yaml. What each key means is said once, in the
 // table of keys; DescribeServer lists it.
 type Server struct {
-	Host    string         `mapstructure:"host"` // empty: the machine's name
-	Listen  []ServerListen `mapstructure:"listen"`
-	TLS     TLS            `mapstructure:"tls"`
-	Domains []ServerDomain `mapstructure:"domains"`
-	Limits  ServerLimits   `mapstructure:"limits"`
-	Log     Log            `mapstructure:"log"`
-	Metrics Metrics        `mapstructure:"metrics"`
+	Host    string // empty: the machine's name
+	Listen  []ServerListen
+	TLS     TLS
+	Domains []ServerDomain
+	Limits  ServerLimits
+	Log     Log
+	Metrics Metrics
 
-	AllowOpenSecrets bool `mapstructure:"allow_open_secrets"`
+	AllowOpenSecrets bool
 }
 
 // ServerListen is a TCP socket to listen on.
@@ -29,62 +31,63 @@ type ServerListen struct {
 
 // TLS names the certificate of the tls: sockets; both are set, or none.
 type TLS struct {
-	Cert string `mapstructure:"cert"` // path of a PEM file, intermediates included
-	Key  string `mapstructure:"key"`
+	Cert string // path of a PEM file, intermediates included
+	Key  string
 }
 
 // ServerDomain is one entry of domains: whose keys are verified. Bounds of the
 // times are those of the keys' derivation, and checked by whoever does that.
 type ServerDomain struct {
-	Name          string        `mapstructure:"name"`
-	SecretFile    string        `mapstructure:"secret_file"`
-	Addresses     string        `mapstructure:"addresses"` // file:FILE, or any
-	AVT           time.Duration `mapstructure:"avt"`
-	Grace         time.Duration `mapstructure:"grace"`
-	TTL           time.Duration `mapstructure:"ttl"`
-	CaseSensitive bool          `mapstructure:"case_sensitive"`
-	Subaddress    string        `mapstructure:"subaddress"` // the separator; empty: no sub-addresses
+	Name          string
+	SecretFile    string
+	Addresses     string // file:FILE, or any
+	AVT           time.Duration
+	Grace         time.Duration
+	TTL           time.Duration
+	CaseSensitive bool
+	Subaddress    string // the separator; empty: no sub-addresses
 }
 
 // ServerLimits bounds what clients may ask of us.
 type ServerLimits struct {
-	Connections int           `mapstructure:"connections"`
-	Outstanding int           `mapstructure:"outstanding"` // of one connection
-	PerClient   Rate          `mapstructure:"per_client"`
-	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
+	Connections int
+	Outstanding int // of one connection
+	PerClient   Rate
+	IdleTimeout time.Duration
 }
 
 // maxOutstanding bounds limits.outstanding.
 const maxOutstanding = 1_000_000
 
-// serverSchema is the table of server.yaml.
-var serverSchema = newSchema("server.yaml", "AUTHKEY_SERVER_", []key{
-	{"host", orEmpty(textKind("host", "a host name or IP address without port, such as as.example.com", checkHost)), "", acted, "name or address under which clients reach this server, for the records that dns and init print; empty: the machine's name"},
-	{"listen", listOf("sockets", kind{name: "socket", want: "tcp:[HOST:]PORT or tls:[HOST:]PORT", parse: parsed(parseServerListen)}), []any{"tcp:7425"}, acted, "sockets to listen on: tcp:[HOST:]PORT, tls:[HOST:]PORT; those passed by systemd come first"},
-	{"tls.cert", orEmpty(pathKind()), "", acted, "certificate of the tls: sockets, with its intermediates; read again when it changes"},
-	{"tls.key", orEmpty(pathKind()), "", acted, "private key of that certificate; read again when it changes"},
-	{"domains", objects("domains", serverDomainFields(), nil), []any{}, acted, "domains whose keys are verified"},
-	{"allow_open_secrets", boolKind(), false, acted, "true: take secret files that everybody may read, such as Docker Compose's"},
-	{"limits.connections", integerKind(1, maxConnections), 10_000, acted, "connections at a time; one more gets the place of one of the network or client that has most, or is told so and closed"},
-	{"limits.outstanding", integerKind(1, maxOutstanding), 1000, acted, "questions of one connection that are answered together"},
-	{"limits.per_client", rateKind(), "5000/1s", acted, "questions of one client, an IPv4 address or an IPv6 /64; its /24 or /48 may ask 4 times as much, its /32 16 times; more are answered busy"},
-	{"limits.idle_timeout", positiveDuration(), "120s", acted, "how long a connection may be idle"},
-	logLevelKey(),
-	logFormatKey(),
-	metricsListenKey(),
-})
+// serverSchema is the table of server.yaml, bound to c.
+func serverSchema(c *Server) *schema {
+	return newSchema("server.yaml", "AUTHKEY_SERVER_", []key{
+		row("host", &c.Host, orEmpty(textKind("host", "a host name or IP address without port, such as as.example.com", checkHost)), "", "name or address under which clients reach this server, for the records that dns and init print; empty: the machine's name"),
+		row("listen", &c.Listen, listOf("sockets", parsedKind("socket", "tcp:[HOST:]PORT or tls:[HOST:]PORT", parseServerListen)), []any{"tcp:7425"}, "sockets to listen on: tcp:[HOST:]PORT, tls:[HOST:]PORT; those passed by systemd come first"),
+		row("tls.cert", &c.TLS.Cert, orEmpty(pathKind), "", "certificate of the tls: sockets, with its intermediates; read again when it changes"),
+		row("tls.key", &c.TLS.Key, orEmpty(pathKind), "", "private key of that certificate; read again when it changes"),
+		row("domains", &c.Domains, objects("domains", serverDomainFields, nil), []any{}, "domains whose keys are verified"),
+		row("allow_open_secrets", &c.AllowOpenSecrets, yesNo, false, "true: take secret files that everybody may read, such as Docker Compose's"),
+		row("limits.connections", &c.Limits.Connections, integerKind(1, maxConnections), 10_000, "connections at a time; one more gets the place of one of the network or client that has most, or is told so and closed"),
+		row("limits.outstanding", &c.Limits.Outstanding, integerKind(1, maxOutstanding), 1000, "questions of one connection that are answered together"),
+		row("limits.per_client", &c.Limits.PerClient, rateKind, "5000/1s", "questions of one client, an IPv4 address or an IPv6 /64; its /24 or /48 may ask 4 times as much, its /32 16 times; more are answered busy"),
+		row("limits.idle_timeout", &c.Limits.IdleTimeout, positiveDuration, "120s", "how long a connection may be idle"),
+		logLevelKey(&c.Log),
+		logFormatKey(&c.Log),
+		metricsListenKey(&c.Metrics),
+	})
+}
 
-// serverDomainFields are the fields of domains.
-func serverDomainFields() []field {
-	return []field{
-		{name: "name", kind: domainKind(), required: true, doc: "domain of the senders' addresses"},
-		{name: "secret_file", kind: pathKind(), required: true, doc: "file of the secret that the keys are derived from, mode 0600, or 0640 with a group of the process; it may be one that systemd's LoadCredential= passes"},
-		{name: "addresses", kind: addressesKind(), required: true, doc: "which addresses have keys: those of a file, or any of the domain"},
-		{name: "avt", kind: positiveDuration(), def: "24h", doc: "AuthKey Valid Time: how long one key is attached; to change it ends every key"},
-		{name: "grace", kind: anyDuration(), def: "120h", doc: "how much longer a key is valid, for mail in queues"},
-		{name: "ttl", kind: anyDuration(), def: "1h", doc: "how long clients may rely on an answer; never beyond the key's end"},
-		{name: "case_sensitive", kind: boolKind(), def: false, doc: "true: local parts differ by case"},
-		{name: "subaddress", kind: subaddressKind(), def: "+", doc: "separator of sub-addresses; empty: none"},
+func serverDomainFields(d *ServerDomain) []key {
+	return []key{
+		bind("name", &d.Name, domainKind, "domain of the senders' addresses").mustBeSet(),
+		bind("secret_file", &d.SecretFile, pathKind, "file of the secret that the keys are derived from, mode 0600, or 0640 with a group of the process; it may be one that systemd's LoadCredential= passes").mustBeSet(),
+		bind("addresses", &d.Addresses, addressesKind, "which addresses have keys: those of a file, or any of the domain").mustBeSet(),
+		row("avt", &d.AVT, positiveDuration, short(keyring.DefaultAVT), "AuthKey Valid Time: how long one key is attached; to change it ends every key"),
+		row("grace", &d.Grace, anyDuration, short(keyring.DefaultGrace), "how much longer a key is valid, for mail in queues"),
+		row("ttl", &d.TTL, anyDuration, short(keyring.DefaultTTL), "how long clients may rely on an answer; never beyond the key's end"),
+		row("case_sensitive", &d.CaseSensitive, yesNo, false, "true: local parts differ by case"),
+		row("subaddress", &d.Subaddress, subaddressKind, "+", "separator of sub-addresses; empty: none"),
 	}
 }
 
@@ -99,7 +102,7 @@ type LoadedServer struct {
 func LoadServer(path string, environ []string) (*LoadedServer, error) {
 	loaded := &LoadedServer{Path: path}
 	var faults Faults
-	loaded.Settings, faults = loadFile(serverSchema, path, environ, &loaded.Config)
+	loaded.Settings, faults = loadFile(serverSchema(&loaded.Config), path, environ)
 	if len(faults) == 0 {
 		faults = loaded.checkTLS()
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/authkey/authkey/internal/authserver"
 )
 
 func writeServerFile(t *testing.T, content string) string {
@@ -36,7 +39,7 @@ func serverDefaults() Server {
 		Listen:  []ServerListen{{false, ":7425"}},
 		Domains: []ServerDomain{},
 		Limits:  ServerLimits{10_000, 1000, Rate{5000, time.Second}, 2 * time.Minute},
-		Log:     Log{"info", "text"},
+		Log:     Log{slog.LevelInfo, "text"},
 	}
 }
 
@@ -65,7 +68,7 @@ func TestServerDefaults(t *testing.T) {
 		if diff := cmp.Diff(serverDefaults(), loaded.Config); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		for _, k := range serverSchema.keys {
+		for _, k := range serverSchema(new(Server)).keys {
 			if loaded.IsSet(k.name) != (name == "block") {
 				t.Errorf("%s: IsSet(%s) = %v", name, k.name, loaded.IsSet(k.name))
 			}
@@ -97,7 +100,7 @@ func TestEveryServerKey(t *testing.T) {
 			{"bücher.example", "/b", "file:/b", 24 * time.Hour, 120 * time.Hour, time.Hour, false, "-"},
 		},
 		Limits:  ServerLimits{1, 2, Rate{3, time.Minute}, 4 * time.Second},
-		Log:     Log{"debug", "json"},
+		Log:     Log{slog.LevelDebug, "json"},
 		Metrics: Metrics{":9797"},
 
 		AllowOpenSecrets: true,
@@ -106,8 +109,8 @@ func TestEveryServerKey(t *testing.T) {
 	if diff := cmp.Diff(want, loaded.Config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"metrics.listen"}, loaded.NotActedOn()); diff != "" {
-		t.Errorf("NotActedOn (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]string{"metrics.listen"}, loaded.NotImplemented()); diff != "" {
+		t.Errorf("NotImplemented (-want +got):\n%s", diff)
 	}
 	// What Effective says is a file that comes to the same.
 	again := mustLoadServer(t, string(nested(t, loaded.Effective())))
@@ -116,9 +119,9 @@ func TestEveryServerKey(t *testing.T) {
 	}
 	// And so does the environment, of every key that it can hold.
 	var environ []string
-	for _, k := range serverSchema.keys {
+	for _, k := range serverSchema(new(Server)).keys {
 		if k.env() {
-			environ = append(environ, serverSchema.envName(k)+"="+envText(loaded.values[k.name]))
+			environ = append(environ, loaded.schema.envName(k)+"="+envText(loaded.values[k.name].raw))
 		}
 	}
 	env := mustLoadServer(t, "", environ...)
@@ -128,24 +131,31 @@ func TestEveryServerKey(t *testing.T) {
 	}
 }
 
-// The table and the struct name the same keys: a key of one only would be lost.
-func TestServerTableIsStruct(t *testing.T) {
-	fields := map[string]bool{}
-	structKeys(reflect.TypeFor[Server](), "", fields)
+// Every field is bound to a key, and no key is documented twice.
+func TestServerFieldsAreBound(t *testing.T) {
+	var c Server
+	fill(reflect.ValueOf(&c).Elem())
+	if _, faults := load(serverSchema(&c), "", nil, nil); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	unbound(t, reflect.ValueOf(c), "Server")
 	documented := map[string]bool{}
 	for _, d := range DescribeServer() {
-		if !fields[d.Key] {
-			t.Errorf("%s is not in the struct", d.Key)
-		}
 		if documented[d.Key] || d.Doc == "" || d.Type == "" {
 			t.Errorf("%s is documented badly or twice: %+v", d.Key, d)
 		}
 		documented[d.Key] = true
 	}
-	for name := range fields {
-		if !documented[name] {
-			t.Errorf("%s is not in the table", name)
-		}
+}
+
+// The table's defaults are those of a server without configuration.
+func TestServerDefaultLimits(t *testing.T) {
+	l := serverDefaults().Limits
+	want := authserver.DefaultLimits()
+	got := authserver.Limits{Connections: l.Connections, Outstanding: l.Outstanding, IdleTimeout: l.IdleTimeout,
+		PerClient: authserver.Rate{Questions: l.PerClient.Count, Per: l.PerClient.Per}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-package authserver +table):\n%s", diff)
 	}
 }
 
@@ -242,13 +252,13 @@ func TestFaultOfSettings(t *testing.T) {
 		key      string
 		want     Fault
 	}{
-		{loaded.Settings, "domains[1].secret_file", Fault{loaded.Path, 7, "domains[1].secret_file", "p", "w"}},
-		{loaded.Settings, "domains[1]", Fault{loaded.Path, 7, "domains[1]", "p", "w"}},
-		{loaded.Settings, "domains[1].avt", Fault{loaded.Path, 7, "domains[1].avt", "p", "w"}}, // by default
-		{loaded.Settings, "tls.cert", Fault{loaded.Path, 4, "tls.cert", "p", "w"}},
-		{loaded.Settings, "listen[1]", Fault{loaded.Path, 3, "listen[1]", "p", "w"}},
-		{loaded.Settings, "host", Fault{"$AUTHKEY_SERVER_HOST", 0, "host", "p", "w"}},
-		{none.Settings, "listen", Fault{"server.yaml", 0, "listen", "p", "w"}},
+		{loaded.Settings, "domains[1].secret_file", Fault{loaded.Path, 7, "domains[1].secret_file", "p", "w", nil}},
+		{loaded.Settings, "domains[1]", Fault{loaded.Path, 7, "domains[1]", "p", "w", nil}},
+		{loaded.Settings, "domains[1].avt", Fault{loaded.Path, 7, "domains[1].avt", "p", "w", nil}}, // by default
+		{loaded.Settings, "tls.cert", Fault{loaded.Path, 4, "tls.cert", "p", "w", nil}},
+		{loaded.Settings, "listen[1]", Fault{loaded.Path, 3, "listen[1]", "p", "w", nil}},
+		{loaded.Settings, "host", Fault{"$AUTHKEY_SERVER_HOST", 0, "host", "p", "w", nil}},
+		{none.Settings, "listen", Fault{"server.yaml", 0, "listen", "p", "w", nil}},
 	} {
 		if diff := cmp.Diff(tc.want, tc.settings.Fault(tc.key, "p", "w")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.key, diff)
@@ -287,7 +297,7 @@ func FuzzLoadServer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var first, second Server
-		s, faults := load(serverSchema, "f", data, nil, &first)
+		s, faults := load(serverSchema(&first), "f", data, nil)
 		if len(faults) > 0 {
 			if n := strings.Count(faults.Error(), "\n") + 1; n != len(faults) {
 				t.Fatalf("%d faults on %d lines: %s", len(faults), n, faults)
@@ -295,7 +305,7 @@ func FuzzLoadServer(f *testing.F) {
 			return
 		}
 		again := nested(t, s.Effective())
-		if _, faults := load(serverSchema, "again", again, nil, &second); len(faults) > 0 {
+		if _, faults := load(serverSchema(&second), "again", again, nil); len(faults) > 0 {
 			t.Fatalf("%s\nof\n%s", faults, again)
 		}
 		if diff := cmp.Diff(first, second); diff != "" {

@@ -188,6 +188,9 @@ func parseFileMode(s string) (fs.FileMode, error) {
 // to string to open the source.
 type DSN string
 
+// File is the path of a source that is a file.
+func (d DSN) File() (path string, ok bool) { return strings.CutPrefix(string(d), "file:") }
+
 // redacted stands for a password.
 const redacted = "xxxxx"
 

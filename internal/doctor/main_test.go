@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"os/user"
@@ -186,11 +185,8 @@ func (p *machine) examine() []Finding {
 	c := loaded.Config
 	o := p.options
 	o.Config, o.ConfigFile, o.Ours, o.OpenDKIMConf = c, path, mtaconf.Listening(p.t.Context(), loaded), p.openDKIM
-	o.Verifier = verifier.Options{DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
+	o.Verifier = verifier.Options{Resolvers: c.DNS.Servers, DNSTimeout: c.DNS.Timeout, Timeout: c.Verify.Timeout,
 		ConnectTimeout: c.Verify.ConnectTimeout, AllowNetworks: c.Verify.AllowNetworks}
-	for _, server := range c.DNS.Servers {
-		o.Verifier.Resolvers = append(o.Verifier.Resolvers, netip.MustParseAddrPort(server))
-	}
 	if p.cf != "" {
 		o.Sendmail, err = mtaconf.ReadSendmail(p.cf, mtaconf.Options{Daemons: c.Submission.Daemons, OpenDKIMConf: p.openDKIM, Ours: o.Ours, Attach: len(c.Attach.Domains) > 0})
 	} else {

@@ -186,7 +186,7 @@ func reloadStorm(s *stage) {
 			}
 			s.load.waitFor("a message", 1, accepted)
 			log := s.milter.Log()[before:]
-			if strings.Count(log, "configuration in force") >= 20 && strings.Count(log, "configuration is refused") >= 20 {
+			if strings.Count(log, "configuration in force") >= 20 && strings.Count(log, "configuration not reloaded") >= 20 {
 				break
 			}
 			if s.ctx.Err() != nil {

@@ -146,7 +146,7 @@ func TestCutOffConfiguration(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := testdaemon.Poll(ctx, func() (bool, error) {
-			return strings.Count(log(), "the new configuration is refused") >= n, nil
+			return strings.Count(log(), "configuration not reloaded") >= n, nil
 		}); err != nil {
 			t.Fatalf("%d refusals: %v\n%s", n, err, log())
 		}
@@ -259,7 +259,7 @@ func TestAttachNeedsAUnixSocket(t *testing.T) {
 	m.Listen = "unix:" + filepath.Join(w.Dir, "elsewhere.sock")
 	must(t, m.Configure(attachSection(w, "")))
 	must(t, m.Signal(syscall.SIGHUP))
-	_, err = m.WaitLog(ctx, "the new configuration is refused", "attach.allow_inet")
+	_, err = m.WaitLog(ctx, "configuration not reloaded", "attach.allow_inet")
 	must(t, err)
 	must(t, m.Configure(attachSection(w, "  allow_inet: true\n")))
 	must(t, m.Signal(syscall.SIGHUP))

@@ -100,7 +100,7 @@ func (o *office) start(t *testing.T) {
 func (o *office) waitInForce(ctx context.Context, before string) error {
 	return testdaemon.Poll(ctx, func() (bool, error) {
 		log := o.milter.Log()
-		const refused = "the new configuration is refused"
+		const refused = "configuration not reloaded"
 		if strings.Count(log, refused) > strings.Count(before, refused) {
 			return false, fmt.Errorf("refused:\n%s", log)
 		}

@@ -48,7 +48,7 @@ func TestReload(t *testing.T) {
 	if code := reply(&mail{from: "alice@" + withAS}); code != 550 {
 		t.Errorf("after the reload: %d, want 550", code)
 	}
-	configure("policy: {nokey: perhaps}\nverify: {timeout: 300}\n", "the new configuration is refused")
+	configure("policy: {nokey: perhaps}\nverify: {timeout: 300}\n", "configuration not reloaded")
 	if code := reply(&mail{from: "alice@" + withAS}); code != 550 {
 		t.Errorf("after the bad one: %d, want 550 as before", code)
 	}

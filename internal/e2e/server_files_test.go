@@ -63,7 +63,7 @@ func TestServerOnAFullDisk(t *testing.T) {
 	if err := os.WriteFile(s.list, []byte(strings.Repeat(text.String(), 2)), 0o640); err == nil {
 		t.Fatal("the disk is not full")
 	}
-	s.waitLog(1, "level=ERROR", "what was in force stays", s.list+": looks cut off")
+	s.waitLog(1, "level=ERROR", "keeping the previous one", s.list+": looks cut off")
 	s.reload()
 	s.says(wire.ValidKey, "alice@"+withAS, alice)
 	must(t, os.Remove(fill))
@@ -90,7 +90,7 @@ func TestServerAndToolsRefuseAnOpenSecret(t *testing.T) {
 	alice := mustKey(t, w, "alice@"+withAS)
 	must(t, os.Chmod(s.secret, 0o644))
 	must(t, syscall.Kill(s.process.Pid(), syscall.SIGHUP))
-	s.waitLog(1, "level=ERROR", "what was in force stays", "chmod 600 "+s.secret)
+	s.waitLog(1, "level=ERROR", "keeping the previous one", "chmod 600 "+s.secret)
 	s.says(wire.ValidKey, "alice@"+withAS, alice)
 }
 

@@ -42,7 +42,7 @@ func WriteKeys(w io.Writer, docs []config.KeyDoc) error {
 		p.line(".TP")
 		p.line(`\fB` + escape(d.Key) + `\fR (` + escape(about) + ")")
 		doc := d.Doc
-		if !d.Acted {
+		if !d.Implemented {
 			doc = "(not acted on yet) " + doc
 		}
 		p.text(doc)

@@ -71,7 +71,7 @@ what the program or a command does, and its flags
 func TestWriteKeys(t *testing.T) {
 	var out strings.Builder
 	err := WriteKeys(&out, []config.KeyDoc{
-		{Key: "dns.timeout", Type: "duration", Default: "3s", Doc: "how long a DNS lookup may take", Acted: true},
+		{Key: "dns.timeout", Type: "duration", Default: "3s", Doc: "how long a DNS lookup may take", Implemented: true},
 		{Key: "rules[].from", Type: "text", Doc: "'quoted'"},
 	})
 	if err != nil {

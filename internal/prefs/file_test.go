@@ -362,7 +362,7 @@ func BenchmarkFill(b *testing.B) {
 	if err := f.Reload(); err != nil {
 		b.Fatal(err)
 	}
-	d := New(f, Options{})
+	d := New(f)
 	for name, rcpts := range map[string][]policy.Recipient{
 		"one":  recipients("user4711@example.com"),
 		"none": recipients("nobody@example.com"),

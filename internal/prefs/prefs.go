@@ -2,8 +2,7 @@
 // is not authenticated: their preferences.
 //
 // A Source answers for one recipient; File is one that reads a YAML list. A
-// Directory asks a Source about all recipients of a message under one deadline,
-// and remembers the answers for a while. A lookup that fails is not "no
+// Directory asks a Source about all recipients of a message. A lookup that fails is not "no
 // preference", and stays told apart from it; what follows from it is decided in
 // package policy, and so is whether a choice is allowed.
 package prefs
@@ -11,7 +10,6 @@ package prefs
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/policy"
@@ -29,63 +27,27 @@ type Source interface {
 	Lookup(ctx context.Context, recipient string) (p policy.Preference, found bool, err error)
 }
 
-// DefaultEntries is how many answers a Directory remembers unless told otherwise.
-const DefaultEntries = 100_000
-
-// Options says how a Directory asks. The zero Options are right for a File, which
-// is in memory already and would only lag behind its reloads.
-type Options struct {
-	// Timeout is for the lookups of all recipients of one message together; 0 sets
-	// no limit but the caller's.
-	Timeout time.Duration
-	// TTL is for how long an answer is remembered, that there is no preference
-	// included; 0 is not at all. Failures are not remembered.
-	TTL time.Duration
-	// Entries is how many answers are remembered at most; 0 means DefaultEntries.
-	Entries int
-}
-
 // A Directory looks up the preferences of a message's recipients. It is safe for
 // concurrent use.
 type Directory struct {
-	source  Source
-	timeout time.Duration
-	late    error  // the cause where the time is over
-	cache   *cache // nil: nothing is remembered
-	memory  bool   // source answers without waiting
+	source Source
+	memory bool // source answers without waiting
 }
 
 // New returns a Directory of source.
-func New(source Source, opts Options) *Directory {
-	d := &Directory{source: source, timeout: opts.Timeout, late: fmt.Errorf("no answer within %s", opts.Timeout)}
-	_, d.memory = source.(*File)
-	if opts.TTL > 0 {
-		entries := opts.Entries
-		if entries == 0 {
-			entries = DefaultEntries
-		}
-		d.cache = newCache(opts.TTL, entries)
-	}
-	return d
+func New(source Source) *Directory {
+	_, memory := source.(*File)
+	return &Directory{source, memory}
 }
 
 // Known does what Fill does if that can be had without waiting, and reports whether
 // it could. Otherwise Fill has to be asked.
 func (d *Directory) Known(recipients []policy.Recipient) bool {
-	if d.memory {
-		failed, _ := d.Fill(context.Background(), recipients)
-		return failed == 0
+	if !d.memory {
+		return false
 	}
-	for i := range recipients {
-		r := &recipients[i]
-		mailbox := r.Mailbox()
-		known, ok := d.cache.get(mailbox)
-		if !ok && len(mailbox) <= MaxRecipient {
-			return false
-		}
-		r.Preference, r.PreferenceFailed = known, false
-	}
-	return true
+	failed, _ := d.Fill(context.Background(), recipients)
+	return failed == 0
 }
 
 // Fill sets Preference and PreferenceFailed of each recipient, who is looked up
@@ -93,23 +55,12 @@ func (d *Directory) Known(recipients []policy.Recipient) bool {
 // preference says what the first leaves unset. It returns how many lookups
 // failed, and why the first of them did.
 func (d *Directory) Fill(ctx context.Context, recipients []policy.Recipient) (failed int, err error) {
-	limited := d.timeout == 0 // whether ctx is; it is made so when it is needed
 	for i := range recipients {
 		r := &recipients[i]
 		r.Preference, r.PreferenceFailed = policy.Preference{}, false
 		mailbox := r.Mailbox()
 		if len(mailbox) > MaxRecipient {
 			continue
-		}
-		if known, ok := d.cache.get(mailbox); ok {
-			r.Preference = known
-			continue
-		}
-		if !limited {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, d.timeout, d.late)
-			defer cancel()
-			limited = true
 		}
 		found, lookupErr := d.lookup(ctx, mailbox)
 		if lookupErr != nil {
@@ -120,7 +71,6 @@ func (d *Directory) Fill(ctx context.Context, recipients []policy.Recipient) (fa
 			continue
 		}
 		r.Preference = found
-		d.cache.put(mailbox, found)
 	}
 	return failed, err
 }

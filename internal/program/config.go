@@ -41,8 +41,8 @@ func Refuse(cmd *cobra.Command, faults error) error {
 }
 
 // NewCheck makes the command check. read reads and validates the configuration and
-// what it names.
-func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Command {
+// what it names, and warns of what may be wrong though it can be used.
+func NewCheck(read func(cmd *cobra.Command) (settings config.Settings, warnings []string, err error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Read and validate the configuration, touching no network",
@@ -52,17 +52,18 @@ func NewCheck(read func(cmd *cobra.Command) (config.Settings, error)) *cobra.Com
 			"Exit code 0: the configuration is right; 78: it is refused, or there is none.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := read(cmd)
+			settings, warnings, err := read(cmd)
 			if err != nil {
 				return err
 			}
-			for _, warning := range settings.Warnings() {
+			warnings = append(warnings, settings.Warnings()...)
+			for _, fault := range settings.Idle() {
+				warnings = append(warnings, fault.Error())
+			}
+			for _, warning := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 			}
-			for _, fault := range settings.Idle() {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", fault)
-			}
-			for _, key := range settings.NotActedOn() {
+			for _, key := range settings.NotImplemented() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
 			}
 			if settings.File() == "" {

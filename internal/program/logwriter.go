@@ -15,10 +15,10 @@ const (
 	// maxUnread is how much may wait for whoever reads the log: a second's lines, at
 	// the least. What comes beyond is dropped, and counted.
 	maxUnread = 4 << 20
-	// settlePatience is for how long whoever wants a line written waits for the reader.
-	settlePatience = 100 * time.Millisecond
-	// logPatience is for how long the end of the program waits for the reader.
-	logPatience = 2 * time.Second
+	// settleTimeout is for how long whoever wants a line written waits for the reader.
+	settleTimeout = 100 * time.Millisecond
+	// closeTimeout is for how long the end of the program waits for the reader.
+	closeTimeout = 2 * time.Second
 )
 
 // A logWriter gathers log lines for a moment, and writes them where nobody who logs
@@ -112,7 +112,7 @@ func (w *logWriter) flush() {
 }
 
 // settle has what waits written at once, and returns when it is, or when the reader
-// takes longer than settlePatience.
+// takes longer than settleTimeout.
 func (w *logWriter) settle() {
 	w.mu.Lock()
 	if w.closed || len(w.buf) == 0 && !w.writing {
@@ -127,15 +127,15 @@ func (w *logWriter) settle() {
 		w.due.Reset(0)
 	}
 	w.mu.Unlock()
-	patience := time.NewTimer(settlePatience)
-	defer patience.Stop()
+	timeout := time.NewTimer(settleTimeout)
+	defer timeout.Stop()
 	select {
 	case <-settled:
-	case <-patience.C:
+	case <-timeout.C:
 	}
 }
 
-// close writes what waits, unless nobody reads it within logPatience. Lines that come
+// close writes what waits, unless nobody reads it within closeTimeout. Lines that come
 // later are written at once.
 func (w *logWriter) close() {
 	w.due.Stop()
@@ -152,10 +152,10 @@ func (w *logWriter) close() {
 			w.idle.Wait()
 		}
 	}()
-	patience := time.NewTimer(logPatience)
-	defer patience.Stop()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
 	select {
 	case <-done:
-	case <-patience.C:
+	case <-timeout.C:
 	}
 }

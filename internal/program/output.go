@@ -1,13 +1,31 @@
 package program
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
+
 	"github.com/authkey/authkey/internal/terminal"
 )
+
+// AddJSON gives a command the flag --json.
+func AddJSON(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("json", false, "print JSON")
+}
+
+// Print prints what a command has to say, as JSON or by text. That something could not be
+// written need not be looked at: Run remembers it.
+func Print(cmd *cobra.Command, asJSON bool, view any, text func(io.Writer)) error {
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(view)
+	}
+	text(cmd.OutOrStdout())
+	return nil
+}
 
 // A watchedWriter is the standard output of a command. It remembers that writing failed:
 // many commands print line after line, and a full disk must not look like success. And it

@@ -44,6 +44,12 @@ func (e *exit) Unwrap() error { return e.err }
 // text is printed; a nil err prints nothing, for commands that have said it all.
 func Exit(code int, err error) error { return &exit{code, err} }
 
+// Ends reports whether an error is one of Exit: it says with which code the program ends.
+func Ends(err error) bool {
+	var e *exit
+	return errors.As(err, &e)
+}
+
 // A Program is one of authkey's.
 type Program struct {
 	Name          string // such as authkey-milter
@@ -147,9 +153,4 @@ func (p Program) versionLine() string {
 		}
 	}
 	return fmt.Sprintf("%s %s (%s, %s %s/%s)", p.Name, p.Version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-// AddJSON gives a command the flag --json.
-func AddJSON(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("json", false, "print JSON")
 }

@@ -74,7 +74,11 @@ func TestConfigCommands(t *testing.T) {
 	}
 	run := func(mustExist bool, args ...string) (int, string, string) {
 		var out, errOut bytes.Buffer
-		code := p.Run(t.Context(), args, nil, &out, &errOut, NewCheck(read(mustExist)), NewConfig(read(mustExist), config.DescribeServer))
+		check := func(cmd *cobra.Command) (config.Settings, []string, error) {
+			settings, err := read(mustExist)(cmd)
+			return settings, nil, err
+		}
+		code := p.Run(t.Context(), args, nil, &out, &errOut, NewCheck(check), NewConfig(read(mustExist), config.DescribeServer))
 		return code, out.String(), errOut.String()
 	}
 	dir := t.TempDir()
@@ -128,7 +132,7 @@ func TestReadKey(t *testing.T) {
 		{name: "much too long", in: strings.Repeat("x", maxKeyInput+1), refused: true},
 		{name: "no file", file: file + "2", refused: true},
 	} {
-		key, err := ReadKey(t.Context(), strings.NewReader(tc.in), tc.file)
+		key, err := readKey(t.Context(), strings.NewReader(tc.in), tc.file)
 		if (err != nil) != tc.refused || key.Bad() != tc.bad || key.Reveal() != tc.want {
 			t.Errorf("%s: %v, bad %v, %v", tc.name, key.Reveal() == tc.want, key.Bad(), err)
 		}
@@ -155,13 +159,13 @@ func TestResult(t *testing.T) {
 			"result    temperror (dns-timeout)\naddress   bob@example.com\ntimes     DNS 0.000 ms, AS 0.000 ms\n", Exit(Temp, nil)},
 	} {
 		var out bytes.Buffer
-		if err := WriteResult(&out, tc.address, tc.result, tc.json); err != nil {
+		if err := writeResult(&out, tc.address, tc.result, tc.json); err != nil {
 			t.Error(err)
 		}
 		if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if got := ExitResult(tc.result.Status); fmt.Sprint(got) != fmt.Sprint(tc.code) {
+		if got := exitResult(tc.result.Status); fmt.Sprint(got) != fmt.Sprint(tc.code) {
 			t.Errorf("%s: %v, want %v", tc.result.Status, got, tc.code)
 		}
 	}
@@ -169,7 +173,7 @@ func TestResult(t *testing.T) {
 
 func TestLogger(t *testing.T) {
 	var out bytes.Buffer
-	log, level, flush := NewLogger(&out, config.Log{Level: "info", Format: "json"})
+	log, level, flush := NewLogger(&out, config.Log{Format: "json"})
 	log.Debug("not yet")
 	level.Set(slog.LevelDebug)
 	log.Debug("now", "error", OneLine(errors.Join(errors.New("a"), errors.New("b"))))
@@ -224,7 +228,7 @@ func TestSettle(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
-			log, _, flush := NewLogger(&out, config.Log{Level: "info", Format: format})
+			log, _, flush := NewLogger(&out, config.Log{Format: format})
 			settler := log.With("a", 1).WithGroup("g").Handler().(interface{ Settle() })
 			began := time.Now()
 			settler.Settle() // nothing waits
@@ -242,12 +246,12 @@ func TestSettle(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		in, out := io.Pipe()
-		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		log, _, flush := NewLogger(out, config.Log{})
 		log.Info("important")
 		began := time.Now()
 		log.Handler().(interface{ Settle() }).Settle()
-		if waited := time.Since(began); waited != settlePatience {
-			t.Errorf("waited %v for a reader who is stuck, want %v", waited, settlePatience)
+		if waited := time.Since(began); waited != settleTimeout {
+			t.Errorf("waited %v for a reader who is stuck, want %v", waited, settleTimeout)
 		}
 		in.Close()
 		flush()
@@ -259,7 +263,7 @@ func TestSettle(t *testing.T) {
 func TestNobodyReadsTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, out := io.Pipe()
-		log, _, flush := NewLogger(out, config.Log{Level: "info"})
+		log, _, flush := NewLogger(out, config.Log{})
 		text := strings.Repeat("x", 1000)
 		const lines = 2 * maxUnread / 1000
 		began := time.Now()
@@ -270,8 +274,8 @@ func TestNobodyReadsTheLog(t *testing.T) {
 			t.Errorf("waited %v", waited)
 		}
 		flush()
-		if waited := time.Since(began); waited != logPatience {
-			t.Errorf("the end took %v, want %v", waited, logPatience)
+		if waited := time.Since(began); waited != closeTimeout {
+			t.Errorf("the end took %v, want %v", waited, closeTimeout)
 		}
 		var read bytes.Buffer
 		done := make(chan struct{})
@@ -283,7 +287,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 		out.Close()
 		<-done
 		got := strings.Count(read.String(), text)
-		want := fmt.Sprintf("level=WARN msg=\"log lines are missing, nobody read them in time\" lines=%d\n", lines-got)
+		want := fmt.Sprintf("level=WARN msg=\"log lines dropped: reader too slow\" lines=%d\n", lines-got)
 		if got < lines/4 || got == lines || !strings.HasSuffix(read.String(), want) {
 			t.Errorf("%d of %d lines, and at the end %q", got, lines, read.String()[max(0, read.Len()-200):])
 		}

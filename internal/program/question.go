@@ -24,7 +24,7 @@ const maxKeyInput = 4 * wire.MaxKey
 // ErrNoKey says that there was nothing where a key was expected.
 var ErrNoKey = errors.New("no key: give one on standard input")
 
-// AskKey is ReadKey of a command's input: at a terminal it asks for the key, and does not
+// AskKey is readKey of a command's input: at a terminal it asks for the key, and does not
 // show it. Nothing at all is an error, which ends the program with Usage.
 func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	in := cmd.InOrStdin()
@@ -39,7 +39,7 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	} else {
 		in = terminal.Interruptible(cmd.Context(), in)
 	}
-	key, err := ReadKey(cmd.Context(), in, file)
+	key, err := readKey(cmd.Context(), in, file)
 	switch {
 	case err == nil && key.IsZero() && file != "":
 		return key, Exit(Usage, fmt.Errorf("%s has no key in it", file))
@@ -49,10 +49,10 @@ func AskKey(cmd *cobra.Command, file, address string) (wire.Key, error) {
 	return key, err
 }
 
-// ReadKey reads one key, a line end after it allowed, from in or from the file
+// readKey reads one key, a line end after it allowed, from in or from the file
 // that is named. Nothing at all is the zero Key. The error ends the program with
 // Usage.
-func ReadKey(ctx context.Context, in io.Reader, file string) (wire.Key, error) {
+func readKey(ctx context.Context, in io.Reader, file string) (wire.Key, error) {
 	if file != "" {
 		f, err := terminal.Open(ctx, file)
 		if err != nil {
@@ -85,8 +85,22 @@ type resultView struct {
 	ASTime   float64 `json:"as_ms"`
 }
 
-// WriteResult writes what became of a question about an address, as text or JSON.
-func WriteResult(w io.Writer, address wire.Address, res verifier.Result, asJSON bool) error {
+// Answer prints what comes of asking about a mailbox, which may be no address, and returns
+// the error that ends the program as the result demands; nil for a pass.
+func Answer(cmd *cobra.Command, mailbox string, asJSON bool, ask func(wire.Address) verifier.Result) error {
+	address, err := wire.ParseAddress(mailbox)
+	res := verifier.Unaddressable(err)
+	if err == nil {
+		res = ask(address)
+	}
+	if err := writeResult(cmd.OutOrStdout(), address, res, asJSON); err != nil {
+		return err
+	}
+	return exitResult(res.Status)
+}
+
+// writeResult writes what became of a question about an address, as text or JSON.
+func writeResult(w io.Writer, address wire.Address, res verifier.Result, asJSON bool) error {
 	view := resultView{
 		Address: address.String(), Result: string(res.Status), Reason: string(res.Reason), AS: res.Server,
 		TTL: res.TTL.Seconds(), Required: res.Required, Stale: res.Stale, AD: res.AD,
@@ -113,9 +127,7 @@ func WriteResult(w io.Writer, address wire.Address, res verifier.Result, asJSON 
 	return err
 }
 
-// ExitResult returns the error that ends the program as a result demands; nil for
-// a pass.
-func ExitResult(status verifier.Status) error {
+func exitResult(status verifier.Status) error {
 	switch status {
 	case verifier.Pass:
 		return nil

@@ -86,6 +86,22 @@ func (v RouteView) Lines() []string {
 	return lines
 }
 
+// A NearMiss is a TXT record that was probably meant to be an AS record.
+type NearMiss struct {
+	Record string `json:"record"`
+	Why    string `json:"why"`
+	Right  string `json:"right"`
+}
+
+// NearMisses are those among the records that were found.
+func NearMisses(found verifier.Discovery) []NearMiss {
+	all := []NearMiss{}
+	for _, m := range found.Misses() {
+		all = append(all, NearMiss{m.Text, m.Why, m.Right})
+	}
+	return all
+}
+
 // maxProblem bounds what is printed of an error that a stranger had a part in.
 const maxProblem = 300
 

@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,8 +19,8 @@ import (
 	"github.com/authkey/authkey/internal/config"
 )
 
-// A Service is the life of a program that serves: it has begun, is told to read
-// its configuration again, and to stop. Make one with NewService before anything
+// A Service is what systemd and signals tell a program that serves, and what it tells
+// systemd: that it has begun, is to read its configuration again, and is to stop. Make one with NewService before anything
 // that takes time: a SIGHUP that nobody expects kills.
 type Service struct {
 	hangup chan os.Signal
@@ -86,8 +87,8 @@ func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), h
 // name the configuration that is in force now.
 func (h Health) ready() string { return daemon.SdNotifyReady + "\nSTATUS=" + h.Status() }
 
-func (h Health) beat(ctx context.Context, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (h Health) beat(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := h.Check(ctx); err != nil {
 		if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
@@ -125,19 +126,43 @@ func PassedListeners() ([]Passed, error) {
 	return all, nil
 }
 
+// CloseAll closes the listeners of a start that failed.
+func CloseAll[L net.Listener](listeners []L) error {
+	var errs []error
+	for _, ln := range listeners {
+		errs = append(errs, ln.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // NewLogger makes the logger of a service, and the level it logs at, which can be
 // changed. Lines are written together with those of the next moment, unless somebody
 // calls the handler's Settle; flush writes what waits, at the end.
 func NewLogger(out io.Writer, c config.Log) (log *slog.Logger, level *slog.LevelVar, flush func()) {
 	w := newLogWriter(out, func(lines int) {
-		log.Warn("log lines are missing, nobody read them in time", "lines", lines)
+		log.Warn("log lines dropped: reader too slow", "lines", lines)
 	})
 	level = new(slog.LevelVar)
+	level.Set(c.Level)
 	var handler slog.Handler = &textHandler{out: w, level: level}
 	if c.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
 	return slog.New(settler{handler, w}), level, w.close
+}
+
+// LogRemarks logs what may be wrong with a configuration that is in force now: files that
+// may have been cut off, as further says of those that it names, and what has no effect.
+func LogRemarks(log *slog.Logger, settings config.Settings, further ...string) {
+	for _, warning := range append(settings.Warnings(), further...) {
+		log.Warn("a file may have been cut off", "warning", warning)
+	}
+	for _, fault := range settings.Idle() {
+		log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+	}
+	for _, key := range settings.NotImplemented() {
+		log.Warn("set in the configuration, but not acted on yet", "key", key)
+	}
 }
 
 // OneLine makes a multi-line error fit for a log line.

@@ -16,7 +16,7 @@ import (
 // What the milter says when it has read its configuration.
 const (
 	inForce   = "configuration in force"
-	isRefused = "the new configuration is refused"
+	isRefused = "configuration not reloaded"
 )
 
 // killMilter kills the milter in the midst of work and starts it again.

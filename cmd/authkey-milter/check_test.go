@@ -40,10 +40,13 @@ func TestCheckIdle(t *testing.T) {
 			[]string{"preferences.timeout: not acted on yet\n", "preferences.cache: not acted on yet\n"}},
 		{"a rule that is there before", "policy:\n  rules:\n    - {sender: a.test, fail: reject}\n    - {sender: a.test, fail: mark}\n", 0,
 			[]string{"warning: ", "milter.yaml:4: policy.rules[1].fail: has no effect: policy.rules[0] is for the same, and comes first\n"}},
+		{"files that are not there", "mode: test\nverify:\n  ca_file: /none/ca\npreferences: {source: 'file:/none/prefs'}\n" +
+			"attach:\n  domains: [{domain: a.test, source: 'secret:/none/s', addresses: any}]\nnotify: {template_dir: /none/t}\n", 78,
+			[]string{"milter.yaml:3: verify.ca_file: open /none/ca: ", "milter.yaml:4: preferences.source: ", "milter.yaml:5: attach: domain a.test: ", "milter.yaml:7: notify: "}},
 	} {
 		config := write("milter.yaml", tc.yaml)
 		var out bytes.Buffer
-		code := this().Run(t.Context(), []string{"check", "--config", config}, nil, &out, &out, commands()...)
+		code := self().Run(t.Context(), []string{"check", "--config", config}, nil, &out, &out, commands()...)
 		ok := code == tc.code
 		for _, part := range tc.out {
 			ok = ok && strings.Contains(out.String(), part)
@@ -53,10 +56,10 @@ func TestCheckIdle(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if _, err := os.Stat(this().DefaultConfig); err == nil {
+	if _, err := os.Stat(self().DefaultConfig); err == nil {
 		return // this machine has one, and check reads it
 	}
-	if code := this().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
+	if code := self().Run(t.Context(), []string{"check"}, nil, &out, &out, commands()...); code != program.Config || out.String() != "/etc/authkey/milter.yaml: does not exist\n" {
 		t.Errorf("the default file is missing: exit %d, %s", code, out.String())
 	}
 }

@@ -10,18 +10,6 @@ import (
 	"github.com/authkey/authkey/internal/notify"
 )
 
-// newNotifier makes the notifier of a configuration.
-func newNotifier(c config.Config, ledger *notify.Ledger, log *slog.Logger) (*notify.Notifier, error) {
-	return notify.New(notify.Options{
-		SMTP: c.Notify.SMTP, DSN: notify.Mode(c.Notify.DSN), FromName: c.Notify.FromName, TemplateDir: c.Notify.TemplateDir,
-		Hostname: hostName(),
-		Rates: notify.Rates{
-			PerSender: notify.Rate(c.Notify.Rate.PerSender), PerRecipient: notify.Rate(c.Notify.Rate.PerRecipient),
-			Global: notify.Rate(c.Notify.Rate.Global),
-		},
-	}, ledger, log)
-}
-
 // stateDir is where what was sent is remembered across restarts; "" is nowhere.
 func stateDir(c config.Notify) string {
 	if c.StateDir != "" {
