@@ -108,3 +108,49 @@ func (q *question) rule(r *Recipient) ruling {
 	}
 	return rul
 }
+
+// A slot is a result's index in an array of actions.
+type slot uint8
+
+// Slots of the results about which there is something to choose.
+const (
+	slotPass slot = iota
+	slotFail
+	slotNoKey
+	slotNone
+	slotTempError
+	slotPermError
+	slots
+	noSlot = slots
+)
+
+func slotOf(s verifier.Status) slot {
+	switch s {
+	case verifier.Pass:
+		return slotPass
+	case verifier.Fail:
+		return slotFail
+	case verifier.NoKey:
+		return slotNoKey
+	case verifier.None:
+		return slotNone
+	case verifier.TempError:
+		return slotTempError
+	case verifier.PermError:
+		return slotPermError
+	}
+	return noSlot
+}
+
+func (w *Actions) bySlot() [slots]Action {
+	return [slots]Action{slotPass: w.Pass, slotFail: w.Fail, slotNoKey: w.NoKey,
+		slotNone: w.None, slotTempError: w.TempError, slotPermError: w.PermError}
+}
+
+// at returns the action for a result; Unset for noSlot.
+func (w *Actions) at(s slot) Action {
+	if s == noSlot {
+		return Unset
+	}
+	return w.bySlot()[s]
+}

@@ -42,20 +42,6 @@ func (p *Policy) decide(env Envelope, res verifier.Result, all bool) Plan {
 	return m.plan
 }
 
-// alike returns what all the recipients are ruled, if that is the same.
-func (q *question) alike(recipients []Recipient) (ruling, bool) {
-	if len(recipients) == 0 {
-		return q.rule(&Recipient{}), true
-	}
-	first := q.rule(&recipients[0])
-	for i := range recipients[1:] {
-		if q.rule(&recipients[i+1]) != first {
-			return ruling{}, false
-		}
-	}
-	return first, true
-}
-
 // oneByOne reports whether an action is carried out for each recipient, also where all
 // recipients have it.
 func (p *Policy) oneByOne(a Action) bool {

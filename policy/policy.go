@@ -173,3 +173,17 @@ func (p *Policy) Profile(sender string, r Recipient) Profile {
 	profile[slots] = p.ruling(&r, senders, slotTempError, true).action
 	return profile
 }
+
+// alike returns what all the recipients are ruled, if that is the same.
+func (q *question) alike(recipients []Recipient) (ruling, bool) {
+	if len(recipients) == 0 {
+		return q.rule(&Recipient{}), true
+	}
+	first := q.rule(&recipients[0])
+	for i := range recipients[1:] {
+		if q.rule(&recipients[i+1]) != first {
+			return ruling{}, false
+		}
+	}
+	return first, true
+}
