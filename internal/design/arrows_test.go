@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -135,7 +136,7 @@ func TestArrows(t *testing.T) {
 func TestLibraries(t *testing.T) {
 	rooms := map[string][]string{
 		"github.com/d--j/go-milter":     {"milter", "internal/front"},
-		"github.com/miekg/dns":          {"internal/stubdns", "internal/testdns"},
+		"github.com/miekg/dns":          {"internal/stubdns", "internal/testdns", "internal/bench", "internal/storm"}, // the last for constants
 		"github.com/patrickmn/go-cache": {"verifier"},
 		"github.com/spf13/viper":        {"internal/config"},
 	}
@@ -153,6 +154,25 @@ func TestLibraries(t *testing.T) {
 	for library := range rooms {
 		if !used[library] {
 			t.Errorf("nobody imports %s", library)
+		}
+	}
+}
+
+// TestFilesAreThere: every file that docs/design.md or CONTRIBUTING.md names by its path is
+// there.
+func TestFilesAreThere(t *testing.T) {
+	path := regexp.MustCompile("`((?:[a-z0-9-]+/)+[A-Za-z0-9_.-]+\\.[a-z]+)`")
+	for _, document := range []string{"docs/design.md", "CONTRIBUTING.md"} {
+		b, err := os.ReadFile(filepath.Join(root, document))
+		must(t, err)
+		found := path.FindAllStringSubmatch(string(b), -1)
+		if len(found) == 0 {
+			t.Errorf("%s names no file", document)
+		}
+		for _, match := range found {
+			if _, err := os.Stat(filepath.Join(root, match[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", document, match[1])
+			}
 		}
 	}
 }
