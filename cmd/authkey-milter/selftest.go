@@ -36,7 +36,7 @@ func newSelftest() *cobra.Command {
 			"that no key is left in anything delivered, held, sent or logged. Nothing leaves\n" +
 			"the process, and a milter that runs is not touched.\n\n" +
 			"Of the configuration, dns, verify.ca_file and verify.allow_networks are replaced,\n" +
-			"notices are handed to nobody and are not rationed, sockets and log are the\n" +
+			"notices are handed to nobody and are not rate-limited, sockets and log are the\n" +
 			"process's own, and nobody's mail gets a key. The invented senders are of domains\n" +
 			"under .test.\n\n" +
 			"Exit code 0: everything as it must be; 1: something is not.",

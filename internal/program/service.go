@@ -161,7 +161,7 @@ func LogRemarks(log *slog.Logger, settings config.Settings, further ...string) {
 		log.Warn("set in the configuration, but without effect", "fault", fault.Error())
 	}
 	for _, key := range settings.NotImplemented() {
-		log.Warn("set in the configuration, but not acted on yet", "key", key)
+		log.Warn("configured, but has no effect yet", "key", key)
 	}
 }
 
