@@ -26,7 +26,7 @@ const maxMessage = 64 << 20
 func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain FILE.eml --rcpt ADDRESS…",
-		Short: "Explain what would become of a message, and why",
+		Short: "Explain what would happen to a message, and why",
 		Long: "Take the message in FILE.eml (- is standard input) through every step that the\n" +
 			"milter takes, without delivering, changing or sending anything: whose mail it is,\n" +
 			"what is looked up, the results, what each source of the policy decides for each\n" +

@@ -29,7 +29,7 @@ const (
 func newSelftest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "selftest",
-		Short: "Send a message of each result through the configuration's policy, without the world",
+		Short: "Send a message of each result through the configuration's policy, without network or MTA",
 		Long: "Start a milter with the configuration, and around it DNS, an Authentication Server\n" +
 			"and the stand-in of an MTA, all in this process; send a message of each result\n" +
 			"through it, and forgeries; and see that each was treated as the policy says, and\n" +

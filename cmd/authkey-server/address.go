@@ -56,7 +56,7 @@ func newAddressAdd() *cobra.Command {
 func newAddressRevoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke ADDRESS...",
-		Short: "End every key of addresses so far, and give them new ones",
+		Short: "Make all keys of addresses invalid, and give them new ones",
 		Long: "Raise the generation of addresses. Every key they had is invalid as soon as the\n" +
 			"servers have read the list; recipients may rely on an answer they got before for\n" +
 			"as long as the domain's ttl.",
@@ -74,7 +74,7 @@ func newAddressRevoke() *cobra.Command {
 func newAddressRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ADDRESS...",
-		Short: "Take addresses out of the list, which ends their keys",
+		Short: "Remove addresses from the list: their keys become invalid",
 		Args:  cobra.MinimumNArgs(1),
 	}
 	asJSON := program.AddJSON(cmd)

@@ -25,7 +25,7 @@ import (
 func newSecret() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret",
-		Short: "Replace the secret of a domain, and see how far that is",
+		Short: "Replace the secret of a domain, or show the current step",
 		Long: "Replace the secret that a domain's keys are derived from, step by step, so that no\n" +
 			"key is refused meanwhile. Secrets are named by their ids; they are not printed.",
 		Args: cobra.NoArgs,

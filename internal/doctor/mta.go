@@ -227,7 +227,7 @@ func (c *checks) path(ctx context.Context) []Finding {
 		return found
 	}
 	c.eachOurs(func(service string, f mtaconf.Filter) {
-		found = append(found, Okf(CheckPath, "%s comes to the milter by %s", service, f.Socket))
+		found = append(found, Okf(CheckPath, "%s connects to the milter at %s", service, f.Socket))
 	})
 	return found
 }
@@ -248,7 +248,7 @@ func (c *checks) defaultAction(ctx context.Context) []Finding {
 			mend = func() string { return c.mendPostfix(ctx) }
 		}
 		found = append(found, Finding{CheckDefault, Fault,
-			fmt.Sprintf("%s does %s while the milter cannot be asked, in mode %s", service, f.DefaultAction, c.Config.Mode), why, mend()})
+			fmt.Sprintf("%s: %s while the milter cannot be asked, wrong for mode %s", service, f.DefaultAction, c.Config.Mode), why, mend()})
 	})
 	return found
 }

@@ -210,7 +210,7 @@ func (s *serverMachine) closedFiles() {
 
 func (s *serverMachine) notReloaded() {
 	s.run("sed -i 's/# ttl: 1h  /ttl: 30m  /' /etc/authkey/server.yaml")
-	s.mended("configuration: /etc/authkey/server.yaml was changed, and the server runs with what it said before")
+	s.mended("configuration: /etc/authkey/server.yaml was changed, and the server runs with the previous version")
 	s.append("/etc/authkey/server.yaml", "# a comment is no change")
 	s.wellness()
 }
