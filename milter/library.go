@@ -119,7 +119,7 @@ func abilitiesOf(actions gomilter.OptAction) policy.Abilities {
 func (s *Server) noteDegraded(actions gomilter.OptAction) {
 	if missing := wantedActions &^ gomilter.OptSetMacros &^ actions; missing != 0 {
 		s.degraded.Do(func() {
-			s.log.Warn("the MTA offers less than the policy may ask for: mail is marked instead", "missing", missing.String())
+			s.log.Warn("the MTA lacks actions that the policy uses: mail is marked instead", "missing", missing.String())
 		})
 	}
 }

@@ -82,7 +82,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Unlock()
 
 	if !poll(ctx, s.quiet) {
-		s.log.Warn("stopping before every message was finished", "messages", s.inFlight.Load())
+		s.log.Warn("shutdown deadline reached, messages interrupted", "messages", s.inFlight.Load())
 	}
 	s.cancel()
 	grace, cancel := context.WithTimeout(context.Background(), drainGrace)

@@ -69,7 +69,7 @@ func mayTellSender(msg *message, out *outcome) bool {
 
 // errNoNotifier is a plan for notices where the configuration can have none: a
 // fault of ours.
-var errNoNotifier = errors.New("there is nobody to hand notices to")
+var errNoNotifier = errors.New("no notifier configured")
 
 // tell hands over the DSNs and notices that the plan asks for. Where that fails the
 // outcome becomes a 451: the message comes again.

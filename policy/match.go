@@ -17,7 +17,7 @@ type Matcher struct {
 }
 
 // NewMatcher returns the Matcher of patterns: addresses in the form that Fold makes, domains
-// in A-labels. It does not check them; one in another form matches nobody.
+// in A-labels. It does not check them; one in another form matches nothing.
 func NewMatcher(patterns []string) *Matcher {
 	m := new(Matcher)
 	for _, p := range patterns {

@@ -58,7 +58,7 @@ type Policy struct {
 
 // New returns the Policy of opts. It checks nothing, as a configuration is checked where it
 // is read, by line (authkey-milter does so). What is wrong has these effects: a pattern of a
-// Rule that is not in the form which Fold makes matches nobody; a placeholder other than
+// Rule that is not in the form which Fold makes matches nothing; a placeholder other than
 // {local} and {domain} is text of the address; an address longer than 320 octets or with
 // control characters is not used (NoteNoReaddress). Actions must be those of AllActions.
 func New(opts Options) *Policy {

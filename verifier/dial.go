@@ -183,7 +183,7 @@ func (e *tlsError) Error() string {
 	case errors.As(e.err, &name):
 		return "the certificate is for another name"
 	case errors.As(e.err, &unknown):
-		return "the certificate is signed by nobody we trust, or its intermediate is not sent"
+		return "the certificate is not signed by a trusted CA, or its intermediate is not sent"
 	case errors.As(e.err, &invalid) && invalid.Reason == x509.Expired:
 		return "the certificate is over, or not valid yet"
 	case errors.As(e.err, &invalid), errors.As(e.err, &verify):

@@ -260,7 +260,7 @@ func noVerdict(reply wire.Reply) error {
 	case reply.Code == wire.CodeBusy:
 		return failuref(ReasonASBusy, "the server is busy")
 	}
-	return failuref(ReasonASTempFail, "the server cannot tell now")
+	return failuref(ReasonASTempFail, "the server cannot answer now")
 }
 
 // codeName is the code of an ERROR line for a log. The AS was told a key and may say

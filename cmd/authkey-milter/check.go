@@ -52,12 +52,12 @@ func readableByService(ctx context.Context, loaded *config.Loaded) (faults confi
 	}
 	reader, err := doctor.NewReader(service.User)
 	if err != nil {
-		return nil, fmt.Errorf("as whom the service runs: %w", err)
+		return nil, fmt.Errorf("the service's user: %w", err)
 	}
 	for _, f := range namedFiles(loaded, service.Passed) {
 		// A file that is not there is somebody else's fault.
 		if obstacle, err := reader.Read(f.path); err == nil && obstacle != nil {
-			faults = append(faults, loaded.Fault(f.key, fmt.Sprintf("%s: %s, as whom the service runs, %s; to mend it: %s",
+			faults = append(faults, loaded.Fault(f.key, fmt.Sprintf("%s: %s, the service's user, %s; to correct it: %s",
 				f.path, service.User, obstacle.What, strings.ReplaceAll(obstacle.Mend, "\n", " && ")), ""))
 		}
 	}

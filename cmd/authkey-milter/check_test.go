@@ -37,7 +37,7 @@ func TestCheckIdle(t *testing.T) {
 		{"no state folder", "notify: {state_dir: " + filepath.Join(dir, "none") + "}\n", 0, []string{"warning: notify.state_dir: stat " + filepath.Join(dir, "none") + ": no such file or directory"}},
 		{"a group by number", "socket: {group: '7'}\n", 0, nil},
 		{"preferences that are not acted on", "preferences: {source: 'file:" + prefs + "', timeout: 1s, cache: 5m}\n", 0,
-			[]string{"preferences.timeout: not acted on yet\n", "preferences.cache: not acted on yet\n"}},
+			[]string{"preferences.timeout: no effect yet\n", "preferences.cache: no effect yet\n"}},
 		{"a rule that is there before", "policy:\n  rules:\n    - {sender: a.test, fail: reject}\n    - {sender: a.test, fail: mark}\n", 0,
 			[]string{"warning: ", "milter.yaml:4: policy.rules[1].fail: has no effect: policy.rules[0] is for the same, and comes first\n"}},
 		{"files that are not there", "mode: test\nverify:\n  ca_file: /none/ca\npreferences: {source: 'file:/none/prefs'}\n" +

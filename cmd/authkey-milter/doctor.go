@@ -21,7 +21,7 @@ func newDoctor() *cobra.Command {
 			"right order and with the right default action; at DNS, the clock, notify.smtp and\n" +
 			"the Authentication Servers of local_domains; and, where attach: is set, at what keys\n" +
 			"are made from, and whether the domain's own servers accept them. Each fault comes\n" +
-			"with the commands that mend it. Nothing is changed. Run it as root, on the MTA's machine.\n\n" +
+			"with the commands that correct it. Nothing is changed. Run it as root, on the MTA's machine.\n\n" +
 			"Exit code 0: no fault; 1: at least one.",
 		Args: cobra.NoArgs,
 	}

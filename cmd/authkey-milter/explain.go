@@ -26,10 +26,10 @@ const maxMessage = 64 << 20
 func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain FILE.eml --rcpt ADDRESS…",
-		Short: "Explain what would become of a message, and why",
+		Short: "Explain what would happen to a message, and why",
 		Long: "Take the message in FILE.eml (- is standard input) through every step that the\n" +
 			"milter takes, without delivering, changing or sending anything: whose mail it is,\n" +
-			"what is looked up, the results, what each layer of the policy says for each\n" +
+			"what is looked up, the results, what each source of the policy decides for each\n" +
 			"recipient, and the plan.\n\n" +
 			"Exit code 0: accept or mark; 75: tempfail; 1: anything else. With several\n" +
 			"recipients, the highest.",

@@ -29,6 +29,6 @@ func openLedger(c config.Notify, log *slog.Logger) (*notify.Ledger, error) {
 		}
 		return ledger, err
 	}
-	log.Error("notices that were sent are not remembered across restarts", "error", err.Error())
+	log.Error("sent notices are not recorded across restarts", "error", err.Error())
 	return notify.OpenLedger("", log)
 }

@@ -29,14 +29,14 @@ const (
 func newSelftest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "selftest",
-		Short: "Send a message of each result through the configuration's policy, without the world",
+		Short: "Send a message of each result through the configuration's policy, without network or MTA",
 		Long: "Start a milter with the configuration, and around it DNS, an Authentication Server\n" +
 			"and the stand-in of an MTA, all in this process; send a message of each result\n" +
 			"through it, and forgeries; and see that each was treated as the policy says, and\n" +
 			"that no key is left in anything delivered, held, sent or logged. Nothing leaves\n" +
 			"the process, and a milter that runs is not touched.\n\n" +
 			"Of the configuration, dns, verify.ca_file and verify.allow_networks are replaced,\n" +
-			"notices are handed to nobody and are not rationed, sockets and log are the\n" +
+			"notices are handed to nobody and are not rate-limited, sockets and log are the\n" +
 			"process's own, and nobody's mail gets a key. The invented senders are of domains\n" +
 			"under .test.\n\n" +
 			"Exit code 0: everything as it must be; 1: something is not.",

@@ -170,6 +170,6 @@ func (d *service) put(loaded *config.Loaded) {
 	}
 	program.LogRemarks(d.log, loaded.Settings, warnings...)
 	if err != nil {
-		d.log.Warn("cannot write the note of the configuration in force: doctor will not know it", "error", err.Error())
+		d.log.Warn("cannot write milter.running: doctor does not know the configuration in force", "error", err.Error())
 	}
 }

@@ -79,7 +79,7 @@ func newSetupPostfix() *cobra.Command {
 			if file == "" {
 				file = self().DefaultConfig
 			}
-			return program.Exit(program.Config, fmt.Errorf("%w; to mend it:\n%s", err, doctor.MendUnreachable(unreachable, file)))
+			return program.Exit(program.Config, fmt.Errorf("%w; to correct it:\n%s", err, doctor.MendUnreachable(unreachable, file)))
 		case err != nil:
 			return program.Exit(program.Negative, err)
 		case len(edits) == 0:
@@ -167,7 +167,7 @@ func newSetupSendmail() *cobra.Command {
 		Short: "Say how to make Sendmail ask the milter",
 		Long: "Print the line for sendmail.mc that makes Sendmail ask the milter, at which place\n" +
 			"among the filters of sendmail.cf, which of those have to move, and the commands\n" +
-			"that put it into effect. What sendmail.mc generates is not taken apart:\n" +
+			"that put it into effect. What sendmail.mc generates is not analysed:\n" +
 			"--apply and --undo are refused.",
 		Args: cobra.NoArgs,
 	}

@@ -30,7 +30,7 @@ func loadForUndo(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
 const postfixMain = "/etc/postfix/main.cf"
 
 // errStillAsked ends `setup --undo`.
-var errStillAsked = errors.New("an MTA still asks the milter, or that cannot be told; see above")
+var errStillAsked = errors.New("an MTA still asks the milter, or this could not be determined; see above")
 
 // leaveMTAs takes every MTA of the machine off the milter, or says what still leads to it.
 func leaveMTAs(cmd *cobra.Command) error {
@@ -101,7 +101,7 @@ func leavePostfix(cmd *cobra.Command, opts mtaconf.Options) (left bool, err erro
 	}
 	w := cmd.ErrOrStderr()
 	fmt.Fprintf(w, "WARNING: Postfix still asks authkey-milter. While the milter is not\n"+
-		"there Postfix defers mail, or lets it by unchecked, as its default action says. These\n"+
+		"there Postfix defers mail, or accepts it unchecked, as its default action says. These\n"+
 		"lines were not written by setup, so they are yours to edit:\n")
 	for _, line := range lines {
 		fmt.Fprintln(w, "    "+line)
@@ -129,7 +129,7 @@ func leaveSendmail(cmd *cobra.Command, opts mtaconf.Options) (left bool) {
 		return true
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: Sendmail still asks authkey-milter, says %s. While\n"+
-		"the milter is not there Sendmail defers mail (F=T) or lets it by unchecked. Take the\n"+
+		"the milter is not there Sendmail defers mail (F=T) or accepts it unchecked. Take the\n"+
 		"line INPUT_MAIL_FILTER(`authkey', …), or the include of authkey.m4, out of sendmail.mc,\n"+
 		"and then:\n    %s\n", sendmail.File, strings.ReplaceAll(mtaconf.SendmailCommands, "\n", "\n    "))
 	return false

@@ -56,7 +56,7 @@ func newAddressAdd() *cobra.Command {
 func newAddressRevoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke ADDRESS...",
-		Short: "End every key of addresses so far, and give them new ones",
+		Short: "Make all keys of addresses invalid, and give them new ones",
 		Long: "Raise the generation of addresses. Every key they had is invalid as soon as the\n" +
 			"servers have read the list; recipients may rely on an answer they got before for\n" +
 			"as long as the domain's ttl.",
@@ -74,7 +74,7 @@ func newAddressRevoke() *cobra.Command {
 func newAddressRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ADDRESS...",
-		Short: "Take addresses out of the list, which ends their keys",
+		Short: "Remove addresses from the list: their keys become invalid",
 		Args:  cobra.MinimumNArgs(1),
 	}
 	asJSON := program.AddJSON(cmd)
@@ -94,10 +94,11 @@ func newAddressImport() *cobra.Command {
 			"of its domain. An address without domain is taken where the configuration has one\n" +
 			"domain. gen=N after an address is the least generation it has afterwards.\n\n" +
 			"With --replace, take those addresses out that FILE does not have, as remove does:\n" +
-			"their keys end, and one that comes back later gets a new generation, so that its\n" +
-			"old keys stay invalid. The lists of domains of which FILE has no address are left\n" +
-			"alone. What would change is shown (+ comes, - goes, ^ gets a higher generation);\n" +
-			"it is done after a y at a terminal, or with --yes. Without either, exit code 1.",
+			"their keys become invalid, and one that comes back later gets a new generation, so\n" +
+			"that its old keys stay invalid. The lists of domains of which FILE has no address\n" +
+			"are left alone. What would change is shown (+ is added, - is removed, ^ gets a\n" +
+			"higher generation); it is done after a y at a terminal, or with --yes. Without\n" +
+			"either, exit code 1.",
 		Args: cobra.MaximumNArgs(1),
 	}
 	replace := cmd.Flags().Bool("replace", false, "take out the addresses that FILE does not have")

@@ -39,7 +39,7 @@ func TestCommands(t *testing.T) {
 			"{dir}/files.yaml:6: domains\\[4\\]: .*grace 2400h0m0s is not 0 to 999 times the avt\n" +
 			"{dir}/files.yaml:8: domains\\[6\\].name: example.net is the domain of domains\\[5\\] too; want each domain once\n" +
 			"{dir}/files.yaml:1: tls.cert: open {dir}/none: no such file or directory\n$"},
-		{"check of what is not acted on", "--config {dir}/metrics.yaml check", "", 0, "is right: 1 key set", "^metrics.listen: not acted on yet\n$"},
+		{"check of what is not acted on", "--config {dir}/metrics.yaml check", "", 0, "is right: 1 key set", "^metrics.listen: no effect yet\n$"},
 
 		{"config", c + "config", "", 0, `(?s)KEY +VALUE +SOURCE.*\nlisten +\["tcp:7425"\] +default\n`, ""},
 		{"config as JSON", c + "config --json", "", 0, `"key": "limits.per_client"`, ""},
@@ -114,7 +114,7 @@ func TestCommands(t *testing.T) {
 		{"dns of another domain", c + "dns example.net", "", 1, "", "not among the domains"},
 		{"dns without domains", "--config {dir}/metrics.yaml dns", "", 78, "", "has no domains"},
 		{"dns of a bad host", c + "dns --host a..b", "", 2, "", "not a valid host name"},
-		{"dns without DNS", c + "dns --host as.example.com --resolver 127.0.0.1:1 example.com", "", 75, "(?s)wanted .*verdict +cannot be told: ", ""},
+		{"dns without DNS", c + "dns --host as.example.com --resolver 127.0.0.1:1 example.com", "", 75, "(?s)wanted .*verdict +unknown: ", ""},
 
 		{"serve without file", "--config {dir}/none.yaml serve", "", 78, "", "does not exist"},
 		{"serve without secret", "--config {dir}/files.yaml serve", "", 78, "", "(?s)domains\\[1\\].secret_file: .*chmod 600.*tls.cert"},

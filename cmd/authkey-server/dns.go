@@ -165,7 +165,7 @@ func compare(wanted []wire.Record, found verifier.Discovery) comparison {
 	}
 	switch {
 	case errors.Is(found.Err, verifier.ErrDNSTimeout), errors.Is(found.Err, verifier.ErrDNSFailure):
-		c.Verdict, c.code = "cannot be told: "+found.Err.Error(), program.Temp
+		c.Verdict, c.code = "unknown: "+found.Err.Error(), program.Temp
 	case found.Err != nil:
 		c.Verdict, c.code = found.Err.Error(), program.Negative
 	case len(c.Missing)+len(c.Unexpected)+len(c.Unusable)+len(c.Misses) > 0:
@@ -218,11 +218,11 @@ func (c *comparison) follow(ctx context.Context, v *verifier.Verifier, found ver
 	switch {
 	case c.code == program.Temp, c.code == program.Negative && !failed:
 	case failed:
-		c.Verdict, c.code = "cannot be told: DNS fails for the name of a server", program.Temp
+		c.Verdict, c.code = "unknown: DNS fails for the name of a server", program.Temp
 	case lost:
 		c.Verdict, c.code = "published, but a server cannot be reached", program.Negative
 	case refused:
-		c.Verdict += ", but recipients do not go there unless they are told to"
+		c.Verdict += ", but recipients do not connect there by default"
 	}
 }
 
@@ -252,7 +252,7 @@ func (c comparison) print(w io.Writer, wanted []wire.Record) {
 		say("other", "%q: another server", r)
 	}
 	for _, r := range c.Notes {
-		say("note", "%q: recipients do not go there unless they are told to: %s", r.Record, r.Why)
+		say("note", "%q: recipients do not connect there by default: %s", r.Record, r.Why)
 	}
 	for _, m := range c.Misses {
 		say("near miss", "%q looks like an AS record, but %s; right would be %q", m.Record, m.Why, m.Right)

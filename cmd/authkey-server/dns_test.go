@@ -48,17 +48,17 @@ func TestDNS(t *testing.T) {
 		{"a name without address", "host: none.example.com\n" + plain, []string{"AS=none.example.com:7425"}, 1, []string{`published "AS=none.example.com:7425"`,
 			`leads to "AS=none.example.com:7425": the name has no address`, "verdict published, but a server cannot be reached"}},
 		{"a name that DNS fails for", "host: lame.example.com\n" + plain, []string{"AS=lame.example.com:7425"}, 75, []string{`published "AS=lame.example.com:7425"`,
-			"verdict cannot be told: DNS fails for the name of a server"}},
+			"verdict unknown: DNS fails for the name of a server"}},
 		{"a private address", "host: private.example.com\n" + plain, []string{"AS=private.example.com:7425"}, 0, []string{`published "AS=private.example.com:7425"`,
-			`note "AS=private.example.com:7425": recipients do not go there unless they are told to: address 10.0.0.1 is not globally reachable`,
-			`leads to "AS=private.example.com:7425": 10.0.0.1, not dialled: address 10.0.0.1 is not globally reachable`,
-			"verdict as wanted, but recipients do not go there unless they are told to"}},
+			`note "AS=private.example.com:7425": recipients do not connect there by default: address 10.0.0.1 is not globally reachable`,
+			`leads to "AS=private.example.com:7425": 10.0.0.1, not used: address 10.0.0.1 is not globally reachable`,
+			"verdict as wanted, but recipients do not connect there by default"}},
 		{"another server's name without address", plain, []string{"AS=as.example.com:7425", "AS=none.example.com:7425"}, 1, []string{`published "AS=as.example.com:7425"`,
 			`other "AS=none.example.com:7425": another server`, `leads to "AS=none.example.com:7425": the name has no address`,
 			"verdict published, but a server cannot be reached"}},
 		{"a port that is refused", "listen: ['tcp:443']", []string{"AS=as.example.com:443"}, 0, []string{`published "AS=as.example.com:443"`,
-			`note "AS=as.example.com:443": recipients do not go there unless they are told to: port 443 is below 1024 and not allowed`,
-			"verdict as wanted, but recipients do not go there unless they are told to"}},
+			`note "AS=as.example.com:443": recipients do not connect there by default: port 443 is below 1024 and not allowed`,
+			"verdict as wanted, but recipients do not connect there by default"}},
 		{"TLS", secure, []string{"AS=as.example.com:7426; tls=yes"}, 0, []string{`published "AS=as.example.com:7426; tls=yes"`, "verdict as wanted"}},
 		{"clear text beside TLS", secure, []string{"AS=as.example.com:7426; tls=yes", "AS=as.example.com:7425"}, 1, []string{
 			`published "AS=as.example.com:7426; tls=yes"`,
@@ -150,9 +150,9 @@ func TestDNSConnect(t *testing.T) {
 	}
 	p := newPlace(t, fmt.Sprintf("host: as.example.com\nlisten: ['tcp:%d']", port))
 	args := []string{"dns", "--config", p.config, "--resolver", server.Addr(), "--connect", "example.com"}
-	connected := fmt.Sprintf(`leads to   "AS=as.example.com:%d": 127.0.0.1, not dialled: address 127.0.0.1 is not globally reachable, connected in `, port)
+	connected := fmt.Sprintf(`leads to   "AS=as.example.com:%d": 127.0.0.1, not used: address 127.0.0.1 is not globally reachable, connected in `, port)
 	code, out, errOut := run(t, "", args...)
-	if code != 0 || !strings.Contains(out, connected) || !strings.Contains(out, "as wanted, but recipients do not go there") || strings.Count(out, "connected in") != 1 {
+	if code != 0 || !strings.Contains(out, connected) || !strings.Contains(out, "as wanted, but recipients do not connect there") || strings.Count(out, "connected in") != 1 {
 		t.Errorf("exit %d\n%s%s", code, out, errOut)
 	}
 	ln.Close()
@@ -192,9 +192,9 @@ func TestDNSOfAllDomains(t *testing.T) {
 	if err := server.Set(org); err != nil { // what wanted says is what a zone takes
 		t.Fatal(err)
 	}
-	try(0, "as wanted", `note       "AS=192.0.2.7:7425": recipients do not go there unless they are told to: address 192.0.2.7 is not globally reachable`)
+	try(0, "as wanted", `note       "AS=192.0.2.7:7425": recipients do not connect there by default: address 192.0.2.7 is not globally reachable`)
 	server.Behave("example.org.", testdns.Rcode(dns.RcodeServerFailure))
-	try(75, "as wanted", "cannot be told")
+	try(75, "as wanted", "verdict    unknown: ")
 	server.Behave("example.org.", testdns.Rcode(dns.RcodeSuccess))
 }
 

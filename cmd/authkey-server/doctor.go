@@ -22,11 +22,11 @@ import (
 func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what keeps the server from vouching for keys",
+		Short: "Look for what keeps the server from verifying keys",
 		Long: "Look whether systemd runs the server, with the configuration as it was saved; at\n" +
 			"secrets, address lists and the certificate, as the service's user sees them; whether\n" +
 			"the server listens, and accepts a real key of each domain; what DNS says, and where\n" +
-			"that leads; and at the clock. Each fault comes with the commands that mend it. Nothing\n" +
+			"that leads; and at the clock. Each fault comes with the commands that correct it. Nothing\n" +
 			"is changed. Run it as root, on the server's machine. What a firewall keeps out cannot\n" +
 			"be seen from there. The service's user is --user, else User= of\n" +
 			"authkey-server.service, else authkey-server where there is such a user.\n\n" +

@@ -17,7 +17,7 @@ func main() { self().Main(commands()...) }
 func self() program.Program {
 	return program.Program{
 		Name:          "authkey-server",
-		Short:         "Authentication Server: vouch for the AuthKeys of your domains",
+		Short:         "Authentication Server: verify the AuthKeys of your domains",
 		Version:       version,
 		DefaultConfig: "/etc/authkey/server.yaml", // where the packages put it
 	}

@@ -22,7 +22,7 @@ const (
 	packagedUser = "authkey-server"
 )
 
-// A serviceUser is as whom the service runs, which need not be who runs a command.
+// A serviceUser is the user of the service, who need not be the one that runs a command.
 type serviceUser struct {
 	*doctor.Reader // nil: nobody else than who runs the command
 	unit           doctor.Unit
@@ -31,10 +31,10 @@ type serviceUser struct {
 
 // addUser gives a command the flag --user.
 func addUser(cmd *cobra.Command) *string {
-	return cmd.Flags().String("user", "", "`name` of the user as whom the service reads its files")
+	return cmd.Flags().String("user", "", "`name` of the service's user")
 }
 
-// findServiceUser finds out as whom the service runs: as whom flag says, or the unit, or
+// findServiceUser finds the service's user: as the flag says, or the unit, or
 // the packages. Only root is told: of others the system judges better than we do. The
 // error ends the program.
 func findServiceUser(ctx context.Context, flag string) (serviceUser, error) {
@@ -59,7 +59,7 @@ func findServiceUser(ctx context.Context, flag string) (serviceUser, error) {
 	}
 	reader, err := doctor.NewReader(name, groups...)
 	if err != nil {
-		return s, program.Exit(program.Config, fmt.Errorf("as whom the service runs (%s): %w", s.how, err))
+		return s, program.Exit(program.Config, fmt.Errorf("the service's user (%s): %w", s.how, err))
 	}
 	s.Reader = &reader
 	return s, nil
@@ -75,7 +75,7 @@ func (s serviceUser) cannotRead(path string) (why, mend string) {
 	if err != nil || obstacle == nil { // a file that is not there is somebody else's fault
 		return "", ""
 	}
-	return fmt.Sprintf("%s, as whom the service runs (%s), %s", s.Name, s.how, obstacle.What), obstacle.Mend
+	return fmt.Sprintf("%s, the service's user (%s), %s", s.Name, s.how, obstacle.What), obstacle.Mend
 }
 
 // judgesSecrets tells whether the service has to read secret files itself. Where its unit

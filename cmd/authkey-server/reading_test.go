@@ -84,7 +84,7 @@ func TestCheckJudgesForTheService(t *testing.T) {
 		code, _, errOut := run(t, "", "check", "--config", file, "--user", "nobody")
 		var named []string
 		for line := range strings.Lines(errOut) {
-			if !strings.Contains(line, "nobody, as whom the service runs (--user), may not ") {
+			if !strings.Contains(line, "nobody, the service's user (--user), may not ") {
 				t.Errorf("%s", line)
 			}
 			named = append(named, strings.SplitN(line, ": ", 3)[1])
@@ -135,7 +135,7 @@ func TestCheckJudgesForTheService(t *testing.T) {
 	expect("domains[0].addresses")
 
 	code, _, errOut := run(t, "", "check", "--config", file, "--user", "nobody-at-all")
-	if code != 78 || !strings.Contains(errOut, "as whom the service runs (--user): there is no user") {
+	if code != 78 || !strings.Contains(errOut, "the service's user (--user): there is no user") {
 		t.Errorf("exit %d, %s", code, errOut)
 	}
 }

@@ -25,7 +25,7 @@ import (
 func newSecret() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret",
-		Short: "Replace the secret of a domain, and see how far that is",
+		Short: "Replace the secret of a domain, or show the current step",
 		Long: "Replace the secret that a domain's keys are derived from, step by step, so that no\n" +
 			"key is refused meanwhile. Secrets are named by their ids; they are not printed.",
 		Args: cobra.NoArgs,
@@ -38,9 +38,9 @@ func newSecret() *cobra.Command {
 func newSecretStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [DOMAIN]",
-		Short: "Say how far the replacement of a secret is, and what comes next",
-		Long: "Say which secrets DOMAIN has, or every domain, which of them makes keys, how far a\n" +
-			"replacement is, since when, and what comes next. Nothing is changed or asked.\n\n" +
+		Short: "Print the current step of a secret's replacement, and what comes next",
+		Long: "Say which secrets DOMAIN has, or every domain, which of them makes keys, the current\n" +
+			"step of a replacement, since when, and what comes next. Nothing is changed or asked.\n\n" +
 			"Exit code 0: said; 1: the configuration does not have DOMAIN; 78: the configuration\n" +
 			"or a secret file cannot be used.",
 		Args: cobra.MaximumNArgs(1),
@@ -80,9 +80,9 @@ func newSecretRotate() *cobra.Command {
 			"     is asked whether it accepts such a key: one that does not would refuse mail.\n" +
 			"  3. When the last key of the old secret has ended, avt + grace later, the old one\n" +
 			"     is taken out.\n\n" +
-			"How far it is stands in the secret file, in comments, so that it goes where the file\n" +
-			"is copied to, and the command can be run again whenever and wherever it was broken\n" +
-			"off. A secret that may have leaked is another matter: see docs/server.md.\n\n" +
+			"The state is kept in comments in the secret file, so that it goes where the file is\n" +
+			"copied to, and the command can be run again whenever and wherever it was\n" +
+			"interrupted. A secret that may have leaked is another matter: see docs/server.md.\n\n" +
 			"Exit code 0: the step was made; 1: a server does not accept the new secret's keys, or\n" +
 			"the file has several secrets that were put there by hand; 75: it is too early, a server\n" +
 			"or DNS cannot be asked, or the file cannot be written; 78: the configuration or the\n" +
@@ -142,7 +142,7 @@ func rotate(cmd *cobra.Command, loaded *config.LoadedServer, d config.ServerDoma
 		}
 		return keyring.DropSecrets(ctx, d.SecretFile)
 	}
-	return r, program.Exit(program.Negative, fmt.Errorf("%s has %d secrets (%s) and no note of when they came: finish by hand what was begun by hand (docs/server.md)",
+	return r, program.Exit(program.Negative, fmt.Errorf("%s has %d secrets (%s) and no note of when they came: finish the manual replacement (docs/server.md)",
 		d.SecretFile, len(r.Secrets), strings.Join(r.Secrets, ", ")))
 }
 
@@ -230,7 +230,7 @@ func keyOfSecret(loaded *config.LoadedServer, d config.ServerDomain, id string) 
 		return address, key, exitEdit(err)
 	}
 	if mailbox == "" {
-		return address, key, program.Exit(program.Negative, fmt.Errorf("%s: nobody is in its list, so no server can be asked about a key; --unchecked goes on", d.Name))
+		return address, key, program.Exit(program.Negative, fmt.Errorf("%s: its list is empty, so no server can be asked about a key; --unchecked goes on", d.Name))
 	}
 	if address, err = wire.ParseAddress(mailbox); err != nil {
 		return address, key, program.Exit(program.Config, err)

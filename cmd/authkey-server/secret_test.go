@@ -166,7 +166,7 @@ func TestSecretRotateRefuses(t *testing.T) {
 	expect(75, "which servers does example.com have", "secret", "rotate", "--config", p.config, "--resolver", "127.0.0.1:1", "example.com")
 	list := readFile(t, p.list)
 	writeFile(t, p.list, "# empty\n", 0o640)
-	expect(1, "nobody is in its list", args("example.com")...)
+	expect(1, "its list is empty", args("example.com")...)
 	writeFile(t, p.list, list, 0o640)
 	expect(0, "", args("--unchecked", "example.com")...)
 	// Two lines that somebody wrote.

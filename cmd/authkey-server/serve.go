@@ -98,7 +98,7 @@ func serve(ctx context.Context, loaded *config.LoadedServer, errOut io.Writer) e
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if cut := s.server.Shutdown(stopping); cut != nil {
-		s.log.Warn("connections were cut", "error", cut)
+		s.log.Warn("connections closed at shutdown", "error", cut)
 	}
 	return err
 }

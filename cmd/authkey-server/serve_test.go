@@ -74,7 +74,7 @@ func TestServe(t *testing.T) {
 	told("RELOADING=1\nMONOTONIC_USEC=")
 	told("READY=1")
 	s.waitLogs(2, `msg="configuration in force"`, "domains=2")
-	s.waitLog("level=WARN", "not acted on yet", "key=metrics.listen")
+	s.waitLog("level=WARN", "no effect yet", "key=metrics.listen")
 	if r := c.ask(t, 100, "anybody@example.org", other); r.TTL != 20*time.Minute {
 		t.Errorf("after the reload: %+v", r)
 	}

@@ -149,7 +149,7 @@ func (p *mapParser) take(line string) error {
 		return fmt.Errorf("%.60q %w", key, err)
 	}
 	if esmtp.HasWildcard(key) {
-		return fmt.Errorf("%.60q has a wildcard, and matches nobody: write user@domain, or @domain for a whole one", key)
+		return fmt.Errorf("%.60q has a wildcard, and matches nothing: write user@domain, or @domain for a whole one", key)
 	}
 	logins := strings.FieldsFunc(foldLogin(value), func(r rune) bool { return r == ',' || strings.ContainsRune(blanks, r) })
 	if len(logins) == 0 {
@@ -160,7 +160,7 @@ func (p *mapParser) take(line string) error {
 			return fmt.Errorf("%.60q: login %.60q %w", key, login, err)
 		}
 		if esmtp.HasWildcard(login) {
-			return fmt.Errorf("%.60q: login %.60q has a wildcard, and matches nobody: name each login", key, login)
+			return fmt.Errorf("%.60q: login %.60q has a wildcard, and matches nothing: name each login", key, login)
 		}
 	}
 	name, address, err := p.name(key)

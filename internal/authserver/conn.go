@@ -159,7 +159,7 @@ func (c *conn) verdict(domain *keyring.Domain, address wire.Address, req wire.Re
 		c.s.counts.tempFail.Add(1)
 		reply.Verdict = wire.TempFail
 		if _, ok := c.s.logNoList.Allow(); ok {
-			c.s.log.Error("questions cannot be answered", "domain", domain.Name(), "error", err)
+			c.s.log.Error("cannot answer requests", "domain", domain.Name(), "error", err)
 		}
 	case answer.Valid:
 		c.s.counts.valid.Add(1)

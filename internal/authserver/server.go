@@ -271,7 +271,7 @@ func (s *Server) evictFor(newcomer *client) bool {
 	victim.cut()
 	s.counts.evicted.Add(1)
 	if _, ok := s.logEvicted.Allow(); ok {
-		s.log.Warn("connection ended to make place for another client's: too many", "client", victim.net.RemoteAddr().String(), "limit", s.limits.Load().Connections)
+		s.log.Warn("too many connections: closed one of the largest network for a new client", "client", victim.net.RemoteAddr().String(), "limit", s.limits.Load().Connections)
 	}
 	return true
 }

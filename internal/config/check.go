@@ -48,7 +48,7 @@ func checkVisible(s string) error {
 }
 
 // errWildcard is for names that are compared as they are.
-var errWildcard = errors.New("has a wildcard, and matches nobody")
+var errWildcard = errors.New("has a wildcard, and matches nothing")
 
 // checkQuery is checkPrintable for text that may have several lines.
 func checkQuery(s string) error {
@@ -242,19 +242,19 @@ func checkMatch(s string) error {
 		domain := strings.TrimPrefix(s, ".")
 		switch {
 		case strings.ContainsAny(s, "*%"):
-			return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
+			return errors.New("has a wildcard, and matches nothing (.example.com is for the subdomains of example.com)")
 		case checkDomain(domain) != nil:
 			return errors.New("is neither an address nor a domain")
 		case domain == s && !strings.Contains(domain, ".") && !strings.EqualFold(domain, "localhost"):
-			return errors.New("is a word without a dot, and matches nobody")
+			return errors.New("is a word without a dot, and matches nothing")
 		}
 		return nil
 	}
 	switch quoted := strings.HasPrefix(local, `"`); {
 	case strings.ContainsAny(domain, "*%"):
-		return errors.New("has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)")
+		return errors.New("has a wildcard, and matches nothing (.example.com is for the subdomains of example.com)")
 	case esmtp.HasWildcard(local):
-		return fmt.Errorf("has a wildcard, and matches nobody (perhaps %s is meant, the domain)", domain)
+		return fmt.Errorf("has a wildcard, and matches nothing (perhaps %s is meant, the domain)", domain)
 	case !quoted && !esmtp.IsDotAtom(local):
 		return errors.New("is not an address")
 	}

@@ -107,7 +107,7 @@ func TestFaults(t *testing.T) {
 			"    - {sender: '@b.example', fail: drop}\n    - {sender: a b, fail: mark, fail: mark}\n    - {recipient: 'a@[192.0.2.1]', qqqqq: x, fail: mark}", []string{
 			"3: policy.rules[0]: is text; want an object with " + wantRule,
 			"4: policy.rules[1].recipent: is not a key; want perhaps recipient",
-			"5: policy.rules[2]: matches nobody; want recipient or sender",
+			"5: policy.rules[2]: matches nothing; want recipient or sender",
 			"6: policy.rules[3]: has no action; want an action for one of pass, none, nokey, fail, permerror, temperror",
 			`7: policy.rules[4].sender: "@b.example" is not an address; want ` + wantMatch,
 			`7: policy.rules[4].fail: "drop" is not an action; want ` + wantAction,

@@ -73,7 +73,7 @@ func (i *idler) sockets(c *Config) {
 	case !unix:
 		i.without("listen has no unix: socket", "socket.mode", "socket.group")
 	case c.Socket.Mode&write == 0:
-		i.warn("socket.mode", "%#o lets nobody connect, who would need permission to write", uint32(c.Socket.Mode))
+		i.warn("socket.mode", "%#o allows no connection: write permission is missing", uint32(c.Socket.Mode))
 	}
 	for n, l := range c.Listen {
 		if slices.Index(c.Listen, l) < n {
@@ -161,10 +161,10 @@ func (i *idler) policy(c *Config) {
 	for _, result := range results {
 		floor := *action(&c.Policy.Floor, result)
 		if floor == policy.Accept {
-			i.add("policy.floor."+result, "%s is the mildest action anyway", floor)
+			i.add("policy.floor."+result, "%s is the least strict action anyway", floor)
 		}
 		if key := "policy." + result; i.s.IsSet(key) && milder(*action(&c.Policy.Actions, result), floor) {
-			i.add(key, "policy.floor.%s, %s, is above it", result, floor)
+			i.add(key, "policy.floor.%s, %s, is stricter", result, floor)
 		}
 	}
 	first := map[string]int{} // rule by pattern and result
@@ -179,7 +179,7 @@ func (i *idler) policy(c *Config) {
 			if before, twice := first[pattern+"\n"+result]; twice {
 				i.add(key, "policy.rules[%d] is for the same, and comes first", before)
 			} else if first[pattern+"\n"+result] = n; milder(chosen, floor) {
-				i.add(key, "policy.floor.%s, %s, is above it", result, floor)
+				i.add(key, "policy.floor.%s, %s, is stricter", result, floor)
 			}
 		}
 	}

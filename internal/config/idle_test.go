@@ -26,12 +26,12 @@ type idleKey struct {
 var milterIdle = map[string]idleKey{
 	"mode":        {none: "either word"},
 	"listen":      {cases: []idleCase{{"listen: []", []string{"listen: has no effect: it names no socket"}}, {"listen: ['unix:/a', 'unix:/a']", []string{"listen[1]: has no effect: the socket is named before"}}}},
-	"socket.mode": {cases: []idleCase{{"socket: {mode: '0555'}", []string{"socket.mode: 0555 lets nobody connect"}}, {"listen: ['inet:1@127.0.0.1']\nsocket: {mode: '0600'}", []string{"2: socket.mode: has no effect: listen has no unix: socket"}}}},
+	"socket.mode": {cases: []idleCase{{"socket: {mode: '0555'}", []string{"socket.mode: 0555 allows no connection"}}, {"listen: ['inet:1@127.0.0.1']\nsocket: {mode: '0600'}", []string{"2: socket.mode: has no effect: listen has no unix: socket"}}}},
 	"socket.group": {cases: []idleCase{{"listen: ['inet:1@127.0.0.1']\nsocket: {group: mail}", []string{"socket.group: has no effect: listen has no unix: socket"}},
 		{"socket: {group: mail}", nil}}}, // that there is such a group is looked at by check
-	"authserv_id": {cases: []idleCase{{"authserv_id: '*'", []string{"has a wildcard, and matches nobody"}}}},
+	"authserv_id": {cases: []idleCase{{"authserv_id: '*'", []string{"has a wildcard, and matches nothing"}}}},
 	"trusted_authserv_ids": {cases: []idleCase{{"trusted_authserv_ids: [a.test]", []string{"trusted_authserv_ids: has no effect: exempt.keep_results is false"}},
-		{"exempt: {keep_results: true, networks: [192.0.2.1]}\ntrusted_authserv_ids: ['*.test']", []string{"has a wildcard, and matches nobody"}},
+		{"exempt: {keep_results: true, networks: [192.0.2.1]}\ntrusted_authserv_ids: ['*.test']", []string{"has a wildcard, and matches nothing"}},
 		{"exempt: {keep_results: true, networks: [192.0.2.1]}\nauthserv_id: mx.test\ntrusted_authserv_ids: [a.test, MX.test, A.test]", []string{"trusted_authserv_ids[1]: has no effect: MX.test is authserv_id, our own", "trusted_authserv_ids[2]: has no effect: A.test is there before"}}}},
 	"local_domains":            {cases: []idleCase{{"local_domains: [a.test, A.TEST]", []string{"local_domains[1]: has no effect"}}, {"local_domains: ['*.a.test']", []string{"is not a domain name"}}, {"local_domains: [192.0.2.1]", []string{"is not a domain name"}}}},
 	"exempt.networks":          {cases: []idleCase{{"exempt: {networks: [0.0.0.0/0]}", []string{"exempt.networks[0]: 0.0.0.0/0 is every client: nobody's mail is checked"}}, {"exempt: {networks: [10.0.0.0/8, 10.1.0.0/16]}", []string{"exempt.networks[1]: has no effect: 10.1.0.0/16 is in a network before it"}}}},
@@ -39,7 +39,7 @@ var milterIdle = map[string]idleKey{
 	"submission.networks": {cases: []idleCase{{"submission: {networks: ['::/0']}", []string{"submission.networks[0]: ::/0 is every client"}},
 		{"exempt: {networks: [10.0.0.0/8]}\nsubmission: {networks: [10.1.0.0/16]}", []string{"2: submission.networks[0]: has no effect: 10.1.0.0/16 is in exempt.networks, which comes first"}},
 		{"exempt: {networks: [10.0.0.0/16]}\nsubmission: {networks: [10.0.0.0/8]}", nil}}},
-	"submission.daemons": {cases: []idleCase{{"submission: {daemons: [A, A]}", []string{"submission.daemons[1]"}}, {"submission: {daemons: ['*']}", []string{"has a wildcard, and matches nobody"}},
+	"submission.daemons": {cases: []idleCase{{"submission: {daemons: [A, A]}", []string{"submission.daemons[1]"}}, {"submission: {daemons: ['*']}", []string{"has a wildcard, and matches nothing"}},
 		{"submission: {daemons: [\"A\\u200B\"]}", []string{"has the character U+200B, which does not show"}}}},
 	"dns.servers":            {cases: []idleCase{{"dns: {servers: ['127.0.0.1:53', '127.0.0.1:53']}", []string{"dns.servers[1]"}}}},
 	"dns.timeout":            {cases: []idleCase{{"dns: {timeout: 11s}", []string{"dns.timeout: has no effect: verify.timeout, 10s, ends before it"}}}},
@@ -58,11 +58,11 @@ var milterIdle = map[string]idleKey{
 	"policy.rules": {cases: []idleCase{
 		{"policy:\n rules:\n  - {recipient: a@b.test, fail: mark, nokey: mark}\n  - {recipient: A@B.test, fail: reject, none: mark}", []string{"4: policy.rules[1].fail: has no effect: policy.rules[0] is for the same, and comes first"}},
 		{"policy: {rules: [{recipient: a@b.test, fail: mark}, {recipient: a@b.test, sender: c.test, fail: mark}, {sender: a@b.test, fail: mark}]}", nil},
-		{"policy: {floor: {fail: reject}, rules: [{recipient: a@b.test, fail: mark}]}", []string{"policy.rules[0].fail: has no effect: policy.floor.fail, reject, is above it"}},
-		{"policy: {rules: [{sender: '*@bank.test', fail: reject}]}", []string{`has a wildcard, and matches nobody (perhaps bank.test is meant, the domain)`}},
+		{"policy: {floor: {fail: reject}, rules: [{recipient: a@b.test, fail: mark}]}", []string{"policy.rules[0].fail: has no effect: policy.floor.fail, reject, is stricter"}},
+		{"policy: {rules: [{sender: '*@bank.test', fail: reject}]}", []string{`has a wildcard, and matches nothing (perhaps bank.test is meant, the domain)`}},
 		{"policy: {rules: [{sender: '%@bank.test', fail: reject}]}", []string{"(perhaps bank.test is meant, the domain)"}},
 		{"policy: {rules: [{sender: 'ceo*@bank.test', fail: reject}]}", []string{"has a wildcard"}},
-		{"policy: {rules: [{sender: '*.bank.test', fail: reject}]}", []string{"has a wildcard, and matches nobody (.example.com is for the subdomains of example.com)"}},
+		{"policy: {rules: [{sender: '*.bank.test', fail: reject}]}", []string{"has a wildcard, and matches nothing (.example.com is for the subdomains of example.com)"}},
 		{"policy: {rules: [{sender: 'ceo@*.bank.test', fail: reject}]}", []string{"has a wildcard"}},
 		{"policy: {rules: [{sender: '*', fail: reject}]}", []string{"has a wildcard"}},
 		{"policy: {rules: [{sender: '%', fail: reject}]}", []string{"has a wildcard"}},
@@ -70,7 +70,7 @@ var milterIdle = map[string]idleKey{
 		{"policy: {rules: [{sender: ceo@192.0.2.1, fail: reject}]}", []string{"has no domain name after its @"}},
 		{"policy: {rules: [{sender: \"ceo\\u200B@bank.test\", fail: reject}]}", []string{"has the character U+200B, which does not show"}},
 		{"policy: {rules: [{recipient: \"ceo\\u00A0@bank.test\", fail: reject}]}", []string{"has the character U+00A0"}},
-		{"policy: {rules: [{sender: 'ceo', fail: reject}]}", []string{"is a word without a dot, and matches nobody"}},
+		{"policy: {rules: [{sender: 'ceo', fail: reject}]}", []string{"is a word without a dot, and matches nothing"}},
 		{"policy: {rules: [{sender: '@bank.test', fail: reject}]}", []string{"is not an address"}},
 		{"policy: {rules: [{sender: '<a@bank.test>', fail: reject}]}", []string{"policy.rules[0].sender"}},
 		{"policy: {rules: [{sender: 'a b@bank.test', fail: reject}]}", []string{"is not an address"}},
@@ -144,12 +144,12 @@ var milterIdle = map[string]idleKey{
 
 func mildestFloor(result string) idleKey {
 	return idleKey{cases: []idleCase{{fmt.Sprintf("policy: {floor: {%s: accept}}", result),
-		[]string{fmt.Sprintf("policy.floor.%s: has no effect: accept is the mildest action anyway", result)}}}}
+		[]string{fmt.Sprintf("policy.floor.%s: has no effect: accept is the least strict action anyway", result)}}}}
 }
 
 func floorCases(result string) []idleCase {
 	return []idleCase{
-		{fmt.Sprintf("policy: {%s: mark, floor: {%s: reject}}", result, result), []string{fmt.Sprintf("policy.%s: has no effect: policy.floor.%s, reject, is above it", result, result)}},
+		{fmt.Sprintf("policy: {%s: mark, floor: {%s: reject}}", result, result), []string{fmt.Sprintf("policy.%s: has no effect: policy.floor.%s, reject, is stricter", result, result)}},
 		{fmt.Sprintf("policy: {%s: reject, floor: {%s: mark}}", result, result), nil},
 		{fmt.Sprintf("policy: {floor: {%s: reject}}", result), nil}, // the default is nobody's mistake
 	}

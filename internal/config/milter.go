@@ -64,9 +64,9 @@ func milterSchema(c *Config) *schema {
 		row("policy.permerror", &c.Policy.PermError, anyAction, "accept", "action for result permerror: the domain's records are unusable"),
 		row("policy.temperror", &c.Policy.TempError, orEmpty(anyAction), "", "action for result temperror; empty: accept, or tempfail for a domain whose record says req=yes"),
 		row("policy.rules", &c.Policy.Rules, objects("rules", ruleFields, checkRule), []any{}, "actions for recipients or senders; the most specific wins"),
-		row("policy.allowed", &c.Policy.Allowed, listOf("actions", actionKind(allowedActions)), anyList(actionNames(allowedActions)), "actions that recipients may choose; tempfail is none of them"),
+		row("policy.allowed", &c.Policy.Allowed, listOf("actions", actionKind(allowedActions)), anyList(actionNames(allowedActions)), "actions that recipients may choose; tempfail is not allowed"),
 	}, eachResult(func(result string) key {
-		return row("policy.floor."+result, action(&c.Policy.Floor, result), orEmpty(anyAction), "", "mildest action that anybody may choose for "+result+"; empty: no floor")
+		return row("policy.floor."+result, action(&c.Policy.Floor, result), orEmpty(anyAction), "", "least strict action for "+result+"; empty: no floor")
 	}), []key{
 		row("policy.recipients", &c.Policy.Recipients, oneOf("merge", "separate"), "merge", "recipients of one message who differ: merge their actions, or separate them into transactions of their own"),
 		row("policy.mark_conflict", &c.Policy.MarkConflict, oneOf("mark", "accept"), "mark", "what all get where some recipients want mark and some accept"),
@@ -87,7 +87,7 @@ func milterSchema(c *Config) *schema {
 		row("preferences.timeout", &c.Preferences.Timeout, positiveDuration, "2s", "how long a lookup may take").notImplemented(),
 		row("preferences.cache", &c.Preferences.Cache, anyDuration, "1m", "how long a preference is cached; 0s: not at all").notImplemented(),
 
-		row("mark.header", &c.Mark.Header, textKind("header name", "the name of a header field such as X-Spam-Flag, and none that mail gives a meaning", checkMarkHeader), "X-Spam-Flag", "header field that marks mail; strangers' fields of that name are removed"),
+		row("mark.header", &c.Mark.Header, textKind("header name", "the name of a header field such as X-Spam-Flag, and none that mail gives a meaning", checkMarkHeader), "X-Spam-Flag", "header field that marks mail; fields of that name from outside are removed"),
 		row("mark.value", &c.Mark.Value, textKind("header value", "printable ASCII of at most 400 octets", checkMarkValue), "YES", "value of that field"),
 		row("mark.readdress", &c.Mark.Readdress, templateKind, "", "address that marked mail goes to, such as {local}+spam@{domain}; empty: the recipient's own"),
 		row("quarantine.mailbox", &c.Quarantine.Mailbox, templateKind, "", "address that quarantined mail goes to; empty: the MTA holds it"),
@@ -121,7 +121,7 @@ func milterSchema(c *Config) *schema {
 		row("attach.networks", &c.Attach.Networks, listOf("networks", networkKind), []any{}, "clients without login whose mail gets keys"),
 		row("attach.on_error", &c.Attach.OnError, oneOf("send", "tempfail"), "send", "where no key can be had"),
 		row("attach.allow_inet", &c.Attach.AllowInet, yesNo, false, "true: attach keys although a socket is inet: or inet6:, where whoever connects can claim any login"),
-		row("attach.allow_open_secrets", &c.Attach.AllowOpenSecrets, yesNo, false, "true: take secret files that everybody may read, such as Docker Compose's"),
+		row("attach.allow_open_secrets", &c.Attach.AllowOpenSecrets, yesNo, false, "true: accept secret files that everybody may read, such as Docker Compose's"),
 	}))
 }
 
@@ -170,7 +170,7 @@ func ruleFields(r *Rule) []key {
 func checkRule(r Rule) (problem, want string) {
 	switch {
 	case r.Recipient == "" && r.Sender == "":
-		return "matches nobody", "recipient or sender"
+		return "matches nothing", "recipient or sender"
 	case r.Actions == Actions{}:
 		return "has no action", "an action for " + oneOfText(results)
 	}

@@ -68,7 +68,7 @@ func WriteDescribe(w io.Writer, docs []KeyDoc, asJSON bool) error {
 	for _, d := range docs {
 		doc := d.Doc
 		if !d.Implemented {
-			doc = "(not acted on yet) " + doc
+			doc = "(no effect yet) " + doc
 		}
 		head := d.Key + "  " + d.Type
 		if d.Default != "" {

@@ -141,7 +141,7 @@ func TestWriteDescribe(t *testing.T) {
 	}
 	for i, d := range docs {
 		l := lines[i+1]
-		if !strings.HasPrefix(l, d.Key+" ") || strings.Contains(l, "(not acted on yet) "+d.Doc) == d.Implemented || !strings.Contains(l, d.Default) {
+		if !strings.HasPrefix(l, d.Key+" ") || strings.Contains(l, "(no effect yet) "+d.Doc) == d.Implemented || !strings.Contains(l, d.Default) {
 			t.Errorf("%s: %q", d.Key, l)
 		}
 	}

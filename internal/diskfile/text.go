@@ -34,7 +34,7 @@ func CheckText(s string) error {
 		case esmtp.IsInvisible(r):
 			return &RuneError{r, "does not show"}
 		case unicode.Is(unicode.Co, r), unicode.Is(unicode.Noncharacter_Code_Point, r), r == unicode.ReplacementChar:
-			return &RuneError{r, "stands for nothing that people can read"}
+			return &RuneError{r, "is an invisible character"}
 		}
 	}
 	return nil

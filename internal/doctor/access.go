@@ -54,7 +54,7 @@ func (c *checks) access(context.Context) []Finding {
 func (c *checks) accessBy(service, name, from, path string) Finding {
 	who, err := lookup(name)
 	if err != nil {
-		return Inapplicablef(CheckAccess, "who is %s, as whom %s runs? %v", name, service, err)
+		return Inapplicablef(CheckAccess, "cannot look up %s, the user of %s: %v", name, service, err)
 	}
 	obstacle, err := who.reach(from, path, mayWrite)
 	switch {
@@ -65,7 +65,7 @@ func (c *checks) accessBy(service, name, from, path string) Finding {
 	case obstacle == nil:
 		return Okf(CheckAccess, "user %s may connect to %s", name, path)
 	}
-	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and does its default action"}
+	f := Finding{Check: CheckAccess, Status: Fault, Why: service + " cannot reach the milter, and takes its default action"}
 	if obstacle.path != path {
 		f.What = fmt.Sprintf("user %s may not search the folder %s", name, obstacle)
 		f.Mend = obstacle.open(who)

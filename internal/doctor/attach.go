@@ -106,7 +106,7 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 		if obstacle.path != path {
 			mend = obstacle.open(who) + "\n" + mend
 		}
-		return fault(fmt.Sprintf("user %s, as whom the milter runs, may not read the secret file: %s", c.Service.User, obstacle), noKeys, mend), ring
+		return fault(fmt.Sprintf("the milter's user %s may not read the secret file: %s", c.Service.User, obstacle), noKeys, mend), ring
 	}
 	return Okf(CheckSecret, "%s: the milter may read %s, and nobody else", d.Domain, path), ring
 }
@@ -153,7 +153,7 @@ func (c *checks) addresses(d attach.Domain) (Finding, keyDomain) {
 		return fault("the address list "+path+" has no address", "on the Authentication Server: authkey-server address add ADDRESS...\ninstall -m 0644 FILE "+path+fromAuth)
 	}
 	if obstacle, who := c.mayNotRead(path); obstacle != nil {
-		return fault(fmt.Sprintf("user %s, as whom the milter runs, may not read the address list: %s", c.Service.User, obstacle), obstacle.open(who))
+		return fault(fmt.Sprintf("the milter's user %s may not read the address list: %s", c.Service.User, obstacle), obstacle.open(who))
 	}
 	return Okf(CheckAddresses, "%s: the milter may read %s: %d in the list", d.Domain, path, k.all), k
 }
@@ -204,7 +204,7 @@ func (c *checks) authorize(sound attach.Options) []Finding {
 		return []Finding{{CheckAuthorize, Fault, program.OneLine(err), why, "in " + path + ": correct the line\nsystemctl reload authkey-milter"}}
 	}
 	if obstacle, who := c.mayNotRead(path); obstacle != nil {
-		return []Finding{{CheckAuthorize, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read the map of logins: %s", c.Service.User, obstacle),
+		return []Finding{{CheckAuthorize, Fault, fmt.Sprintf("the milter's user %s may not read the map of logins: %s", c.Service.User, obstacle),
 			why, obstacle.open(who) + "\n" + restart}}
 	}
 	return []Finding{Okf(CheckAuthorize, "%s says who may use which address", path)}

@@ -133,7 +133,7 @@ func TestPlantedFaultsOfAttaching(t *testing.T) {
 		{"no secret", func(s *sender) { must(s.t, os.Remove(s.secret)) }, CheckSecret, "there is no secret file ", "install -m 0600 FILE ", false},
 		{"secret for everybody", func(s *sender) { must(s.t, os.Chmod(s.secret, 0o644)) }, CheckSecret, "which has mode 0644", "chmod 0600 ", true},
 		{"secret for a group", func(s *sender) { must(s.t, os.Chmod(s.secret, 0o640)) }, CheckSecret, "which has mode 0640", "chmod 0600 ", true},
-		{"secret of root", func(s *sender) { must(s.t, os.Chown(s.secret, 0, 0)) }, CheckSecret, "user daemon, as whom the milter runs, may not read the secret file: ", "chown daemon ", true},
+		{"secret of root", func(s *sender) { must(s.t, os.Chown(s.secret, 0, 0)) }, CheckSecret, "the milter's user daemon may not read the secret file: ", "chown daemon ", true},
 		{"folder of root", func(s *sender) {
 			// A folder of its own: the list stays where it is.
 			dir := filepath.Join(s.dir, "credentials")

@@ -53,7 +53,7 @@ func TestPlantedFaults(t *testing.T) {
 			must(p.t, p.listener.Close())
 		}, CheckListening, "nobody listens on unix:", "systemctl start authkey-milter", false},
 		{"the socket is there, and no service", func(p *machine) { p.answer(nil) },
-			CheckListening, "takes a connection, and nobody answers on it", "authkey-milter check", false},
+			CheckListening, "accepts the connection, and nobody answers on it", "authkey-milter check", false},
 		{"too many connections", func(p *machine) { p.answer(func(c net.Conn) { c.Close() }) },
 			CheckListening, "closes connections at once", "journalctl -u authkey-milter", false},
 		{"another program on the socket", func(p *machine) {
@@ -67,7 +67,7 @@ func TestPlantedFaults(t *testing.T) {
 				must(p.t, os.Chmod(path, 0o600))
 				p.written = nil
 			}
-		}, CheckConfig, "user nobody, as whom the milter runs, may not read the configuration ", "chmod g+r ", true},
+		}, CheckConfig, "the milter's user nobody may not read the configuration ", "chmod g+r ", true},
 		{"the configuration is in a folder that is root's only", func(p *machine) {
 			p.options.Service.User = "nobody"
 			p.open()
@@ -215,7 +215,7 @@ func TestPlantedFaults(t *testing.T) {
 			CheckOwnMail, "who has logged in (milter_protocol = 4", "-X milter_mail_macros", true},
 		{"macros that are asked for", func(p *machine) { p.postconf("-e", "milter_mail_macros = i", "milter_connect_macros =") }, "", "", "", false},
 		{"everybody may say who he is", func(p *machine) { p.postconf("-e", "smtpd_authorized_xclient_hosts = 0.0.0.0/0") },
-			CheckOwnMail, "lets strangers say who they are", "-X smtpd_authorized_xclient_hosts", true},
+			CheckOwnMail, "lets clients from outside say who they are", "-X smtpd_authorized_xclient_hosts", true},
 		{"everybody is one of us", func(p *machine) { p.yaml += "submission: {networks: ['0.0.0.0/0']}\n" },
 			CheckOwnMail, "submission.networks has 0.0.0.0/0", "name your own networks only", false},
 		{"everybody is exempt", func(p *machine) { p.yaml += "exempt: {networks: ['::/0']}\n" },
@@ -262,11 +262,11 @@ func TestPlantedFaults(t *testing.T) {
 		}, CheckListed, "628/inet takes mail by QMQP from 192.0.2.0/24", "-MX 628/inet", true},
 
 		{"default action accept while enforcing", func(p *machine) { p.postconf("-e", "milter_default_action = accept") },
-			CheckDefault, "does accept while the milter cannot be asked, in mode enforce", "default_action=tempfail }", true},
+			CheckDefault, "accept while the milter cannot be asked, wrong for mode enforce", "default_action=tempfail }", true},
 		{"default action of the entry", func(p *machine) { p.postconf("-e", "smtpd_milters = { "+p.entry()+", default_action=accept }") },
-			CheckDefault, "does accept", "'smtpd_milters = unix:", true},
+			CheckDefault, "accept while", "'smtpd_milters = unix:", true},
 		{"default action tempfail in test mode", func(p *machine) { p.yaml += "mode: test\n" },
-			CheckDefault, "does tempfail while the milter cannot be asked, in mode test", "default_action=accept }", true},
+			CheckDefault, "tempfail while the milter cannot be asked, wrong for mode test", "default_action=accept }", true},
 
 		{"after a DKIM signer", func(p *machine) {
 			must(p.t, os.WriteFile(p.openDKIM, []byte("Mode s\n"), 0o644))

@@ -22,7 +22,7 @@ const handshakeTimeout = 5 * time.Second
 // What may come of a handshake beside the errors of net.
 var (
 	errClosed   = errors.New("it closes the connection at once")
-	errSilent   = errors.New("it takes the connection and says nothing")
+	errSilent   = errors.New("it accepts the connection but sends nothing")
 	errNoMilter = errors.New("what answers is no milter")
 )
 
@@ -94,9 +94,9 @@ func listeningOn(s mtaconf.Socket, unit string, err error) Finding {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.What = fmt.Sprintf("nobody listens on %s", s)
 	case errors.Is(err, errSilent):
-		f.What = fmt.Sprintf("%s takes a connection, and nobody answers on it", s)
+		f.What = fmt.Sprintf("%s accepts the connection, and nobody answers on it", s)
 		f.Why = "the service does not start, or is stuck: each message waits until Postfix or Sendmail gives up"
-		f.Mend = "authkey-milter check   # is the configuration sound?\n" + log + "\nsystemctl restart authkey-milter"
+		f.Mend = "authkey-milter check   # is the configuration valid?\n" + log + "\nsystemctl restart authkey-milter"
 	case errors.Is(err, errClosed):
 		f.What = fmt.Sprintf("%s closes connections at once", s)
 		f.Why = "limits.connections is reached, or the service is ending: mail is not checked"

@@ -22,7 +22,7 @@ func (c *checks) mta(context.Context) []Finding {
 	case c.Sendmail != nil:
 		return []Finding{Okf(CheckMTA, "Sendmail, configured in %s", c.Sendmail.File)}
 	}
-	return []Finding{{CheckMTA, Fault, "no mail system to look at: " + program.OneLine(c.MTAErr),
+	return []Finding{{CheckMTA, Fault, "no mail system found: " + program.OneLine(c.MTAErr),
 		"nobody asks the milter, and nothing about it can be checked",
 		"authkey-milter doctor --postfix-config DIR\nauthkey-milter doctor --sendmail-cf FILE"}}
 }
@@ -164,7 +164,7 @@ func (c *checks) listedByPostfix(ctx context.Context) []Finding {
 		}
 	}
 	if slices.ContainsFunc(c.Postfix.NonSMTPD, func(f mtaconf.Filter) bool { return f.Ours }) {
-		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are held up", c.mendPostfix(ctx))
+		fault("non_smtpd_milters has the milter", "mail from the machine itself needs no check, and bounces are delayed", c.mendPostfix(ctx))
 	}
 	faults = append(faults, c.lost(mtaconf.Asked)...)
 	if !AnyFault(faults) && len(asking) > 0 {
@@ -209,7 +209,7 @@ func (c *checks) path(ctx context.Context) []Finding {
 		for _, f := range s.Milters {
 			if f.OldSocket {
 				found = append(found, Finding{CheckPath, Fault, fmt.Sprintf("%s is told %s, where the milter does not listen any more", s.Name, f.Text),
-					"Postfix asks there too, and does its default action", c.mendPostfix(ctx)})
+					"Postfix asks there too, and takes its default action", c.mendPostfix(ctx)})
 			}
 			if !f.WrongPath {
 				continue
@@ -220,14 +220,14 @@ func (c *checks) path(ctx context.Context) []Finding {
 			}
 			found = append(found, Finding{CheckPath, Fault,
 				fmt.Sprintf("%s is told %s, but %s and looks at %s", s.Name, f.Text, seen, c.Postfix.OnHost(f.Socket, s.Chroot).Address),
-				"it cannot reach the milter, and does its default action", c.mendPostfix(ctx)})
+				"it cannot reach the milter, and takes its default action", c.mendPostfix(ctx)})
 		}
 	}
 	if found != nil {
 		return found
 	}
 	c.eachOurs(func(service string, f mtaconf.Filter) {
-		found = append(found, Okf(CheckPath, "%s comes to the milter by %s", service, f.Socket))
+		found = append(found, Okf(CheckPath, "%s connects to the milter at %s", service, f.Socket))
 	})
 	return found
 }
@@ -239,7 +239,7 @@ func (c *checks) defaultAction(ctx context.Context) []Finding {
 			found = append(found, Okf(CheckDefault, "%s: %s while the milter cannot be asked, right for mode %s", service, f.DefaultAction, c.Config.Mode))
 			return
 		}
-		why := "while the milter is down mail goes round it, with its key in it"
+		why := "while the milter is down mail bypasses it, with its key in it"
 		if c.Config.Mode == "test" {
 			why = "in test mode a milter that is down should not hold up mail"
 		}
@@ -248,7 +248,7 @@ func (c *checks) defaultAction(ctx context.Context) []Finding {
 			mend = func() string { return c.mendPostfix(ctx) }
 		}
 		found = append(found, Finding{CheckDefault, Fault,
-			fmt.Sprintf("%s does %s while the milter cannot be asked, in mode %s", service, f.DefaultAction, c.Config.Mode), why, mend()})
+			fmt.Sprintf("%s: %s while the milter cannot be asked, wrong for mode %s", service, f.DefaultAction, c.Config.Mode), why, mend()})
 	})
 	return found
 }
@@ -291,7 +291,7 @@ func (c *checks) timeout(context.Context) []Finding {
 		case f.EndTimeout < c.Config.Verify.Timeout:
 			found = append(found, Finding{CheckTimeout, Fault,
 				fmt.Sprintf("Sendmail waits for %v at the end of a message, and verify.timeout is %v", f.EndTimeout, c.Config.Verify.Timeout),
-				"where an Authentication Server is slow, Sendmail gives up and does its default action", c.mendSendmail()})
+				"where an Authentication Server is slow, Sendmail gives up and takes its default action", c.mendSendmail()})
 		default:
 			found = append(found, Okf(CheckTimeout, "Sendmail waits for %v at the end of a message", f.EndTimeout))
 		}

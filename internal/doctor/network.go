@@ -46,7 +46,7 @@ func (c *checks) dns(ctx context.Context) []Finding {
 			d := v.Discover(ctx, probeDomain)
 			if d.Err == nil && len(d.Texts) == 0 {
 				found[i] = Finding{CheckDNS, Warning, fmt.Sprintf("name server %s answers, and knows no TXT record of %s, which has some", server, probeDomain),
-					"a server that knows its own network only, or withholds TXT records, makes every domain look as if it took no part",
+					"a server that knows its own network only, or hides TXT records, makes every domain seem not to take part",
 					"dig @" + server.Addr().String() + " " + probeDomain + " TXT   # and of a domain that takes part: authkey-milter lookup DOMAIN"}
 				return
 			}
@@ -207,7 +207,7 @@ func (c *checks) ownServers(ctx context.Context, v *verifier.Verifier, t target)
 
 func reason(r verifier.Result) string {
 	if r.Reason == "" {
-		return string(r.Status) + " for a key that is none"
+		return string(r.Status) + " for an invalid key"
 	}
 	return string(r.Status) + ", " + string(r.Reason)
 }

@@ -58,7 +58,7 @@ func (c *checks) refusedBy(address, to string, local bool, r *notify.Refusal) Fi
 	elsewhere := c.setting(`notify: {smtp: "HOST:PORT"}   # an SMTP server that takes mail of this host`)
 	switch causeOf(r) {
 	case causeLater:
-		f.What = fmt.Sprintf("notify.smtp %s takes no mail of ours now: %v", address, r)
+		f.What = fmt.Sprintf("notify.smtp %s accepts no mail from us now: %v", address, r)
 		f.Why = "while it lasts (greylisting, a limit, a service of its own that is down) " + deferred
 		f.Mend = "look into the log of that server\n" + elsewhere
 	case causeMailbox:
@@ -69,13 +69,13 @@ func (c *checks) refusedBy(address, to string, local bool, r *notify.Refusal) Fi
 			f.Mend = "in the aliases of the mail system: postmaster: root\nnewaliases"
 			break
 		}
-		f.Why = "it takes the domains of strangers for its own: " + deferred
+		f.Why = "it treats other domains as its own: " + deferred
 		f.Mend = elsewhere
 	case causeDomain:
 		f.What = fmt.Sprintf("notify.smtp %s finds no domain of %s: %v", address, to, r)
 		f.Mend = "look into the DNS of that server: does it resolve names of others?\n" + elsewhere
 	case causeName:
-		f.What = fmt.Sprintf("notify.smtp %s does not accept this host's name %s: %v", address, c.Hostname, r)
+		f.What = fmt.Sprintf("notify.smtp %s rejects this host's name %s: %v", address, c.Hostname, r)
 		f.Mend = "hostnamectl set-hostname NAME   # the full one, such as mx.example.com\nsystemctl restart authkey-milter\n" + elsewhere
 	case causeLogin:
 		f.What = fmt.Sprintf("notify.smtp %s wants a login or TLS: %v", address, r)

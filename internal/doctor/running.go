@@ -52,7 +52,7 @@ func (c *checks) note() (*inforce.Note, error) {
 	return nil, nil
 }
 
-// serviceUser is as whom the milter runs: by its unit, by whose the note is that it
+// serviceUser is the milter's user: by its unit, by whose the note is that it
 // left, or else as our packages have it, where there is such a user. Empty: that is not
 // known.
 func (c *checks) serviceUser() string {
@@ -109,12 +109,12 @@ func (c *checks) readable(context.Context) []Finding {
 			continue
 		}
 		if obstacle, who := c.mayNotRead(f.path); obstacle != nil {
-			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("user %s, as whom the milter runs, may not read %s: %s", c.Service.User, what, obstacle), f.why,
+			found = append(found, Finding{CheckConfig, Fault, fmt.Sprintf("the milter's user %s may not read %s: %s", c.Service.User, what, obstacle), f.why,
 				obstacle.open(who) + "\n" + restart})
 		}
 	}
 	if len(found) == 0 && c.Service.User != "" && c.ConfigFile != "" {
-		found = append(found, Okf(CheckConfig, "user %s, as whom the milter runs, may read %s", c.Service.User, c.ConfigFile))
+		found = append(found, Okf(CheckConfig, "the milter's user %s may read %s", c.Service.User, c.ConfigFile))
 	}
 	return found
 }
@@ -129,7 +129,7 @@ func (c *checks) inForce() []Finding {
 	case n == nil && c.Service.ConfigFile != "" && !samePath(c.Service.ConfigFile, c.ConfigFile):
 		return []Finding{c.otherFile(serviceUnit+" is to run", c.Service.ConfigFile)}
 	case n == nil:
-		return []Finding{Inapplicablef(CheckConfig, "the milter has left no note of what it has in force: it does not run, is older, or has no runtime folder")}
+		return []Finding{Inapplicablef(CheckConfig, "the milter has not written milter.running: it does not run, is older, or has no runtime folder")}
 	case !samePath(n.File, c.ConfigFile):
 		return []Finding{c.otherFile("the milter runs", n.File)}
 	}

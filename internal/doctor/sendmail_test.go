@@ -45,9 +45,9 @@ func TestPlantedFaultsOfSendmail(t *testing.T) {
 			p.sendmailCF(strings.Replace(ours, "INPUT_MAIL_FILTER", "MAIL_FILTER", 1))
 		}, CheckListed, "InputMailFilters lacks it"},
 		{"no F=T while enforcing", func(p *machine, ours string) { p.sendmailCF(strings.Replace(ours, ", F=T", "", 1)) },
-			CheckDefault, "Sendmail does accept"},
+			CheckDefault, "Sendmail: accept while"},
 		{"F=T in test mode", func(p *machine, ours string) { p.sendmailCF(ours); p.yaml += "mode: test\n" },
-			CheckDefault, "Sendmail does tempfail"},
+			CheckDefault, "Sendmail: tempfail while"},
 		{"before a verifier", func(p *machine, ours string) {
 			p.sendmailCF(ours, "INPUT_MAIL_FILTER(`opendkim', `S=inet:8891@localhost')")
 		}, CheckOrder, "Sendmail runs authkey before inet:8891@localhost"},

@@ -89,7 +89,7 @@ func (c *checks) ownMail(context.Context) []Finding {
 		{"exempt.networks", "it is not checked", c.Config.Exempt.Networks},
 	} {
 		if network, wide := mtaconf.TooWide(list.networks); wide {
-			found = append(found, Finding{CheckOwnMail, Fault, fmt.Sprintf("%s has %s, in which strangers are too", list.key, network), list.why,
+			found = append(found, Finding{CheckOwnMail, Fault, fmt.Sprintf("%s has %s, which includes clients from outside", list.key, network), list.why,
 				c.reread(list.key + ": name your own networks only")})
 		}
 	}
@@ -97,13 +97,13 @@ func (c *checks) ownMail(context.Context) []Finding {
 		if mtaconf.Covers(c.Config.Submission.Networks, gateway) {
 			found = append(found, Finding{CheckOwnMail, Warning,
 				fmt.Sprintf("this machine's default gateway %s is in submission.networks", gateway),
-				"if it translates addresses (NAT, a published port of a container, a load balancer), strangers come with its address: " + own,
+				"if it translates addresses (NAT, a published port of a container, a load balancer), clients from outside come with its address: " + own,
 				"send a mail from outside, and look for client= in the milter's log: it must be the sender's address\n" +
 					c.reread(fmt.Sprintf("submission: {networks: [...]}   # without %s, if it is not", gateway))})
 		}
 	}
 	if len(found) == 0 {
-		return []Finding{Okf(CheckOwnMail, "nothing makes strangers' mail look like our users', as far as configuration shows")}
+		return []Finding{Okf(CheckOwnMail, "nothing makes mail from outside look like our users', as far as configuration shows")}
 	}
 	return found
 }

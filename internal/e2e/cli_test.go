@@ -51,7 +51,7 @@ func TestCommands(t *testing.T) {
 		{name: "check bad", args: []string{"check", "--config", bad}, code: 78,
 			output: []string{"mode", "verify.timeout", "allow_networks", "policy.fail", "fial", "listne"}},
 		{name: "check missing", args: []string{"check", "--config", "/nonexistent/milter.yaml"}, code: 78, output: []string{"/nonexistent/milter.yaml"}},
-		{name: "check what is not acted on yet", args: []string{"check", "--config", later}, output: []string{"metrics.listen: not acted on yet", "preferences.source: preferences in SQL"}},
+		{name: "check what is no effect yet", args: []string{"check", "--config", later}, output: []string{"metrics.listen: no effect yet", "preferences.source: preferences in SQL"}},
 		{name: "serve bad", args: []string{"serve", "--config", bad}, code: 78, output: []string{"policy.fail"}},
 
 		{name: "config", args: []string{"config", "--config", good}, output: []string{"dns.timeout", "1s", "file", "default"}},
@@ -68,7 +68,7 @@ func TestCommands(t *testing.T) {
 		{name: "lookup connected", args: []string{"lookup", "--config", good, "--connect", "named.test"}, output: []string{"127.0.0.1, connected in ", "clear text"}},
 		{name: "lookup of what is down", args: []string{"lookup", "--config", good, "--connect", downAS}, code: 1, output: []string{"127.0.0.1, no connection: ", "refused"}},
 		{name: "lookup of forbidden", args: []string{"lookup", "--config", good, "private.test"}, code: 1,
-			output: []string{"10.0.0.1, not dialled: address 10.0.0.1 is not globally reachable", "none of their servers can be reached"}},
+			output: []string{"10.0.0.1, not used: address 10.0.0.1 is not globally reachable", "none of their servers can be reached"}},
 		{name: "lookup of a lame name", args: []string{"lookup", "--config", good, "lamehost.test"}, code: 75, output: []string{"used      1. lame.test:7425"}},
 		{name: "lookup behind two", args: []string{"lookup", "--config", good, "three.test"}, code: 1, output: []string{"not looked up: two names before it lead to no address"}},
 		{name: "lookup of a near miss", args: []string{"lookup", "--config", good, "near.test"}, code: 1,

@@ -34,7 +34,7 @@ type Note struct {
 	Digest      string   `json:"digest"`
 	Environment []string `json:"environment,omitempty"`
 
-	// UID is whose file it is: as whom the service runs. Read fills it in.
+	// UID is whose file it is: the service's user. Read fills it in.
 	UID uint32 `json:"-"`
 }
 

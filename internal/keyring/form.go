@@ -174,7 +174,7 @@ func (f Form) parse(text string) (local string, err error) {
 	}
 	const all = "where every address has keys, write addresses: any in place of a list"
 	if esmtp.HasWildcard(text) {
-		return "", fmt.Errorf("%s has a wildcard, and matches nobody: %s", diskfile.Quote(text), all)
+		return "", fmt.Errorf("%s has a wildcard, and matches nothing: %s", diskfile.Quote(text), all)
 	}
 	if bare := strings.TrimPrefix(text, "@"); strings.EqualFold(bare, f.Domain) {
 		return "", fmt.Errorf("%s is the domain, and has no local part: %s", diskfile.Quote(text), all)

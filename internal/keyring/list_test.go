@@ -84,7 +84,7 @@ func TestParseLine(t *testing.T) {
 		{line: "@Example.com", wantErr: "is the domain, and has no local part: where every address has keys"},
 		{line: "example.com", wantErr: "is the domain, and has no local part"},
 		{line: "example.com@example.com", want: entry{local: "example.com"}},
-		{line: "*", wantErr: "has a wildcard, and matches nobody: where every address has keys, write addresses: any"},
+		{line: "*", wantErr: "has a wildcard, and matches nothing: where every address has keys, write addresses: any"},
 		{line: "*@example.com", wantErr: "has a wildcard"},
 		{line: "%@example.com", wantErr: "has a wildcard"},
 		{line: "sales*", wantErr: "has a wildcard"},

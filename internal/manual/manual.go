@@ -43,7 +43,7 @@ func WriteKeys(w io.Writer, docs []config.KeyDoc) error {
 		p.line(`\fB` + escape(d.Key) + `\fR (` + escape(about) + ")")
 		doc := d.Doc
 		if !d.Implemented {
-			doc = "(not acted on yet) " + doc
+			doc = "(no effect yet) " + doc
 		}
 		p.text(doc)
 	}

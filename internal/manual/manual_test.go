@@ -83,7 +83,7 @@ func TestWriteKeys(t *testing.T) {
 how long a DNS lookup may take
 .TP
 \fBrules[].from\fR (text)
-(not acted on yet) \(aqquoted\(aq
+(no effect yet) \(aqquoted\(aq
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

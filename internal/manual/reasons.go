@@ -17,7 +17,7 @@ func WriteReasons(w io.Writer, version string, date time.Time) error {
 	p.line(`authkey\-reasons \- what reason= and note= in the log of authkey\-milter mean`)
 	p.line(".SH DESCRIPTION")
 	p.text("Each message has one line in the log. Its reason= says why result= is what it is, in one word; so does reason= in Authentication-Results, " +
-		"where nokey is none with the reason \"no AuthKey\". Its note= lists what else one may ask about. A pass has no reason, nor has a plain nokey: " +
+		"where nokey is none with the reason \"no AuthKey\". Its note= lists remarks. A pass has no reason, nor has a plain nokey: " +
 		"the domain publishes an Authentication Server (AS), and the message has no key.")
 	for _, g := range reasons.Groups() {
 		p.line(".SH " + escape(strings.ToUpper(g.Title)))

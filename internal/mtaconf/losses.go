@@ -204,7 +204,7 @@ func (p *Postfix) impatient(s Service, m Milter) []Loss {
 			mend = p.set(s, "smtpd_milters", render(list))
 		}
 		return []Loss{{Waiting, false, fmt.Sprintf("%s waits for the milter for %v only (milter_content_timeout), and it says every 3 s that it still works", s.Name, wait),
-			"where an Authentication Server is slow, Postfix gives up and does its default action", p.reload(mend)}}
+			"where an Authentication Server is slow, Postfix gives up and takes its default action", p.reload(mend)}}
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (p *Postfix) macroless(s Service, m Milter) []Loss {
 		return nil
 	}
 	return []Loss{{Class, false, fmt.Sprintf("%s does not tell the milter who has logged in (milter_protocol = %s, and milter_mail_macros lacks {auth_authen})", s.Name, protocol),
-		"our users' mail is checked like that of strangers, gets no keys, and loses those that it has", p.reload(p.unset(s, "milter_mail_macros"))}}
+		"our users' mail is checked like mail from outside, gets no keys, and loses those that it has", p.reload(p.unset(s, "milter_mail_macros"))}}
 }
 
 // softened: a refusal becomes a deferral.
@@ -285,7 +285,7 @@ func (p *Postfix) anyClient(s Service, m Milter) []Loss {
 	for _, pattern := range splitList(p.value(s.own, "smtpd_authorized_xclient_hosts")) {
 		network, err := netip.ParsePrefix(strings.NewReplacer("[", "", "]", "").Replace(pattern))
 		if pattern == "static:all" || err == nil && slices.ContainsFunc(wide, network.Contains) {
-			return []Loss{{Class, false, fmt.Sprintf("%s lets strangers say who they are (smtpd_authorized_xclient_hosts has %s)", s.Name, pattern),
+			return []Loss{{Class, false, fmt.Sprintf("%s lets clients from outside say who they are (smtpd_authorized_xclient_hosts has %s)", s.Name, pattern),
 				"who claims an address of submission.networks, or a login, is not checked", p.reload(p.unset(s, "smtpd_authorized_xclient_hosts"))}}
 		}
 	}

@@ -200,7 +200,7 @@ func (l *Ledger) complain(err error) {
 		return
 	}
 	if left, ok := l.complaints.Allow(); ok {
-		l.log.Error("what was sent is remembered in memory only: the ledger cannot be written", "error", err.Error(), "suppressed", left)
+		l.log.Error("cannot write the record of sent notices; keeping it in memory", "error", err.Error(), "suppressed", left)
 	}
 }
 

@@ -159,13 +159,13 @@ func (s *serverMachine) tls() {
 		}
 	}
 	out, _ := s.try("authkey-server check")
-	for _, want := range []string{"tls.key: authkey-server, as whom the service runs (User= of authkey-server.service), may not search the folder /etc/letsencrypt/", "docs/server.md, TLS"} {
+	for _, want := range []string{"tls.key: authkey-server, the service's user (User= of authkey-server.service), may not search the folder /etc/letsencrypt/", "docs/server.md, TLS"} {
 		if !strings.Contains(out, want) {
 			s.t.Errorf("check does not say %s:\n%s", want, out)
 		}
 	}
 	if faults, _ := s.examine(); len(faults) == 0 || !strings.Contains(fmt.Sprint(faults), "RENEWED_LINEAGE="+live+" ") {
-		s.t.Errorf("the doctor does not say how to mend it: %+v", faults)
+		s.t.Errorf("the doctor does not say how to correct it: %+v", faults)
 	}
 	// What is documented.
 	s.write("/etc/authkey/server.yaml", before)
@@ -210,7 +210,7 @@ func (s *serverMachine) closedFiles() {
 
 func (s *serverMachine) notReloaded() {
 	s.run("sed -i 's/# ttl: 1h  /ttl: 30m  /' /etc/authkey/server.yaml")
-	s.mended("configuration: /etc/authkey/server.yaml was changed, and the server runs with what it said before")
+	s.mended("configuration: /etc/authkey/server.yaml was changed, and the server runs with the previous version")
 	s.append("/etc/authkey/server.yaml", "# a comment is no change")
 	s.wellness()
 }

@@ -259,7 +259,7 @@ func checkRecipient(s string) error {
 		!utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("recipient %s is no address; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case esmtp.HasWildcard(local) || strings.Contains(domain, "*"):
-		return fmt.Errorf("recipient %s has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
+		return fmt.Errorf("recipient %s has a wildcard, and matches nothing; what is for a whole domain belongs in policy.rules", diskfile.Quote(s))
 	case len(s) > MaxRecipient:
 		return fmt.Errorf("recipient %s is longer than %d octets", diskfile.Quote(s), MaxRecipient)
 	}

@@ -56,7 +56,7 @@ func TestParse(t *testing.T) {
 func TestParseFaults(t *testing.T) {
 	actions := "want one of accept, mark, quarantine, tempfail, discard, discard-notify, reject, reject-notify"
 	noAddress := " is no address; what is for a whole domain belongs in policy.rules"
-	wildcard := " has a wildcard, and matches nobody; what is for a whole domain belongs in policy.rules"
+	wildcard := " has a wildcard, and matches nothing; what is for a whole domain belongs in policy.rules"
 	tests := []struct{ text, want string }{
 		{"a: b", "line 1: not a list of preferences, such as - {recipient: bob@example.com, fail: reject}"},
 		{"- a@x.test", "line 1: not a preference, such as {recipient: bob@example.com, fail: reject}"},

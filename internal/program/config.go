@@ -64,7 +64,7 @@ func NewCheck(read func(cmd *cobra.Command) (settings config.Settings, warnings 
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
 			}
 			for _, key := range settings.NotImplemented() {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: not acted on yet\n", key)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: no effect yet\n", key)
 			}
 			if settings.File() == "" {
 				return nil

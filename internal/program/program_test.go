@@ -101,7 +101,7 @@ func TestConfigCommands(t *testing.T) {
 	if err := os.WriteFile(p.DefaultConfig, []byte("metrics: {listen: ':1'}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errOut := run(true, "check"); code != 0 || errOut != "metrics.listen: not acted on yet\n" {
+	if code, _, errOut := run(true, "check"); code != 0 || errOut != "metrics.listen: no effect yet\n" {
 		t.Errorf("check of the default file: exit %d, %q", code, errOut)
 	}
 	t.Setenv("AUTHKEY_SERVER_HOST", "as.example.com")

@@ -67,7 +67,7 @@ func (v RouteView) Lines() []string {
 	for _, a := range v.Addresses {
 		line := a.Address
 		if a.Refused != "" {
-			line += ", not dialled: " + a.Refused
+			line += ", not used: " + a.Refused
 		}
 		switch {
 		case a.Connected == nil:

@@ -158,10 +158,10 @@ func LogRemarks(log *slog.Logger, settings config.Settings, further ...string) {
 		log.Warn("a file may have been cut off", "warning", warning)
 	}
 	for _, fault := range settings.Idle() {
-		log.Warn("set in the configuration, but without effect", "fault", fault.Error())
+		log.Warn("configured, but has no effect", "fault", fault.Error())
 	}
 	for _, key := range settings.NotImplemented() {
-		log.Warn("set in the configuration, but not acted on yet", "key", key)
+		log.Warn("configured, but has no effect yet", "key", key)
 	}
 }
 

@@ -134,7 +134,7 @@ func (c *checks) listening(ctx context.Context) []doctor.Finding {
 func (c *checks) questions(ctx context.Context) []doctor.Finding {
 	at := slices.IndexFunc(c.Config.Listen, func(l config.ServerListen) bool { return probe(ctx, here(l.Address), anyCertificate(l.TLS)) == nil })
 	if at < 0 {
-		return []doctor.Finding{doctor.Inapplicablef(CheckQuestion, "nobody answers who could be asked")}
+		return []doctor.Finding{doctor.Inapplicablef(CheckQuestion, "no socket of the server answers")}
 	}
 	socket := c.Config.Listen[at]
 	var found []doctor.Finding

@@ -57,7 +57,7 @@ func (c *checks) configuration(context.Context) []doctor.Finding {
 	case c.InForce == "":
 		return []doctor.Finding{doctor.Inapplicablef(CheckConfiguration, "%s is right; the server does not say what it runs with", c.ConfigFile)}
 	case c.InForce != c.Saved:
-		return []doctor.Finding{doctor.NewFault(CheckConfiguration, fmt.Sprintf("%s was changed, and the server runs with what it said before", c.ConfigFile), "what was saved is not in force",
+		return []doctor.Finding{doctor.NewFault(CheckConfiguration, fmt.Sprintf("%s was changed, and the server runs with the previous version", c.ConfigFile), "what was saved is not in force",
 			c.CommandLine("check")+"\n"+reloadUnit)}
 	}
 	return []doctor.Finding{doctor.Okf(CheckConfiguration, "the server runs with %s as it is", c.ConfigFile)}

@@ -41,7 +41,7 @@ func TestServiceChecks(t *testing.T) {
 		{"not with the machine, but tried again", func(o *Options) { o.Unit.Enabled, o.Unit.TriggeredBy = "disabled", "authkey-server-retry.timer" }, "fault: authkey-server.service is active, and disabled", "ok: ", "systemctl enable authkey-server"},
 		{"with the machine by its socket", func(o *Options) { o.Unit.Enabled, o.Unit.TriggeredBy = "disabled", "authkey-server.socket" }, "ok: ", "ok: ", ""},
 		{"a changed unit", func(o *Options) { o.Unit.Outdated = true }, "fault: authkey-server.service was changed, and systemd has not read it", "ok: ", "systemctl daemon-reload\nsystemctl restart authkey-server"},
-		{"saved and not reloaded", func(o *Options) { o.Saved = "b" }, "ok: ", "fault: " + file + " was changed, and the server runs with what it said before", "authkey-server check\nsystemctl reload authkey-server"},
+		{"saved and not reloaded", func(o *Options) { o.Saved = "b" }, "ok: ", "fault: " + file + " was changed, and the server runs with the previous version", "authkey-server check\nsystemctl reload authkey-server"},
 		{"a server that says nothing", func(o *Options) { o.InForce = "" }, "ok: ", "n/a: " + file + " is right; the server does not say", ""},
 		{"another file", func(o *Options) { o.UnitConfig = "/srv/as.yaml" }, "ok: ", "n/a: " + file + " is right; authkey-server.service runs with /srv/as.yaml", ""},
 		{"no file", func(o *Options) { o.ConfigFile = "" }, "ok: ", "n/a: there is no file", ""},

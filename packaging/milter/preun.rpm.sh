@@ -1,11 +1,12 @@
 if [ "$1" -eq 0 ]; then
-	# Mail would be deferred, or go by unchecked, for a milter that is gone.
+	# Mail would be deferred, or accepted unchecked, for a milter that is gone.
 	if ! authkey-milter setup --undo; then
 		cat >&2 <<'TEXT'
 
 ********************************************************************************
-authkey-milter is removed, and your mail system still asks it, or that cannot be
-told: see above. Until that is mended mail may be DEFERRED, or DELIVERED UNCHECKED.
+authkey-milter is removed, and your mail system still asks it, or this could not be
+determined: see above. Until that is corrected mail may be DEFERRED, or DELIVERED
+UNCHECKED.
 ********************************************************************************
 
 TEXT
