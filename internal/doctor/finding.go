@@ -105,11 +105,11 @@ func writeText(w io.Writer, findings []Finding, width int) error {
 			b.WriteString(head + line + "\n")
 			head = strings.Repeat(" ", indent)
 		}
-		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"fix", f.Mend}} {
+		for _, more := range []struct{ word, text string }{{"why", f.Why}, {"mend", f.Mend}} {
 			word := more.word // before the first line only
 			for text := range strings.SplitSeq(more.text, "\n") {
 				carry := ""
-				if more.word == "fix" && isCommand(text) {
+				if more.word == "mend" && isCommand(text) {
 					carry = ` \`
 				}
 				for i, line := range wrap(text, width-indent, carry) {

@@ -14,11 +14,11 @@ func TestWrite(t *testing.T) {
 		"n/a    b               none\n" +
 		"FAULT  c               what\n" +
 		"                  why  why\n" +
-		"                  fix  do this\n" +
+		"                 mend  do this\n" +
 		"                       do that\n" +
 		"WARN   d               perhaps\n" +
 		"                  why  then\n" +
-		"                  fix  look\n" +
+		"                 mend  look\n" +
 		"1 fault found, 1 warning\n"
 	if got := text(t, found); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
@@ -56,7 +56,7 @@ func TestWrap(t *testing.T) {
 			if len(line) > width && len(words) > 1 {
 				t.Errorf("width %d: %d columns: %q", width, len(line), line)
 			}
-			if len(line) > 23 && (mend != nil || strings.HasPrefix(line, "                  fix  ")) {
+			if len(line) > 23 && (mend != nil || strings.HasPrefix(line, "                 mend  ")) {
 				mend = append(mend, line[23:])
 			}
 		}
