@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,30 +21,52 @@ func (s *Server) SelfCheck(ctx context.Context) error {
 		return errors.New("no socket is served")
 	}
 	addr := listeners[0].Addr()
-	c, err := new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
+	if err := Negotiate(ctx, addr.Network(), addr.String()); err != nil && !errors.Is(err, ErrClosed) {
+		return fmt.Errorf("negotiate with ourselves: %w", err)
+	}
+	return nil
+}
+
+// What may come of Negotiate beside the errors of package net.
+var (
+	ErrClosed   = errors.New("it closes the connection at once")
+	ErrSilent   = errors.New("it accepts the connection but sends nothing")
+	ErrNoMilter = errors.New("what answers is no milter")
+)
+
+// Negotiate connects to a milter, this one or another, negotiates as an MTA does, and quits:
+// a milter sees no message in that, and logs none. ctx should have a deadline.
+func Negotiate(ctx context.Context, network, address string) error {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
-		return fmt.Errorf("connect to ourselves: %w", err)
+		return err
 	}
 	defer c.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = c.SetDeadline(deadline)
 	}
-	// Version 6, and everything offered.
-	const offer = "\x00\x00\x00\x0dO\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff"
+	// SMFIC_OPTNEG of version 6, with every action and every step offered; its answer
+	// has the same form.
+	const offer, quit = "\x00\x00\x00\x0dO\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff", "\x00\x00\x00\x01Q"
 	var answer [5]byte
 	if _, err = io.WriteString(c, offer); err == nil {
 		_, err = io.ReadFull(c, answer[:])
 	}
+	var late net.Error
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return nil
+		return ErrClosed
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrNoMilter
+	case errors.As(err, &late) && late.Timeout():
+		return ErrSilent
 	case err != nil:
-		return fmt.Errorf("negotiate with ourselves: %w", err)
-	case answer[4] != 'O':
-		return fmt.Errorf("negotiate with ourselves: answer %q", answer[4])
+		return err
+	case answer[4] != 'O' || binary.BigEndian.Uint32(answer[:]) < 13:
+		return ErrNoMilter
 	}
-	_, err = io.WriteString(c, "\x00\x00\x00\x01Q")
-	return err
+	_, _ = io.WriteString(c, quit)
+	return nil
 }
 
 // Status says in one line what is going on.
