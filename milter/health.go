@@ -49,14 +49,18 @@ func Negotiate(ctx context.Context, network, address string) error {
 	// has the same form.
 	const offer, quit = "\x00\x00\x00\x0dO\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff", "\x00\x00\x00\x01Q"
 	var answer [5]byte
-	if _, err = io.WriteString(c, offer); err == nil {
-		_, err = io.ReadFull(c, answer[:])
+	// A program that has gone already may have said something before, so that it is read
+	// all the same.
+	_, unsent := io.WriteString(c, offer)
+	n, err := io.ReadFull(c, answer[:])
+	if n == 0 && err != nil && unsent != nil {
+		err = unsent
 	}
 	var late net.Error
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
 		return ErrClosed
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case n > 0 && n < len(answer):
 		return ErrNoMilter
 	case errors.As(err, &late) && late.Timeout():
 		return ErrSilent

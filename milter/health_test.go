@@ -2,6 +2,10 @@ package milter
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +47,49 @@ func TestSelfCheck(t *testing.T) {
 		t.Error("stuck, and nothing shows it")
 	}
 	r.srv.mu.Unlock()
+}
+
+// TestNegotiate: what another program says is read, however soon it has gone.
+func TestNegotiate(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		serve func(net.Conn)
+		want  error
+	}{
+		{"another program", func(c net.Conn) { fmt.Fprint(c, "220 mx.test ESMTP\r\n"); c.Close() }, ErrNoMilter},
+		{"another program that listens first", func(c net.Conn) {
+			_, _ = c.Read(make([]byte, 100))
+			fmt.Fprint(c, "220 mx.test ESMTP\r\n")
+			c.Close()
+		}, ErrNoMilter},
+		{"a program of few words", func(c net.Conn) { fmt.Fprint(c, "hi"); c.Close() }, ErrNoMilter},
+		{"closed at once", func(c net.Conn) { c.Close() }, ErrClosed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "m.sock")
+			ln, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					tt.serve(c)
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			for range 200 {
+				if err := Negotiate(ctx, "unix", path); !errors.Is(err, tt.want) {
+					t.Fatalf("%v, want %v", err, tt.want)
+				}
+			}
+		})
+	}
 }
 
 // TestProbe: only a probe of our own, from this machine, is marked as one.
