@@ -44,7 +44,7 @@ func (b *breaker) open(now time.Time) bool {
 	return b.failures >= breakAfter && now.Before(b.until)
 }
 
-// probed says that the probe has ended, whatever came of it.
+// probed says that the probe has ended, with an answer or without.
 func (b *breaker) probed() {
 	b.mu.Lock()
 	b.probing = false
@@ -58,8 +58,8 @@ func (b *breaker) answered() {
 	b.mu.Unlock()
 }
 
-// failed says that the AS failed. Failures of questions which were asked before it is left
-// alone make that no longer.
+// failed says that the AS failed. While the AS is left alone, questions that were asked
+// before may still fail; they do not prolong the pause.
 func (b *breaker) failed(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

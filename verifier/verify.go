@@ -272,15 +272,6 @@ func codeName(c wire.Code) string {
 	return "with an unknown code"
 }
 
-// ttl returns for how long a VALIDKEY may be relied on.
-func (v *Verifier) ttl(reply wire.Reply) time.Duration {
-	ttl := v.defaultTTL
-	if reply.HasTTL {
-		ttl = reply.TTL
-	}
-	return min(ttl, v.maxTTL)
-}
-
 // bounded returns the text of an error, cut: part of it came from outside.
 func bounded(err error) string {
 	const most = 300
