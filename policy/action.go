@@ -14,11 +14,11 @@ type Action uint8
 const (
 	Unset         Action = iota
 	Accept               // 1: delivered unchanged
-	Mark                 // 2: delivered with the header field that marks
+	Mark                 // 2: delivered with a header field that marks it
 	Quarantine           // held by the MTA, or sent to a mailbox where somebody looks at it
 	TempFail             // deferred: the client is answered 451 and tries again
-	Discard              // 3: accepted and thrown away, nobody is told
-	DiscardNotify        // 5: accepted and thrown away, the recipient is told
+	Discard              // 3: accepted and not delivered, nobody is told
+	DiscardNotify        // 5: accepted and not delivered, the recipient is told
 	Reject               // 4: refused with 550, the client's MTA tells the sender
 	RejectNotify         // 6: refused with 550, the recipient is told too
 )
@@ -34,7 +34,7 @@ func AllActions() []Action {
 }
 
 // ParseAction reads an action's name as configurations and preferences spell it, such as
-// "discard-notify"; "" is Unset. The error names the actions there are.
+// "discard-notify"; "" is Unset. The error lists the names.
 func ParseAction(s string) (Action, error) {
 	if s == "" {
 		return Unset, nil
@@ -70,8 +70,8 @@ func (a Action) or(b Action) Action {
 	return b
 }
 
-// refuses reports whether the SMTP client hears 550.
+// refuses reports whether the SMTP client is answered 550.
 func (a Action) refuses() bool { return a == Reject || a == RejectNotify }
 
-// discards reports whether the message is thrown away, and the client is answered 250.
+// discards reports whether the client is answered 250 and the message is not delivered.
 func (a Action) discards() bool { return a == Discard || a == DiscardNotify }

@@ -15,18 +15,18 @@ type Step struct {
 	Outcome Outcome
 }
 
-// An Outcome is what became of what a layer said.
+// An Outcome says whether what a layer says is done, and if not, why.
 type Outcome string
 
 // Outcomes.
 const (
-	Decides    Outcome = "decides"     // it is the first that says something
-	Silent     Outcome = "unset"       // it says nothing about this result
-	NotAllowed Outcome = "not-allowed" // recipients may not choose this
-	Failed     Outcome = "failed"      // it could not be looked up
-	Overruled  Outcome = "overruled"   // a layer before it has decided
-	Raises     Outcome = "raises"      // it is stricter than what was decided, and replaces it
-	Milder     Outcome = "milder"      // it is not, and does not
+	Decides    Outcome = "decides"     // done: the layer is the first that says something
+	Silent     Outcome = "unset"       // the layer says nothing about this result
+	NotAllowed Outcome = "not-allowed" // recipients may not choose this action
+	Failed     Outcome = "failed"      // the preference could not be looked up
+	Overruled  Outcome = "overruled"   // a layer before this one has decided
+	Raises     Outcome = "raises"      // done: stricter than what was decided before
+	Milder     Outcome = "milder"      // not stricter than what was decided before
 )
 
 // Explain is Decide with reasons: steps[i] is what the layers say for Recipients[i] of the

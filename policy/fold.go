@@ -9,12 +9,12 @@ import (
 
 // Fold returns the form in which mailboxes are compared with the patterns of rules and with
 // recipients' preferences: the local part in lower case and without quotes, the domain in
-// lower-case A-labels, no source route, no dot at the end of the domain. So no other spelling
-// of a mailbox gets round a rule for it. A mailbox without a domain, with a domain literal or
-// with a domain that is no host name is only put into lower case.
+// lower-case A-labels, no source route, no dot at the end of the domain. A rule for a mailbox
+// therefore applies to every spelling of it. A mailbox without a domain, with a domain
+// literal or with a domain that is no host name is only put into lower case.
 //
-// The last "@" of the result separates local part and domain. To fold twice changes nothing
-// unless the local part needs quotes.
+// The last "@" of the result separates local part and domain. Fold of the result is the
+// result, unless the local part needs quotes.
 func Fold(mailbox string) string {
 	if isFolded(mailbox) {
 		return mailbox
@@ -26,7 +26,7 @@ func Fold(mailbox string) string {
 	return strings.ToLower(a.Local()) + "@" + a.Domain()
 }
 
-// isFolded reports whether a mailbox is beyond doubt its own folded form: most are.
+// isFolded reports whether a mailbox is certainly its own folded form, as most are.
 func isFolded(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -47,8 +47,8 @@ func splitMailbox(folded string) mailbox {
 	return mailbox{local, domain}
 }
 
-// user returns the mailbox to which a sub-address (user+tag) belongs; ok is false for one
-// that is none.
+// user returns the mailbox to which a sub-address (user+tag) belongs; ok is false for a
+// mailbox that is no sub-address.
 func (m mailbox) user() (user mailbox, ok bool) {
 	local, ok := esmtp.CutSubaddress(m.local)
 	return mailbox{local, m.domain}, ok

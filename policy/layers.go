@@ -44,8 +44,8 @@ func (p *Policy) ruling(r *Recipient, senders []int32, s slot, required bool) ru
 	if r.PreferenceFailed {
 		notes = NotePreferenceFailed
 		if p.opts.DeferUnknown {
-			// Not raised to the floor: nothing is known that would justify losing the
-			// message, and nobody gets it now.
+			// Not raised to the floor: the floor could lose the message, and with what is
+			// known that is not justified. Nobody gets the message now.
 			return ruling{TempFail, ByPreference, noRule, notes}
 		}
 	} else if a := r.Preference.at(s); a != Unset {
@@ -79,7 +79,7 @@ func (p *Policy) raise(r ruling, s slot) ruling {
 // A question is what the layers need to know of a message.
 type question struct {
 	*Policy
-	slot     slot // noSlot: nothing was verified, and nothing is asked
+	slot     slot // noSlot: nothing was verified, and no layer is asked
 	required bool
 	senders  []int32 // the sender patterns that match the sender, the most specific first
 	from     Action  // the most lenient one that the From field's result allows; Unset: any
@@ -142,15 +142,15 @@ func slotOf(s verifier.Status) slot {
 	return noSlot
 }
 
-func (w *Actions) bySlot() [slots]Action {
-	return [slots]Action{slotPass: w.Pass, slotFail: w.Fail, slotNoKey: w.NoKey,
-		slotNone: w.None, slotTempError: w.TempError, slotPermError: w.PermError}
+func (a *Actions) bySlot() [slots]Action {
+	return [slots]Action{slotPass: a.Pass, slotFail: a.Fail, slotNoKey: a.NoKey,
+		slotNone: a.None, slotTempError: a.TempError, slotPermError: a.PermError}
 }
 
 // at returns the action for a result; Unset for noSlot.
-func (w *Actions) at(s slot) Action {
+func (a *Actions) at(s slot) Action {
 	if s == noSlot {
 		return Unset
 	}
-	return w.bySlot()[s]
+	return a.bySlot()[s]
 }

@@ -122,7 +122,7 @@ func (m *merger) readdressTo(t *template, i int) bool {
 	return true
 }
 
-// deferAll is rule 1: anyone's tempfail defers the whole message. Nothing was
+// deferAll is rule 1: one recipient's tempfail defers the whole message. Nothing was
 // delivered, nothing is lost.
 func (m *merger) deferAll() {
 	for i := range m.list {
@@ -131,8 +131,8 @@ func (m *merger) deferAll() {
 	m.plan.Reply = m.opts.Texts.deferral()
 }
 
-// deliverNone is rule 2: where nobody is to get the message, the client hears of
-// anyone's refusal, and otherwise nothing.
+// deliverNone is rule 2: where nobody is to get the message, the client is answered 550
+// if one of the recipients refuses it, and 250 otherwise.
 func (m *merger) deliverNone() {
 	refusing := m.any(func(r *RecipientPlan) bool { return r.Action.refuses() })
 	if refusing != nil {
@@ -176,9 +176,9 @@ func (m *merger) deliverSome() {
 	m.quarantineFields()
 }
 
-// takeOff is rule 3: a recipient who does not want the message is taken off the
-// envelope, and the sender of a refused one is told. Only a recipient who wanted
-// the message discarded, or whose sender asked not to be told, loses it silently.
+// takeOff is rule 3: a recipient who does not get the message is taken off the
+// envelope. Of a refusal the sender is told by a DSN, unless the sender asked for
+// none (Recipient.NoDSN).
 func (m *merger) takeOff(r *RecipientPlan, noDSN bool) {
 	switch {
 	case !m.env.Abilities.DeleteRecipient:
@@ -206,9 +206,9 @@ func (m *merger) readdressMarked() {
 	}
 }
 
-// markOrNot is rule 4: a header marks the message for everybody. Where somebody
-// wants it unmarked it is left out if the marked ones are told apart by their
-// address; otherwise the administrator has chosen.
+// markOrNot is rule 4: a header field marks the message for all recipients. If some
+// are to have it unmarked, and every marked copy goes to another address (Target), that
+// address is the mark and there is no field. Otherwise Options.UnmarkMixed decides.
 func (m *merger) markOrNot() {
 	marked, accepted, unaddressed := false, false, false
 	for i := range m.list {
@@ -240,8 +240,8 @@ func (m *merger) markOrNot() {
 	}
 }
 
-// hold is rule 5: the MTA can hold a message only for all of its recipients. Held
-// is not lost.
+// hold is rule 5: the MTA can hold a message only for all of its recipients. A held
+// message is not lost.
 func (m *merger) hold() {
 	if m.any(func(r *RecipientPlan) bool { return r.Action == Quarantine && r.Target == "" }) == nil {
 		return
@@ -279,9 +279,9 @@ func (m *merger) replace() {
 	}
 }
 
-// quarantineFields says in the header whose the message was, if it goes to one
-// quarantine mailbox and to nobody else: a header is shared, and would show one
-// recipient to another.
+// quarantineFields says in the header for whom the message was, but only if it goes to one
+// quarantine mailbox and to nobody else: all recipients get the same header, and it must
+// not show one recipient to another.
 func (m *merger) quarantineFields() {
 	if m.plan.Hold {
 		return
@@ -337,7 +337,7 @@ func (m *merger) summarize() {
 	who := m.any(func(r *RecipientPlan) bool {
 		return r.Disposition != Delete && r.Action == p.Action && r.Chosen == p.Action
 	})
-	if who == nil { // no layer did: it came of merging
+	if who == nil { // no layer chose it: merging did
 		who = m.any(func(r *RecipientPlan) bool { return r.Disposition != Delete && r.Action == p.Action })
 	}
 	p.By = who.By

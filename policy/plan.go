@@ -17,8 +17,8 @@ type Plan struct {
 	Notes Notes
 	// Reply is the answer to the client; zero for 250.
 	Reply Reply
-	// Mark: fields that mark are removed from the header, since a stranger may have
-	// written them, and ours is added.
+	// Mark: the field that marks the message is added. Fields of that name which came with
+	// the message are removed, since anybody may have written them.
 	Mark bool
 	// Hold: the MTA holds the message, for all its recipients.
 	Hold bool
@@ -44,7 +44,7 @@ type RecipientPlan struct {
 	Disposition Disposition
 	Target      string // the address in place of this one, where that is replaced
 	DSN         bool   // a DSN tells the sender that this recipient refused
-	Reply       Reply  // with DSN: the answer, had the message been for this recipient alone
+	Reply       Reply  // with DSN: the answer if this were the only recipient
 	Notice      bool   // a notice tells the recipient that a message was not delivered
 	Language    string // of the notice; "" is the default
 }
@@ -76,7 +76,7 @@ func (p *Plan) Differ() bool {
 	return false
 }
 
-// Notes are what a postmaster may want to know about a Plan; the log's note= values.
+// Notes say where a Plan differs from what was chosen, and why; the log has them as note=.
 type Notes uint16
 
 // Notes, in the order in which they are listed.

@@ -8,7 +8,7 @@ import (
 // configuration: a fail is marked, a temperror of a domain that requires keys is deferred,
 // everything else is accepted, and recipients may choose otherwise.
 type Options struct {
-	// Test: decide as otherwise, and change nothing. The Plan says what would be done.
+	// Test: nothing is changed, and the Plan says what would be done.
 	Test bool
 	// Rules come before the Defaults. Of two rules that are equally specific the first
 	// that chooses an action for the result counts.
@@ -126,7 +126,8 @@ type Recipient struct {
 type Envelope struct {
 	// Sender is the envelope sender, in the form that Fold makes; "" is the null sender.
 	Sender string
-	// Recipients of one transaction. None are decided for like one without an address.
+	// Recipients of one transaction. Where there are none, the Plan is that for one recipient
+	// without an address.
 	Recipients []Recipient
 	Abilities  Abilities
 	// From is the result of the From field, used only with Options.EnforceFrom. Zero: the
@@ -174,7 +175,7 @@ func (p *Policy) Profile(sender string, r Recipient) Profile {
 	return profile
 }
 
-// alike returns what all the recipients are ruled, if that is the same.
+// alike returns the ruling of all the recipients, if they have the same one.
 func (q *question) alike(recipients []Recipient) (ruling, bool) {
 	if len(recipients) == 0 {
 		return q.rule(&Recipient{}), true

@@ -1,7 +1,7 @@
 package policy
 
 // Actions says for each result what is done. An Unset action leaves the result to the next
-// layer. About a result that is not among them nothing is chosen: the message is accepted.
+// layer. For verifier.Skipped, which has no field, nothing is chosen: the message is accepted.
 type Actions struct {
 	Pass, Fail, NoKey, None, TempError, PermError Action
 }

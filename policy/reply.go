@@ -22,8 +22,9 @@ const (
 	textPolicy   = "Message refused by policy"
 )
 
-// Texts are the administrator's texts in place of the standard ones, named for
-// the result which first brings each of them up; an empty one stays standard.
+// Texts are the administrator's texts in place of the standard ones; an empty one is the
+// standard text. Each is named for a result. NoKey is also for a fail of a message without a
+// key of its own, None also for a temperror that is refused; TempError is for a 451.
 type Texts struct {
 	Fail, NoKey, None, PermError, TempError string
 }

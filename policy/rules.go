@@ -22,8 +22,9 @@ type rules struct {
 	actions     []Actions // by rule
 }
 
-// A recipientTable has the rules with one recipient pattern and any sender. They are
-// equals of those in pairs with it: the first in the administrator's list wins.
+// A recipientTable has the rules with one recipient pattern and any sender. Rules with the
+// same recipient pattern and a sender pattern (pairs) are as specific as these: of both, the
+// first in the administrator's list counts.
 type recipientTable struct {
 	table
 	paired bool // there are some in pairs

@@ -9,11 +9,12 @@ import (
 	gocache "github.com/patrickmn/go-cache"
 )
 
-// A boundedMap is a map of at most so many entries, each of which ends at a time. What it
-// evicts is chosen by the SIEVE algorithm (Zhang et al., NSDI 2024): there is one list in
-// order of insertion, one bit an entry that a hit sets, and one hand that moves from old
-// to new, clears set bits and evicts at the first clear one. A flood of entries that
-// nobody asks for again evicts itself and leaves alone those that are asked for.
+// A boundedMap is a map of at most max entries, each of which expires at a time of its own.
+// What it evicts is chosen by the SIEVE algorithm (Zhang et al., NSDI 2024): there is one
+// list in order of insertion, one bit per entry that a hit sets, and one pointer (hand) that
+// moves from old to new, clears set bits, and evicts at the first clear one. When many
+// entries are added that are never asked for again, they evict each other, and entries that
+// are asked for stay.
 //
 // Readers take only go-cache's read lock. Expiry is kept here and not by
 // go-cache, whose Get hides an expired item that its map and our list still hold.
@@ -36,8 +37,8 @@ type node[V any] struct {
 	visited      atomic.Bool
 }
 
-// A deadline has passed when either clock says so: the calendar's may be set back,
-// and the other stands still while the machine sleeps.
+// A deadline has passed when one of two clocks says so: the calendar's may be set back, and
+// the monotonic one stops while the machine sleeps.
 type deadline struct {
 	calendar int64         // Unix nanoseconds
 	running  time.Duration // since started

@@ -322,8 +322,7 @@ func (c *conn) handleReply(line string) error {
 	return err
 }
 
-// await waits for what becomes of a question, for at most a time. A timeout is a
-// *failure.
+// await waits for the outcome of a question, for at most timeout. A timeout is a *failure.
 func (c *conn) await(ctx context.Context, q *question, timeout time.Duration) outcome {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()

@@ -29,7 +29,7 @@ const (
 // A dialLimiter limits new connections: it says when an address may be dialled.
 type dialLimiter struct {
 	all, strangers *rate.Limiter
-	own            []netip.Prefix // the administrator's, whom no stranger can use up
+	own            []netip.Prefix // the administrator's, which have no limit per network
 
 	mu       sync.Mutex
 	networks map[netip.Prefix]*rate.Limiter // those dialled lately

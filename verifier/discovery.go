@@ -45,15 +45,15 @@ type Discovery struct {
 	Resolver string
 	AD       bool          // it says that DNSSEC validated the answer
 	TTL      time.Duration // as received; a verification keeps it for a minute to an hour
-	Took     time.Duration // spent on the lookup, whatever came of it
+	Took     time.Duration // spent on the lookup, also if it failed
 	// Stale: DNS failed (Err says how), and Used, Refused, Required, Published and AD are
-	// what a verification would go by, remembered for up to a day.
+	// from an earlier answer, as a verification would use it. It is kept for up to a day.
 	Stale bool
 }
 
-// Discover asks DNS about a domain, whatever is remembered, and explains the
-// answer. It takes no longer than Options.DNSTimeout, and ends with ctx. It connects to
-// nobody: what an AS's name resolves to is for CheckServer to say.
+// Discover asks DNS about a domain, also where its records are remembered, and explains the
+// answer. It takes no longer than Options.DNSTimeout, and ends with ctx. It makes no
+// connection to an AS, nor looks up its name: CheckServer does.
 func (v *Verifier) Discover(ctx context.Context, domain string) Discovery {
 	d := Discovery{Domain: domain}
 	name, err := wire.ParseDomain(domain)
@@ -108,7 +108,8 @@ func (v *Verifier) fillFromMemory(d *Discovery) {
 	}
 }
 
-// Misses are the NearMisses, and what would be right in place of malformed records.
+// Misses returns the NearMisses, and one for each malformed record of Refused for which it
+// can be guessed what was meant.
 func (d *Discovery) Misses() []NearMiss {
 	misses := slices.Clone(d.NearMisses)
 	for _, refused := range d.Refused {

@@ -7,7 +7,7 @@ import (
 	"github.com/authkey/authkey/internal/stubdns"
 )
 
-// All that is to be known of DNS's failures. Both are temporary.
+// Why DNS gave no answer. Both errors are temporary.
 var (
 	// ErrDNSTimeout says that no name server answered in time.
 	ErrDNSTimeout = stubdns.ErrTimeout
@@ -20,7 +20,7 @@ var (
 type failure struct {
 	reason      Reason
 	err         error
-	unreachable bool // DNS was asked about the AS's name, for nothing
+	unreachable bool // DNS was asked about the AS's name, and gave no address that we may dial
 }
 
 func failuref(reason Reason, format string, args ...any) *failure {

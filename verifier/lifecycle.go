@@ -8,7 +8,7 @@ import (
 	"github.com/authkey/authkey/internal/oplog"
 )
 
-// A lifecycle knows what a Verifier has going on, so that Close can let calls finish,
+// A lifecycle counts the calls and tasks of a Verifier, so that Close can let calls finish,
 // then end everything else, and return when nothing runs any more.
 type lifecycle struct {
 	ctx    context.Context // ends when the last call has returned after close
@@ -70,8 +70,8 @@ func (l *lifecycle) recoverAs(err *error) {
 	}
 }
 
-// close waits for the calls, calls end, and waits for the tasks. It may be called more
-// than once.
+// close waits until all callers have their result, calls end, and waits for the tasks. It
+// may be called more than once.
 func (l *lifecycle) close(end func()) {
 	l.mu.Lock()
 	l.closing = true

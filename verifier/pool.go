@@ -26,8 +26,8 @@ type pool struct {
 	targets map[Server]*target
 }
 
-// target returns the one of a server, and holds it until release; nil if all of
-// maxTargets are in use.
+// target returns the target of a server, and keeps it from being evicted until release; nil
+// if all of maxTargets are in use.
 func (p *pool) target(s Server) *target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,9 +50,10 @@ func (p *pool) release(t *target) {
 	p.mu.Unlock()
 }
 
-// evictOne forgets a target: of some that are unused and unconnected, the one that has
-// been for longest; where all are connected, of all that are unused. Somebody can name,
-// and keep connected, as many servers as are remembered. p.mu is held.
+// evictOne forgets a target that is not in use: of a sample without connection the one whose
+// last use is longest ago, or, where every one has a connection, of all. Connected ones must
+// count too, since a sender can name as many servers as are remembered, and keep the
+// connections open. It reports false if all are in use. p.mu is held.
 func (p *pool) evictOne() bool {
 	var oldest, oldestConnected *target
 	seen := 0

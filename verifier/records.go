@@ -30,15 +30,15 @@ const maxDomains = 1 << 16
 // each with less than 500 octets.
 const maxUnreachable = 1 << 13
 
-// Records remembers what DNS said about domains, for a day longer than it may be
-// used while DNS answers. Hand it to the next Verifier, so that a reload in the
-// midst of an attack on DNS does not make a domain forget its req=yes. It is safe
-// for concurrent use.
+// Records remembers what DNS said about domains. It keeps an answer for a day after it
+// expired, for use while DNS fails. Give it to the next Verifier (Options.Records), so that
+// a domain's req=yes is not forgotten by a reload during an attack on DNS. It is safe for
+// concurrent use.
 type Records struct {
 	domains *boundedMap[*domainRecords]
 	// unreachable are names of AS that lead to no address, with the error that says why.
-	// DNS is not asked about them: whoever puts a stranger's names into his records
-	// would have us ask that stranger's name servers once a message.
+	// DNS is not asked about them again soon. Otherwise somebody could put names of a third
+	// party into his records, and have us ask that party's name servers once a message.
 	unreachable *boundedMap[error]
 }
 
@@ -58,15 +58,15 @@ type domainRecords struct {
 	retry time.Time // DNS is not asked again before
 }
 
-// knowledge is what a verification has to go by: what DNS says of the domain, or, if it
-// is stale, said before it failed.
+// knowledge is what a verification knows of the domain: what DNS says, or, if it is stale,
+// what DNS said before it failed.
 type knowledge struct {
 	*domainRecords
 	stale bool
 }
 
-// at decides what records are good for at a time: they may be fresh, stale, or
-// the memory of a failure; ok is false where DNS has to be asked.
+// at returns what a verification at that time may use of the records, which may be fresh,
+// stale, or only an error; ok is false where DNS has to be asked.
 func (d *domainRecords) at(now time.Time) (k knowledge, ok bool, err error) {
 	switch {
 	case now.Before(d.fresh):
@@ -167,8 +167,8 @@ func (v *Verifier) knowledgeOf(ctx context.Context, domain string) (knowledge, e
 	}
 }
 
-// refresh asks DNS about a domain, under the Verifier's own context: the one who
-// asked first may leave without harm to those who joined.
+// refresh asks DNS about a domain, under the Verifier's own context: if the caller that
+// asked first stops waiting, the others still get the answer.
 func (v *Verifier) refresh(domain string) (_ knowledge, err error) {
 	if !v.life.beginTask() {
 		return knowledge{}, fmt.Errorf("%w: %w", ErrDNSFailure, context.Canceled)

@@ -78,8 +78,8 @@ type Query struct {
 	Key     Key     // the zero Key asks what its absence means
 }
 
-// A Result is what became of a Query. It is data in every case: a network failure
-// is a TempError and not an error.
+// A Result is the answer to a Query. Every outcome is data: a network failure is a
+// TempError and not an error.
 type Result struct {
 	Status Status
 	Reason Reason // "" for a Pass and a plain NoKey
@@ -90,7 +90,7 @@ type Result struct {
 	// Cached, of a Pass only: answered from the key cache, nobody was asked. Required,
 	// Stale, AD and the two times are zero then.
 	Cached bool
-	// TTL, of a Pass only, is for how much longer it may be relied on without asking again.
+	// TTL, of a Pass only: how much longer it may be relied on without asking again.
 	TTL time.Duration
 
 	// What DNS says of the domain, as far as it is known, whatever the Status.
@@ -103,7 +103,7 @@ type Result struct {
 }
 
 // Unaddressable is the Result for a mailbox which ParseAddress refused with err: Skipped
-// for the null sender, None for any other. Nobody can vouch for it, and DNS is not asked.
+// for the null sender, None for any other. No AS can vouch for it, and DNS is not asked.
 func Unaddressable(err error) Result {
 	r := Result{Status: None, Reason: ReasonBadAddress}
 	switch {

@@ -11,20 +11,20 @@ import (
 // Connect says whether CheckServer connects.
 type Connect int
 
-// What CheckServer does with the addresses that it finds.
+// To which addresses CheckServer connects.
 const (
-	ConnectNone    Connect = iota // nothing
-	ConnectAllowed                // connects to those that a verification dials
+	ConnectNone    Connect = iota // to none
+	ConnectAllowed                // to those that a verification dials
 	ConnectAll                    // to the others too: the server is the caller's own
 )
 
-// A ServerCheck is what a server's name resolves to and, where that was wanted, what came
-// of connecting, for people.
+// A ServerCheck says what a server's name resolves to and, if CheckServer was to connect,
+// whether it could. It is for people.
 type ServerCheck struct {
 	Server Server
-	// Err says why a verification does not get to the server: its record, its name or all of
-	// its addresses are not to be used, or DNS failed (it wraps ErrDNSTimeout or
-	// ErrDNSFailure) or, where CheckServer connected, no connection came about.
+	// Err says why a verification cannot reach the server: its record, its name or all of
+	// its addresses are not to be used, or DNS failed (Err wraps ErrDNSTimeout or
+	// ErrDNSFailure) or, where CheckServer was to connect, it could not.
 	Err error
 	// Addresses are all that the name has, in the order in which they are tried.
 	Addresses []AddressCheck
@@ -38,8 +38,8 @@ type AddressCheck struct {
 	Tried bool          // CheckServer connected, or tried to; the rest is zero otherwise
 	Err   error         // why there was no connection
 	Took  time.Duration // TCP and TLS
-	// TLS is the version spoken, such as "TLS 1.3", empty for clear text; CertificateEnds,
-	// until when the server's certificate is valid.
+	// TLS is the version in use, such as "TLS 1.3"; empty for clear text. CertificateEnds is
+	// when the server's certificate expires.
 	TLS             string
 	CertificateEnds time.Time
 }
@@ -47,10 +47,10 @@ type AddressCheck struct {
 // errSurplus says why an address is not dialled.
 var errSurplus = errors.New("only the first 4 addresses that may be dialled are tried")
 
-// CheckServer asks DNS about the addresses of a server, whatever is remembered, says which
-// of them a verification dials, and connects if that is wanted: each address once, and no
-// question is asked. It takes at most Options.DNSTimeout, and Options.ConnectTimeout for
-// each address.
+// CheckServer asks DNS about the addresses of a server, also where they are remembered, and
+// says which of them a verification dials. Where connect says so it connects to each
+// address once, and asks the server nothing. It takes at most Options.DNSTimeout, and
+// Options.ConnectTimeout for each address.
 func (v *Verifier) CheckServer(ctx context.Context, s Server, connect Connect) ServerCheck {
 	c := ServerCheck{Server: s}
 	if !v.life.beginCall() {
@@ -116,7 +116,7 @@ func (c *ServerCheck) connect(ctx context.Context, d *dialer, connect Connect) {
 	}
 }
 
-// try connects to the address and hangs up.
+// try connects to the address and closes the connection.
 func (a *AddressCheck) try(ctx context.Context, d *dialer, s Server) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -127,7 +127,7 @@ func (a *AddressCheck) try(ctx context.Context, d *dialer, s Server) {
 	if err != nil {
 		var secure *tlsError
 		if a.Err = withoutReason(err); errors.As(err, &secure) {
-			a.Err = secure.err // whoever asked may see what the certificate says
+			a.Err = secure.err // a person asked, who may see what the certificate says
 		}
 		return
 	}

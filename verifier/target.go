@@ -18,8 +18,8 @@ const (
 	spreadAt = 100
 )
 
-// errOutOfTime says that the verification's own time ended before an AS had enough
-// of it for the silence to count as a failure.
+// errOutOfTime says that the verification's own time ended, and that the AS had too little
+// of it for its silence to count as a failure.
 var errOutOfTime = &failure{reason: ReasonASTimeout, err: errors.New("no time left")}
 
 // A target is one AS: its connections, whether it is left alone, and who waits for it.

@@ -22,8 +22,8 @@ const (
 )
 
 const (
-	// maxVerifications bounds the verifications under way, those included whose caller
-	// has left.
+	// maxVerifications bounds the verifications under way, also those whose caller has
+	// stopped waiting.
 	maxVerifications = 10_000
 	// maxPrefetches bounds the lookups that nobody waits for yet.
 	maxPrefetches = 256
@@ -148,6 +148,7 @@ func nameServers(o Options, log *slog.Logger) func() []netip.AddrPort {
 }
 
 // Close lets the calls which are under way finish, each within its time, then closes the
-// connections and returns when nothing runs any more. After it Verify knows what is in the
-// cache, and everything else gives a TempError or an error. It may be called more than once.
+// connections and returns when nothing runs any more. Afterwards Verify answers from the
+// cache alone, and everything else gives a TempError or an error. Close may be called more
+// than once.
 func (v *Verifier) Close() { v.life.close(v.pool.close) }

@@ -12,9 +12,9 @@ import (
 )
 
 // MaxUnreachableHosts is how many AS names of one domain may lead to no address that we
-// may dial (docs/protocol.md section 4.2). Those behind them are not looked up: they may be
-// names in the zone of somebody who has nothing to do with the domain (compare RFC 7208
-// section 4.6.4).
+// may dial (docs/protocol.md section 4.2). Further names are not looked up: they may be in
+// the zone of somebody who has nothing to do with the domain (compare RFC 7208 section
+// 4.6.4).
 const MaxUnreachableHosts = 2
 
 // cancelled is the Result for a caller that stops waiting, and after Close.
@@ -46,9 +46,8 @@ func (v *Verifier) Verify(ctx context.Context, q Query) Result {
 	return v.awaitShared(ctx, q, d)
 }
 
-// Cached answers a Query from the key cache alone, at once and asking nobody. ok
-// is false where the cache does not know the key to be valid, which says nothing
-// about it.
+// Cached answers a Query from the key cache alone, at once and without the network. ok is
+// false where the key is not in the cache, which does not mean that it is invalid.
 func (v *Verifier) Cached(q Query) (r Result, ok bool) {
 	if q.Address.IsZero() || q.Address.IsDomain() || q.Key.IsZero() || q.Key.Bad() {
 		return Result{}, false
@@ -89,10 +88,10 @@ func (v *Verifier) Prefetch(address Address) {
 	}
 }
 
-// Ask puts a Query to one server, whatever DNS says about the domain of the address
-// and whatever the cache knows: it is for whoever runs that server and wants to see
-// it answer. The rules about what may be dialled hold, and so does Options.Timeout. Without
-// a key the Result is NoKey, with a bad one Fail, and the server is not asked.
+// Ask puts a Query to one server, without asking DNS about the domain of the address and
+// without the cache. It is for the server's administrator, who wants to see it answer. The
+// rules about what may be dialled hold, and so does Options.Timeout. Without a key the
+// Result is NoKey, with a bad one Fail, and the server is not asked.
 func (v *Verifier) Ask(ctx context.Context, server Server, q Query) Result {
 	switch {
 	case q.Address.IsZero(), q.Address.IsDomain():
@@ -113,7 +112,7 @@ func (v *Verifier) Ask(ctx context.Context, server Server, q Query) Result {
 }
 
 // verifyWithoutKey is Verify for a message without a key, or with one that no AS could
-// have issued: nobody is asked but DNS.
+// have issued: only DNS is asked.
 func (v *Verifier) verifyWithoutKey(ctx context.Context, q Query) Result {
 	if !v.life.beginCall() {
 		return cancelled
@@ -138,9 +137,9 @@ func (v *Verifier) verifyWithoutKey(ctx context.Context, q Query) Result {
 	return r
 }
 
-// awaitShared waits for the verification of the pair, which it starts unless one is under
-// way. That has a context of its own: whoever joins must not suffer from the first one's
-// leaving.
+// awaitShared waits for the verification of the pair, and starts it unless one is under
+// way. A verification has a context of its own: if the caller that started it stops
+// waiting, the others must still get their result.
 func (v *Verifier) awaitShared(ctx context.Context, q Query, d digest) Result {
 	select {
 	case r := <-v.verifications.DoChan(string(d[:]), func() (any, error) { return v.verifyOnce(q, d), nil }):
