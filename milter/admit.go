@@ -16,12 +16,12 @@ const (
 // Serve answers MTAs on ln until Shutdown, which closes ln. It may be called for several
 // listeners, each in a goroutine of its own.
 //
-// It returns nil after Shutdown, at once if that came first. An error means that
-// somebody else closed ln. Other errors of Accept, such as a lack of descriptors, are
+// It returns nil after Shutdown, at once if that came first. An error means that ln was
+// closed by other means. Other errors of Accept, such as a lack of descriptors, are
 // logged, and it tries again within a second.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
-	stopped := s.stopping.Load() // and Shutdown may have been through the list already
+	stopped := s.stopping.Load() // then Shutdown may have closed the listeners of the list already
 	s.listeners = append(s.listeners, ln)
 	s.mu.Unlock()
 	if stopped {

@@ -7,8 +7,8 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// An ownReply answers a message about which the policy has nothing to say. The zero
-// ownReply is none.
+// An ownReply is the answer to a message about which the policy is not asked, or whose Plan
+// could not be carried out. The zero ownReply is none.
 type ownReply struct {
 	policy.Reply
 	reason verifier.Reason // for the log
@@ -16,11 +16,11 @@ type ownReply struct {
 
 // The replies of our own, which no configuration changes.
 var (
-	// A fault of ours: the message is not lost, it comes again.
+	// A fault of ours: the message is not lost, since the client tries again.
 	filterError   = ownReply{policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "Filter error, try again later"}, reasonFilterError}
 	shuttingDown  = ownReply{filterError.Reply, reasonShutdown}
 	notHandedOver = ownReply{filterError.Reply, reasonNotHandedOver}
-	// More header fields to remove than an MTA stands.
+	// More header fields to remove than an MTA can bear (maxDeletions).
 	tooManyFields = ownReply{policy.Reply{Code: 550, Enhanced: "5.7.1", Text: "Too many authentication header fields"}, reasonTooManyFields}
 	// More recipients than limits.recipients.
 	tooManyRecipients = ownReply{policy.Reply{Code: 451, Enhanced: "4.5.3", Text: "Too many recipients"}, reasonTooManyRecipients}
@@ -28,11 +28,13 @@ var (
 	noKeyNow = ownReply{policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "No AuthKey can be attached now, try again later"}, reasonNoKeyNow}
 )
 
-// ownTransaction is, at RCPT, for a recipient whose Profile is not that of the first one
-// (policy.recipients: separate).
+// ownTransaction is the answer, at RCPT, to a recipient whose Profile is not that of the
+// first one (policy.recipients: separate). A client that hears 452 there sends the message
+// to the recipients so far, and to the others in further transactions (RFC 5321 section
+// 4.5.3.1.10).
 var ownTransaction = policy.Reply{Code: 452, Enhanced: "4.5.3", Text: "Recipient needs a transaction of its own"}
 
-// action is what an ownReply comes to, in the policy's words.
+// action is the policy's action that has the same effect as the ownReply.
 func (r ownReply) action() policy.Action {
 	if r.Code < 500 {
 		return policy.TempFail

@@ -15,8 +15,8 @@ type Verifier interface {
 	Cached(verifier.Query) (verifier.Result, bool)
 	// Verify asks; it returns within the verifier's own deadline or when ctx ends.
 	Verify(context.Context, verifier.Query) verifier.Result
-	// Prefetch starts finding the AS of an address, since a question will follow.
-	// It does not wait.
+	// Prefetch begins to look up the AS of an address about which Verify will be asked
+	// soon. It does not wait.
 	Prefetch(verifier.Address)
 }
 
@@ -35,8 +35,8 @@ type fromResult struct {
 
 var skipped = fromResult{Result: verifier.Result{Status: verifier.Skipped}}
 
-// ask finds the results of a message, at once if nobody needs to be asked. It reports
-// false after a panic.
+// ask finds the results of a message, at once if neither DNS nor an AS needs to be asked.
+// It reports false after a panic.
 func (h handler) ask(ctx context.Context, msg *message) (results, bool) {
 	if r, ok := known(msg); ok {
 		return r, true
@@ -79,15 +79,15 @@ func verify(ctx context.Context, msg *message) results {
 	if msg.engine.Settings.From == FromOff {
 		return r
 	}
-	// As long again as the sender may take, for all addresses together.
+	// A time of their own for all addresses together, beside that of the sender.
 	ctx, cancel := context.WithTimeout(ctx, msg.engine.Settings.FromTimeout)
 	defer cancel()
 	r.from = checkFrom(ctx, msg, r.envelope)
 	return r
 }
 
-// knownFrom is the result of the From field where nobody needs to be asked: it is not
-// checked, or it names the envelope sender and nobody else, so that its result is theirs.
+// knownFrom is the result of the From field where nobody needs to be asked: the field is not
+// checked, or it names the envelope sender and nobody else, and has the same result.
 func knownFrom(msg *message, envelope verifier.Result) (r fromResult, ok bool) {
 	if msg.engine.Settings.FromTrusted.covers(msg, envelope) {
 		return fromResult{Result: verifier.Result{Status: verifier.Skipped, Reason: reasonTrusted}}, true
@@ -105,8 +105,8 @@ func (t Trusted) covers(msg *message, envelope verifier.Result) bool {
 		envelope.Status == verifier.Pass && t.Senders != nil && t.Senders.Match(policy.Fold(msg.sender))
 }
 
-// An author is what the From fields say: as they came, and as they are read, which is
-// done when somebody wants to know.
+// An author is what the From fields say: as they came and, once that is needed, as they are
+// read.
 type author struct {
 	fields  fromfield.Fields
 	reading *fromfield.Reading
@@ -123,9 +123,9 @@ func (a *author) read(msg *message) *fromfield.Reading {
 	return a.reading
 }
 
-// sender is the reading of a sole From field that names the envelope sender, to the
-// letter and in the form of nearly all mail; otherwise nil. That address has been
-// parsed.
+// sender is the reading of a sole From field that names the envelope sender in exactly the
+// same spelling and in the form that nearly all mail has; otherwise nil. The address need
+// not be parsed again.
 func (a *author) sender(msg *message) *fromfield.Reading {
 	field, ok := a.fields.Sole()
 	if !ok || msg.addrErr != nil {

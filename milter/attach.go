@@ -15,8 +15,8 @@ type Attacher interface {
 	Attach(OwnMail) Attachment
 }
 
-// OwnMail is what an Attacher has to know of a message of one of our own users that
-// leaves us.
+// OwnMail is what an Attacher has to know of a message that one of our own users sends to
+// other domains.
 type OwnMail struct {
 	Login  string     // that the client authenticated as; "" where it did not
 	Client netip.Addr // IPv4 unmapped, no zone; the zero Addr where there is none
@@ -30,13 +30,13 @@ type OwnMail struct {
 }
 
 // An Attachment is an Attacher's answer: the key of a message, or why it gets none. The
-// zero Attachment leaves the message as it is, with what the client brought.
+// zero Attachment leaves the message as it is, with a key that the client sent.
 type Attachment struct {
-	Key   verifier.Key // put into X-Auth-Key, in place of what the client brought; zero: none
+	Key   verifier.Key // put into X-Auth-Key, in place of the client's; zero: none
 	Agent string       // put into X-Auth-Agent beside it
 	Note  string       // why there is no key: one hyphenated token for the log; "" where there is nothing to say
-	Defer bool         // no key can be had now: the message is answered 451, and comes again
-	Strip bool         // there is no key, and what the client brought must not stand in for it: it is removed
+	Defer bool         // no key can be had now: the client is answered 451, and tries again
+	Strip bool         // there is no key, and a key that the client sent is removed
 }
 
 // attach asks for the key of a submission that goes out.

@@ -37,12 +37,13 @@ type removal struct {
 // maxRemovals is how many names removals can have.
 const maxRemovals = 5
 
-// removals appends to list what has to go, by whose mail it is.
+// removals appends to list the fields that are removed, which depends on whose mail it is.
+// That Authentication-Results of others which claim to be ours must go is RFC 8601 section 5.
 func (o *outcome) removals(list []removal, msg *message) []removal {
 	if o.removesKeys(msg) {
 		list = append(list, removal{keyField, msg.counts[keyKind], nil})
 	}
-	// What only we write, our own users and relays do not.
+	// Fields that only this milter writes: our own users and relays do not.
 	list = append(list,
 		removal{newKeyField, msg.counts[newKeyKind], nil},
 		removal{quarantineField, msg.counts[quarantineKind], nil},
@@ -53,9 +54,9 @@ func (o *outcome) removals(list []removal, msg *message) []removal {
 	return list
 }
 
-// removesKeys reports whether the keys that a message came with go. Those of our own
-// user's mail stay, unless nobody else gets it, or one of ours or none is to stand in
-// their place.
+// removesKeys reports whether the keys that a message came with are removed. Those of a
+// submission stay, unless all its recipients are our own, or the Attacher gives it another
+// key, or says that it must have none (Strip).
 func (o *outcome) removesKeys(msg *message) bool {
 	return msg.class != submission || o.attachment.Strip || !o.attachment.Key.IsZero() || msg.staysHere()
 }
@@ -85,7 +86,7 @@ func (o *outcome) change(msg *message, c *changes) error {
 	if value := o.authRes(msg); value != "" {
 		c.insert(authResField, value)
 	}
-	if !o.attachment.Key.IsZero() { // what the client brought is gone by now
+	if !o.attachment.Key.IsZero() { // the client's own was removed above
 		c.insert(agentField, o.attachment.Agent)
 		c.insert(keyField, o.attachment.Key.Reveal())
 	}
@@ -105,8 +106,8 @@ func (o *outcome) changeRecipients(msg *message, c *changes) {
 			continue
 		}
 		c.try("delete recipient", c.library.DeleteRecipient, r.Address)
-		// Postfix knows some recipients only as it reads them. What an MTA does not know
-		// it ignores.
+		// Postfix knows some recipients only as it reads them. An MTA ignores the deletion
+		// of a recipient that it does not know.
 		if understood, ok := msg.understood[r.Address]; ok {
 			c.try("delete recipient", c.library.DeleteRecipient, understood)
 		}
@@ -160,14 +161,15 @@ func (o *outcome) quarantineReason() string {
 	return reason
 }
 
-// authMethod is our method in Authentication-Results (RFC 8601; docs/protocol.md section 5).
+// authMethod is our method in Authentication-Results (RFC 8601 section 2.2;
+// docs/protocol.md section 5).
 const authMethod = "x-authkey"
 
 // usualAuthRes is enough for the field of most messages, in octets.
 const usualAuthRes = 256
 
-// authRes is the value of our Authentication-Results, or "" where every result was
-// skipped. Line breaks are the "\n\t" that a milter hands over.
+// authRes is the value of our Authentication-Results (RFC 8601 section 2.2), or "" where
+// every result was skipped. Line breaks are the "\n\t" that a milter hands over.
 func (o *outcome) authRes(msg *message) string {
 	b := append(make([]byte, 0, usualAuthRes), authID(msg.authID)...)
 	none := len(b)
@@ -179,7 +181,8 @@ func (o *outcome) authRes(msg *message) string {
 	return string(b)
 }
 
-// appendResult appends one result, and the address as a property.
+// appendResult appends one result (resinfo of RFC 8601 section 2.2), with the address as a
+// property (sections 2.3 and 2.7).
 func appendResult(b []byte, r verifier.Result, property string, address wire.Address) []byte {
 	word, reason := methodResult(r)
 	if word == "" {
@@ -195,7 +198,7 @@ func appendResult(b []byte, r verifier.Result, property string, address wire.Add
 	return b
 }
 
-// methodResult maps a result to the words that RFC 8601 readers know.
+// methodResult maps a result to the words of RFC 8601 section 2.7, which has no "nokey".
 func methodResult(r verifier.Result) (word, reason string) {
 	switch r.Status {
 	case verifier.Skipped:
@@ -206,7 +209,8 @@ func methodResult(r verifier.Result) (word, reason string) {
 	return string(r.Status), string(r.Reason)
 }
 
-// authID writes an authserv-id, which is a token of RFC 2045 or has to be quoted.
+// authID writes an authserv-id (RFC 8601 sections 2.2 and 2.5), which is a token of RFC
+// 2045 section 5.1 or has to be quoted.
 func authID(id string) string {
 	if id != "" && strings.Trim(id, tokenOctets) == "" {
 		return id
@@ -217,14 +221,14 @@ func authID(id string) string {
 // tokenOctets are those of which a token consists.
 const tokenOctets = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!#$%&'*+^_`{|}~"
 
-// maxPropValue keeps an Authentication-Results line below the 998 octets of RFC
-// 5322; a longer address is left out, the result stands without it.
+// maxPropValue keeps an Authentication-Results line below the 998 octets of RFC 5322
+// section 2.1.1. A longer address is left out; the result is written without it.
 const maxPropValue = 900
 
-// propValue writes an address as a pvalue that needs no quotes, however its readers
-// split the field: all but letters, digits and ".+-_/" is percent-encoded, so that no
-// sender can write "=", ";" or a blank here. That is another encoding than the canonical
-// one: of the local part itself, without quotes and backslashes.
+// propValue writes an address as a pvalue (RFC 8601 section 2.2) that needs no quotes: all
+// ASCII but letters, digits and ".+-_/" is percent-encoded, so that no sender can write "=",
+// ";" or a blank here, however a reader splits the field. It differs from the canonical form
+// of the address: what is encoded is the local part without quotes and backslashes.
 func propValue(address wire.Address) string {
 	value := esmtp.SafeAddress(mailboxOf(address))
 	if !onlyASCII(value) {
@@ -261,7 +265,8 @@ func percentOthers(s string) string {
 	return b.String()
 }
 
-// quoteString writes an RFC 5322 quoted-string; what cannot stand in one becomes "?".
+// quoteString writes a quoted-string (RFC 5322 section 3.2.4); an octet that it cannot have
+// becomes "?".
 func quoteString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -12,12 +12,12 @@ import (
 )
 
 // claimsAuthKey reports whether the value of an Authentication-Results field claims a
-// result of our method, whatever id it stands under: nobody but us writes one.
+// result of our method, under whatever authserv-id: only this milter writes one.
 //
-// Some read this field with a parser of RFC 8601, some split it at ";", many search it
-// for "x-authkey=pass", also after decoding it for people. What any of them could
-// find counts, also in a comment or in quotes. That takes in fields in which a filter
-// repeats such a text of the sender's, who then has done himself no good.
+// Some programs read this field with a parser of RFC 8601, some split it at ";", and many
+// search it for "x-authkey=pass", also after decoding it for people. What any of them could
+// find counts, also in a comment or in quotes. This includes another filter's field that
+// repeats such a text of the sender's: it is removed too, to the sender's disadvantage alone.
 func claimsAuthKey(value string) bool {
 	if textClaims(value) {
 		return true
@@ -29,7 +29,7 @@ func claimsAuthKey(value string) bool {
 		textClaims(fromfield.DecodeWords(fromfield.JoinWords(value)))
 }
 
-// textClaims does so for one reading of the value.
+// textClaims is claimsAuthKey for one way to read the value.
 func textClaims(text string) bool {
 	if !onlyASCII(text) {
 		text = norm.NFKC.String(text) // full-width letters, the Kelvin sign
@@ -37,10 +37,11 @@ func textClaims(text string) bool {
 	text = strings.ToLower(text)
 	outside, whole := withoutComments(text)
 	return holdsClaim(skeleton(text)) || holdsClaim(skeleton(outside)) ||
-		!whole && strings.Contains(skeleton(text), authMethod) // where its parts end depends on who reads it
+		!whole && strings.Contains(skeleton(text), authMethod) // programs differ about where its parts end
 }
 
-// holdsClaim looks for the method, a version perhaps, and "=".
+// holdsClaim looks for the method, perhaps a version, and "=" (methodspec of RFC 8601
+// section 2.2).
 func holdsClaim(skeleton string) bool {
 	for {
 		_, rest, found := strings.Cut(skeleton, authMethod)
@@ -57,9 +58,9 @@ func holdsClaim(skeleton string) bool {
 	}
 }
 
-// skeleton is what is left of a text without everything that may stand between the
-// parts of a claim and not be seen: blanks of all kinds, folds, quotes, backslashes,
-// and what is neither ASCII nor a hyphen or minus sign.
+// skeleton returns a text without everything that may be between the parts of a claim and
+// not be seen: blanks of all kinds, folds, quotes, backslashes, and what is neither ASCII
+// nor a hyphen or minus sign, which becomes "-".
 func skeleton(s string) string {
 	b := make([]byte, 0, len(s))
 	for i, r := range s {
@@ -73,8 +74,9 @@ func skeleton(s string) string {
 	return string(b)
 }
 
-// withoutComments drops the comments of RFC 5322, which quotes protect. whole is false
-// where a comment or a quoted string does not end.
+// withoutComments drops the comments of RFC 5322 section 3.2.2; a parenthesis inside quotes
+// (section 3.2.4) begins none. whole is false where a comment or a quoted string does not
+// end.
 func withoutComments(s string) (rest string, whole bool) {
 	var b strings.Builder
 	depth, quoted := 0, false
@@ -105,8 +107,8 @@ func withoutComments(s string) (rest string, whole bool) {
 var asciiCharsets = []string{"utf-8", "us-ascii", "ascii", "iso-8859-", "windows-125", "cp125", "koi8-",
 	"gb", "big5", "euc-", "shift_jis"}
 
-// hasOtherCharset reports whether an encoded word of RFC 2047, also a malformed one, is
-// in a charset that does not keep ASCII: it could say anything.
+// hasOtherCharset reports whether an encoded word (RFC 2047 section 2), also a malformed
+// one, is in a charset that does not write ASCII as it is: it could say anything.
 func hasOtherCharset(s string) bool {
 	for {
 		_, rest, found := strings.Cut(s, "=?")
@@ -120,7 +122,7 @@ func hasOtherCharset(s string) bool {
 			s = rest // none
 			continue
 		}
-		charset, _, _ = strings.Cut(strings.ToLower(charset), "*") // a language, RFC 2231
+		charset, _, _ = strings.Cut(strings.ToLower(charset), "*") // a language: RFC 2231 section 5
 		if !slices.ContainsFunc(asciiCharsets, func(known string) bool { return strings.HasPrefix(charset, known) }) {
 			return true
 		}
@@ -128,7 +130,8 @@ func hasOtherCharset(s string) bool {
 	}
 }
 
-// speaksAs reports whether a field stands under one of ids, to the letter but for case.
+// speaksAs reports whether the authserv-id of a field is one of ids, but for the case of
+// letters (RFC 8601 section 2.5).
 func speaksAs(value string, ids []string) bool {
 	id, _, found := strings.Cut(value, ";")
 	id = strings.Trim(id, " \t\r\n")

@@ -35,7 +35,7 @@ type message struct {
 	recipients []policy.Recipient
 	understood map[string]string // recipients as the MTA reads them, where the client wrote them differently
 	rcptArgs   []string          // their ESMTP parameters; shorter where the last ones have none
-	overflow   bool              // more recipients than limits.recipients
+	overflow   bool              // there were more recipients than limits.recipients
 	separate   bool              // recipients are answered at RCPT, preferences looked up there
 	profile    policy.Profile    // then, of the first recipient
 
@@ -116,8 +116,8 @@ func newMessage(engine *Engine, o origin, client, mta, sender, mailArgs string) 
 	return m
 }
 
-// domainOf returns the domain alone of a sender that is no address, for err: it can have
-// no key, but its domain may require one.
+// domainOf returns the domain alone of a sender which ParseAddress refused with err: such a
+// sender can have no key, but its domain may require one.
 func domainOf(sender string, err error) (wire.Address, error) {
 	switch {
 	case errors.Is(err, wire.ErrAddressSize), errors.Is(err, wire.ErrNoLocalPart):
@@ -161,15 +161,16 @@ func (m *message) rcptArg(i int) string {
 	return ""
 }
 
-// needsOwnTransaction reports whether other things are to be done for the recipient just
-// added than for the first one; if so, it is taken off again.
+// needsOwnTransaction reports whether the policy does something else for the recipient just
+// added than for the first one. If so, the recipient is taken off the message again, and is
+// to be answered 452 (ownTransaction).
 func (m *message) needsOwnTransaction(ctx context.Context) bool {
 	if m.class != inbound || m.overflow || len(m.recipients) == 0 {
 		return false
 	}
 	last := m.recipients[len(m.recipients)-1:]
 	if m.engine.Preferences != nil {
-		// A failure shows in the recipient, and in the profile.
+		// A failure is noted in the recipient, and changes the profile.
 		_, _ = m.engine.Preferences.Fill(ctx, last)
 	}
 	profile := m.engine.Policy.Profile(policy.Fold(m.sender), last[0])
@@ -223,24 +224,24 @@ func (e *Engine) kindOf(name []byte) fieldKind {
 	return otherKind
 }
 
-// lengths is a set of the lengths of names, by which nearly all fields that matter
-// to nobody are told from those that do.
+// lengths is a set of the lengths of names. Nearly all fields that do not matter have a
+// length that is not in it, and need not be looked at further.
 type lengths uint64
 
-const longest = 63 // and all beyond
+const longest = 63 // stands for longer ones too
 
 func (l *lengths) add(n int)     { *l |= 1 << min(n, longest) }
 func (l lengths) has(n int) bool { return l>>min(n, longest)&1 != 0 }
 
-// isField reports whether name is the name of a field that we know. MTAs fold
-// ASCII alone: a name with a long s or a Kelvin sign is another one to them, and
-// would be counted without need. Such letters take more octets than those they fold to.
+// isField reports whether name is the name known, in whatever case (RFC 5322 section 1.2.2).
+// MTAs ignore the case of ASCII letters only. To EqualFold a long s is an s and a Kelvin
+// sign is a k; such letters take more octets, so that the lengths differ.
 func isField(name, known string) bool {
 	return len(name) == len(known) && strings.EqualFold(name, known)
 }
 
-// addField looks at one header field and keeps what matters of it. Most are of no use to
-// anybody, and not worth an allocation.
+// addField looks at one header field and keeps what matters of it. For most fields that is
+// nothing, and nothing is allocated.
 func (m *message) addField(name, value []byte) {
 	kind := m.engine.kindOf(name)
 	m.counts[kind]++
@@ -265,7 +266,7 @@ func (m *message) addField(name, value []byte) {
 	}
 }
 
-// needsFrom reports whether anybody looks at the From field.
+// needsFrom reports whether the From field is going to be read.
 func (m *message) needsFrom() bool {
 	if m.class == submission {
 		return m.engine.Attacher != nil
@@ -273,9 +274,9 @@ func (m *message) needsFrom() bool {
 	return m.engine.Settings.From != FromOff
 }
 
-// losesResult reports whether an Authentication-Results field is removed: whoever sent
-// it, if it claims a result of our method. What a client of ours may keep stands under
-// one of our ids; what others claimed it was to remove itself.
+// losesResult reports whether an Authentication-Results field is removed, because it claims
+// a result of our method. A relay with exempt.keep_results keeps results under our ids; it
+// must itself have removed those that others wrote under them.
 func (m *message) losesResult(value string) bool {
 	if m.class == exempt && m.engine.Settings.KeepResults && (speaksAs(value, m.engine.authIDs) || speaksAs(value, []string{m.authID})) {
 		return false
@@ -306,7 +307,7 @@ func (m *message) keepField(name, value []byte) {
 	m.kept = append(append(m.kept, value...), 0)
 }
 
-// header is what was kept. Neither names nor values hold a NUL.
+// header returns the fields that were kept. Neither names nor values hold a NUL.
 func (m *message) header() []Field {
 	var fields []Field
 	for rest := string(m.kept); rest != ""; {

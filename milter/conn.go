@@ -24,7 +24,7 @@ const (
 	// holdBytes is how much may be held back for the MTA before it is sent
 	// without waiting for the next read.
 	holdBytes = 32 << 10
-	// writeTimeout bounds one flush; the MTA reads at once or is gone.
+	// writeTimeout bounds one flush; an MTA that is there reads at once.
 	writeTimeout = 10 * time.Second
 	// negotiateTimeout bounds the wait for an MTA's first frame.
 	negotiateTimeout = 10 * time.Second
@@ -211,8 +211,8 @@ func (c *conn) renewDeadline() {
 	}
 }
 
-// Write holds p back until the next read has to wait. Progress is the exception:
-// it exists to be heard while we are busy.
+// Write holds p back until the next read has to wait. A progress packet is sent at once: it
+// tells the MTA that we are still busy.
 func (c *conn) Write(p []byte) (int, error) {
 	if c.outLeft == 0 && len(p) > frameHeader {
 		// The library writes length and command in one call, data in the next.

@@ -7,13 +7,12 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// Preferences knows what recipients want.
+// Preferences looks up what recipients chose.
 type Preferences interface {
-	// Known does the same as Fill if nobody has to be waited for, and reports
-	// whether it could.
+	// Known does the same as Fill where that needs no waiting, and reports whether it did.
 	Known([]policy.Recipient) bool
-	// Fill sets the preference of each recipient, or that it could not be looked up;
-	// it returns how many could not, and why the first.
+	// Fill sets the preference of each recipient, or that it could not be looked up. It
+	// returns how many could not, and the error of the first of these.
 	Fill(context.Context, []policy.Recipient) (failed int, err error)
 }
 
@@ -25,13 +24,13 @@ type handler struct {
 	panicked  func(panic any, where string) // told of panics, which are recovered then; nil: they are not
 }
 
-// An outcome is what is to be done with one message: what the policy said, or a
-// reply of ours that goes before it.
+// An outcome is what is to be done with one message: what the policy says, unless there is
+// a reply of the milter's own.
 type outcome struct {
 	results
 	env  policy.Envelope
 	plan policy.Plan
-	own  ownReply // not zero where the policy had nothing to say
+	own  ownReply // not zero: this is the answer, and plan does not count
 
 	attachment Attachment // of our own users' mail
 
@@ -39,7 +38,7 @@ type outcome struct {
 	prefsErr   error // why preferences could not be looked up
 }
 
-// decide finds out what is to become of a message. Nothing is changed, and nobody told.
+// decide finds out what is to be done with a message. It changes nothing, and tells nobody.
 func (h handler) decide(ctx context.Context, msg *message) (out outcome) {
 	switch {
 	case msg.broken:
@@ -105,7 +104,7 @@ func (o outcome) refuse(r ownReply) outcome {
 	return o
 }
 
-// discards reports whether the message is to vanish, and the client to hear 250.
+// discards reports whether nobody gets the message, and the client is answered 250.
 func (o *outcome) discards() bool {
 	return o.plan.Action == policy.Discard || o.plan.Action == policy.DiscardNotify
 }

@@ -9,12 +9,12 @@ import (
 )
 
 // An Engine is one configuration in force. A message ends under the Engine under
-// which it began, also where another has been put in place meanwhile.
+// which it began, also where another has been put in force meanwhile.
 //
 // Verifier and Policy must be set, and of the Settings HostName and MarkHeader. Limits
-// must be positive: the zero Limits admit nobody. Sessions use an Engine side by side, so
-// that what it is made of must be safe for concurrent use. Do not change it any more once
-// it is in force.
+// must be positive: the zero Limits admit no connection. Many sessions use an Engine at the
+// same time, so that its parts must be safe for concurrent use. Do not change it once it is
+// in force.
 type Engine struct {
 	Settings Settings
 	Limits   Limits
@@ -36,10 +36,10 @@ type Engine struct {
 	retired  bool               // another one is in force; likewise
 }
 
-// Limits bounds what MTAs can make us hold. Those of connections apply to the
-// connections that are opened while an Engine is in force.
+// Limits bounds the resources that MTAs can use. Connections and IdleTimeout apply to the
+// connections that are opened while the Engine is in force.
 type Limits struct {
-	Connections int           // at once; more are accepted and closed at once. 0 admits nobody
+	Connections int           // open at a time; any more are accepted and closed. 0 admits none
 	IdleTimeout time.Duration // for one frame of an MTA, the wait for it included
 	Recipients  int           // of one message; one with more is answered 451
 }
@@ -75,12 +75,12 @@ type Settings struct {
 	// positive unless From is FromOff.
 	FromTimeout time.Duration
 
-	// DSNVouchers are filters before us that authenticate senders, to whom DSNs may be
-	// sent then (notify.trust).
+	// DSNVouchers are filters that run before this milter. DSNs may be sent to senders whom
+	// they authenticate (notify.trust).
 	DSNVouchers []Voucher
 }
 
-// FromCheck says what is made of the From field, which is what people read.
+// FromCheck says whether the From field, which is what people read, is checked.
 type FromCheck uint8
 
 // The values of from.check.
@@ -91,14 +91,16 @@ const (
 )
 
 // Trusted says for whose mail the From field is not checked (from.trusted): mailing
-// lists and forwarders the administrator knows. (List-Id anybody can write.)
+// lists and forwarders that the administrator knows. They are not known by List-Id, which
+// anybody can write.
 type Trusted struct {
 	Senders *policy.Matcher // of MAIL FROM, which must have passed itself; nil: nobody
 	Clients Networks
 }
 
-// A Voucher is a filter before us that deletes forgeries of itself, and one of its
-// methods, by which it authenticates senders.
+// A Voucher is a filter that runs before this milter, and one of the methods by which it
+// authenticates senders. It must delete the Authentication-Results of others that claim to
+// be its own (RFC 8601 section 5).
 type Voucher struct {
 	ID     string // its authserv-id
 	Method string // "spf" or "dkim"

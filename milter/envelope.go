@@ -8,15 +8,15 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// asMTA returns a path of MAIL or RCPT as the MTA reads it. What the client wrote
-// may hold comments, blanks, several addresses, the forms of other networks: MTAs
-// take all of that, each in its own way, and hand it over as written, so that no
-// reading of ours could be trusted to come to the address which they will use.
-// understood is the macro in which they say it.
+// asMTA returns a path of MAIL or RCPT (RFC 5321 sections 4.1.1.2 and 4.1.1.3) as the MTA
+// reads it. What the client wrote may hold comments, blanks, several addresses, or the forms
+// of other networks. MTAs take all of that, each in its own way, and hand it over as it was
+// written, so that we cannot know by reading it which address they will use. understood is
+// the macro in which they say it.
 //
-// What was written stays where the two are the same mailbox, where it is no more
-// than a local part (the MTA has put its own name behind it, for which nobody can
-// vouch), and where the macro has no domain (Sendmail, for its own users).
+// The result is what was written where the two are the same mailbox, where it is only a
+// local part (the MTA has added its own name, for which no AS can vouch), and where the macro
+// has no domain (Sendmail, for its own users).
 func asMTA(written, understood string) string {
 	if written == "" || understood == "" || written == understood {
 		return written
@@ -35,11 +35,11 @@ func asMTA(written, understood string) string {
 	return understood
 }
 
-// senderAsMTA is asMTA for MAIL FROM. sender is what Sendmail says
-// that the envelope has (macro f), and decides; resolved is where mail to it would go, for which both MTAs
-// strip their own name and read the local part anew: as "ceo@bank.test" in
-// ceo%bank.test@mx.test, and in "ceo@bank.test"@mx.test. That is no sender of this
-// message.
+// senderAsMTA is asMTA for MAIL FROM. sender is the envelope sender by Sendmail's macro f;
+// where there is one, it decides. resolved is the address to which mail to the sender would
+// go. For that, both MTAs strip their own name and read the local part again, and see
+// "ceo@bank.test" in ceo%bank.test@mx.test and in "ceo@bank.test"@mx.test, which is not the
+// sender of this message.
 func senderAsMTA(written, sender, resolved string) string {
 	switch {
 	case written == "":
@@ -59,8 +59,9 @@ func senderAsMTA(written, sender, resolved string) string {
 	return asMTA(written, resolved)
 }
 
-// withDomain drops a source route, and writes the domain of a bang path or of the percent
-// hack behind an "@", as Postfix does on the envelope.
+// withDomain drops a source route (RFC 5321 appendix C), and writes the domain of a bang path
+// (RFC 976) or of the percent hack (RFC 1123 section 5.2.16) after an "@", as Postfix does on
+// the envelope.
 func withDomain(written string) string {
 	s := esmtp.DropSourceRoute(written)
 	if strings.ContainsAny(s, `@"`) {
@@ -89,7 +90,7 @@ func asSendmail(written, sender string) string {
 	switch {
 	case err == nil && err2 == nil && sameMailbox(ours, theirs):
 		return written
-	case errors.Is(err2, wire.ErrDomainLiteral): // Sendmail writes its name for its own; nobody vouches for either
+	case errors.Is(err2, wire.ErrDomainLiteral): // where it is its own, Sendmail writes its name; no AS vouches for either
 		return written
 	}
 	return sender
@@ -97,8 +98,8 @@ func asSendmail(written, sender string) string {
 
 var withoutQuoting = strings.NewReplacer(`"`, "", `\`, "")
 
-// hasNoDomain reports whether an "@" stands at the end, with nothing behind it. Postfix
-// leaves that on the envelope, and looks for an address before it.
+// hasNoDomain reports whether a path ends in "@". Postfix leaves that on the envelope, and
+// looks for an address before it.
 func hasNoDomain(written string) bool {
 	return strings.HasSuffix(strings.TrimRight(written, " \t"), "@")
 }
@@ -115,8 +116,9 @@ func isUnambiguous(s string) bool {
 	return at > 0 && isPlainLocal(domain) && strings.Trim(local, plainLocal+"%!") == ""
 }
 
-// sameMailbox is equality but for what MTAs change in their macros: Postfix folds
-// the case of local parts too, and of control characters they show blanks.
+// sameMailbox reports whether two addresses are equal but for what MTAs change in their
+// macros: Postfix puts local parts into lower case, and both show control characters as
+// blanks.
 func sameMailbox(a, b wire.Address) bool {
 	return a == b || a.Domain() == b.Domain() && strings.EqualFold(blankControls(a.Local()), blankControls(b.Local()))
 }

@@ -16,8 +16,8 @@ type Sample struct {
 	Header     []Field
 }
 
-// An Examination is everything that a session would find out about a message and
-// decide, and how.
+// An Examination is everything that a session would find out about a message, what it would
+// decide, and why.
 type Examination struct {
 	Class       string // "inbound", "exempt" or "submission"
 	Address     string // the envelope sender in canonical form, "" if it has none
@@ -28,10 +28,10 @@ type Examination struct {
 	Removed     int // of them, in what is delivered
 	Forged      int // Authentication-Results removed as forged
 
-	// Reply is what the client hears; zero for 250.
+	// Reply is the answer to the client; zero for 250.
 	Reply policy.Reply
-	// Plan, and what each layer had to say (Policy.Explain); both empty where Reply is
-	// ours and nothing was decided, or the message is not inbound.
+	// Plan, and what each layer says (Policy.Explain). Both are empty where the milter
+	// replies without asking the policy, and where the message is not inbound.
 	Plan  policy.Plan
 	Steps [][]policy.Step
 	// AuthRes is the Authentication-Results that would be written, "" for none.
@@ -40,8 +40,8 @@ type Examination struct {
 	PreferencesError error
 }
 
-// Examine takes a message through the very steps of a session, up to the decision, and
-// says what would become of it. It changes and sends nothing. It asks the Engine's
+// Examine takes a message through the same steps as a session, up to the decision, and says
+// what would be done with it. It changes and sends nothing. It asks the Engine's
 // Verifier, Preferences and Attacher, and the Notifier whether a DSN may be sent.
 func Examine(ctx context.Context, engine *Engine, s Sample) Examination {
 	engine.prepare()

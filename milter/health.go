@@ -11,8 +11,8 @@ import (
 )
 
 // SelfCheck connects to one of the Server's own sockets and negotiates, as an MTA
-// does. An error means that MTAs are not served. That there are too many
-// connections for one more is none: somebody had to close it.
+// does. An error means that MTAs are not served. If the connection is closed at
+// once because there are too many, that is no error: the Server works.
 func (s *Server) SelfCheck(ctx context.Context) error {
 	s.mu.Lock()
 	listeners := s.listeners
@@ -73,7 +73,8 @@ func Negotiate(ctx context.Context, network, address string) error {
 	return nil
 }
 
-// Status says in one line what is going on.
+// Status says in one line how many connections are open and messages are in flight, and how
+// many messages were answered.
 func (s *Server) Status() string {
 	return fmt.Sprintf("MTA connections: %d, messages in flight: %d, %d messages answered",
 		s.Connections(), s.inFlight.Load(), s.answered.Load())

@@ -13,7 +13,7 @@ import (
 )
 
 // What we ask an MTA for. Without the actions in requiredActions no key could be
-// removed and no result written; the others degrade.
+// removed and no result written; without another one a policy can do less.
 const (
 	requiredActions = gomilter.OptAddHeader | gomilter.OptChangeHeader
 	wantedActions   = requiredActions | gomilter.OptQuarantine | gomilter.OptRemoveRcpt | gomilter.OptAddRcpt | gomilter.OptSetMacros
@@ -24,15 +24,15 @@ const (
 		gomilter.OptNoHelo | gomilter.OptNoEOH | gomilter.OptNoReplies
 )
 
-// The macros we ask for. Such a request takes the place of the MTA's own lists,
-// so that everything needed must be in it. Postfix has no queue id before the
-// first valid recipient, hence again at the end.
+// The macros we ask for. Such a request replaces the MTA's own lists, so that everything
+// needed must be in it. Postfix has no queue id before the first valid recipient; therefore
+// it is asked for again at the end.
 var (
 	macrosAtConnect = []gomilter.MacroName{gomilter.MacroMTAFQDN, gomilter.MacroDaemonName,
 		gomilter.MacroClientAddr, gomilter.MacroRFC1413AuthInfo}
 	macrosAtMail = []gomilter.MacroName{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailAddr, macroSender}
 	macrosAtRcpt = []gomilter.MacroName{gomilter.MacroRcptAddr}
-	macrosAtEOH  = []gomilter.MacroName{"{authkey_none}"} // none exists: its place is taken so that none is sent
+	macrosAtEOH  = []gomilter.MacroName{"{authkey_none}"} // no such macro exists; without a list the MTA would send its own
 	macrosAtEnd  = []gomilter.MacroName{gomilter.MacroQueueId}
 )
 

@@ -116,7 +116,7 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 	return b.String()
 }
 
-// notesOf lists what a postmaster may ask about.
+// notesOf returns the values of note=.
 func notesOf(out *outcome) string {
 	switch {
 	case !out.attachment.Key.IsZero():
@@ -150,11 +150,11 @@ func (s *session) writeLine(now time.Time, attrs []slog.Attr) {
 	}
 	record := slog.NewRecord(now, slog.LevelInfo, "message", 0)
 	record.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)}) // inline, and not copied
-	_ = handler.Handle(context.Background(), record)             // nobody is left to be told
+	_ = handler.Handle(context.Background(), record)             // an error cannot be logged
 }
 
-// ends reports whether somebody who was to get the message will not, and the sender is
-// not to come again: then its line is all that is left of it.
+// ends reports whether a recipient will not get the message, and the client will not try
+// again: then the log line is all that is left of it.
 func (o *outcome) ends() bool {
 	if reply := o.reply(); !reply.IsZero() {
 		return reply.Code >= 500
@@ -164,8 +164,8 @@ func (o *outcome) ends() bool {
 	})
 }
 
-// settle has the line written before the MTA is answered, by a handler that would
-// otherwise wait for others.
+// settle has the line written before the MTA is answered. The program's handler would
+// otherwise wait for more lines, and write them together.
 func (s *session) settle() {
 	if h, ok := s.srv.log.Handler().(interface{ Settle() }); ok {
 		h.Settle()

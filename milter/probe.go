@@ -7,8 +7,8 @@ import "strings"
 const ProbeEnvelopeID = "authkey-doctor-probe"
 
 // isProbe reports whether a message that did not reach its end was a probe of our own: it
-// says so, it is from the null sender, and it comes from this machine or one of ours.
-// Nobody else can keep a line out of reports.
+// says so, it is from the null sender, and it comes from this machine or one of ours. For
+// anybody else a message cannot be kept out of reports in this way.
 func (m *message) isProbe() bool {
 	if m.sender != "" || m.class != submission && !m.origin.client.IsLoopback() {
 		return false

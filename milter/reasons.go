@@ -23,8 +23,7 @@ const (
 	reasonNoKeyNow          verifier.Reason = "no-key-now"
 )
 
-// A note is a value of note=, which says what became of a message in a way that one may
-// ask about.
+// A note is a value of note=: what was done with a message beside or instead of its action.
 type note string
 
 // noteKeyAttached is that of our own user's mail that got its key. Where it got none, the

@@ -20,11 +20,11 @@ type Server struct {
 	log     *slog.Logger
 	options []gomilter.Option // of the library
 
-	stopping atomic.Bool        // messages that begin now hear 451
+	stopping atomic.Bool        // messages that begin now are answered 451
 	inFlight atomic.Int64       // messages begun before that and not yet answered
 	answered atomic.Int64       // messages that reached their end
 	sessions atomic.Int64       // session goroutines that have negotiated and not ended
-	ctx      context.Context    // of every question; ends when Shutdown's patience does
+	ctx      context.Context    // of every question; ends when the ctx of Shutdown does
 	cancel   context.CancelFunc // ends it
 
 	mu        sync.Mutex
@@ -69,15 +69,15 @@ const (
 	drainPoll  = 5 * time.Millisecond
 )
 
-// Shutdown stops accepting, lets the messages in flight be finished until ctx
-// ends, has those that are then left answered 451, and closes every connection.
-// A message that begins meanwhile, on a connection still open, hears 451. It returns
-// up to a second after ctx has ended: the last answers have that long to be written.
+// Shutdown stops accepting, lets the messages in flight be finished until ctx ends,
+// answers 451 to those that are left then, and closes every connection. A message that
+// begins meanwhile, on a connection still open, is answered 451 too. Shutdown returns up to
+// a second after ctx has ended: the last answers have that long to be written.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.stopping.Store(true)
 	s.mu.Lock()
 	for _, ln := range s.listeners {
-		_ = ln.Close() // nobody is to hear of an error: it serves no more
+		_ = ln.Close() // it is not used any more, so that an error does not matter
 	}
 	s.mu.Unlock()
 

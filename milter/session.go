@@ -106,7 +106,8 @@ func (s *session) MailFrom(from, args string, m gomilter.Modifier) (*gomilter.Re
 }
 
 // RcptTo takes a recipient. One whose Profile is not that of the first one is answered
-// 452, and comes again in a transaction of its own (policy.recipients: separate).
+// 452, and the client tries it again in another transaction (policy.recipients: separate;
+// RFC 5321 section 4.5.3.1.10).
 func (s *session) RcptTo(to, args string, m gomilter.Modifier) (*gomilter.Response, error) {
 	defer s.guard("rcpt")
 	if s.msg == nil {
@@ -144,7 +145,7 @@ func (s *session) field(name, value []byte) {
 // them is answered 451.
 func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	msg := s.msg
-	if msg == nil { // no MAIL FROM that we saw: nothing is known, nothing may pass
+	if msg == nil { // there was no MAIL FROM: nothing is known of the message, it must not pass
 		return response(filterError.Reply), nil
 	}
 	defer s.end(msg)
@@ -165,7 +166,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 	s.srv.answered.Add(1)
 	s.logMessage(msg, &out)
 	if err != nil {
-		// The MTA has part of the changes: breaking off is what makes it drop them.
+		// The MTA has some of the changes; it drops them when the connection is closed.
 		return nil, fmt.Errorf("change message: %w", err)
 	}
 	return out.answer(), nil
@@ -187,8 +188,8 @@ func (s *session) Cleanup(m gomilter.Modifier) {
 	s.abandon(m)
 }
 
-// begin makes msg the session's message. One that begins while we are stopping
-// is not waited for, and will hear 451.
+// begin makes msg the session's message. A message that begins while we are stopping
+// is not waited for, and will be answered 451.
 func (s *session) begin(msg *message) {
 	s.msg = msg
 	msg.kept = s.kept[:0]
@@ -216,7 +217,7 @@ func (s *Server) acquire() *Engine {
 	return s.engine
 }
 
-// release ends a message's hold on its Engine.
+// release says that a message of the Engine has ended.
 func (s *Server) release(e *Engine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

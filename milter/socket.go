@@ -24,11 +24,11 @@ const maxListenQueue = 1 << 15
 // Listen opens a socket for MTAs: network "unix" with a path, or "tcp", "tcp4" or
 // "tcp6" with host and port. A unix socket gets mode and group (a name or a
 // number, "" to leave it) before anybody can connect; closing the listener removes it.
-// One left over from a process that died is replaced.
+// A socket that a process left behind when it was killed is replaced.
 //
-// It is an error if somebody listens there, if the path is of something that is no
-// socket, if the group is not known or may not be given, and whatever the system says
-// of an address.
+// It is an error if a process listens there, if the path is of something that is no
+// socket, or if the group is not known or may not be given; other errors are those of
+// net.Listen.
 func Listen(network, address string, mode fs.FileMode, group string) (net.Listener, error) {
 	if network != "unix" {
 		ln, err := net.Listen(network, address)

@@ -16,7 +16,8 @@ type Notifier interface {
 	// refused. It is asked only where one is wanted.
 	AllowDSN(Original) bool
 	// Deliver hands over a DSN about the failures and each of the notices. An error
-	// means that not everything could be: the message is answered 451 and comes again.
+	// means that not everything could be handed over: the client is answered 451, and
+	// tries again.
 	Deliver(context.Context, Original, []Failure, []Notice) error
 }
 
@@ -30,8 +31,8 @@ type Original struct {
 	MTA      string // the MTA's own name, "" where it did not say
 	Arrived  time.Time
 
-	Header    []Field // in its order, without AuthKeys
-	Truncated bool    // there was more of it than is kept
+	Header    []Field // in the order of the message, without AuthKeys
+	Truncated bool    // the header was longer than what is kept of it
 
 	// SenderAuthenticated: the envelope result is pass, or one of Settings.DSNVouchers
 	// says spf or dkim pass for the sender's domain.
@@ -48,14 +49,14 @@ type Field struct{ Name, Value string }
 type Failure struct {
 	Recipient string       // RCPT TO without angle brackets
 	RcptArgs  string       // its ESMTP parameters, separated by blanks
-	Reply     policy.Reply // what the client would have heard, had it been for this one alone
+	Reply     policy.Reply // the answer if this were the only recipient
 }
 
 // A Notice is a recipient who is to be told of the Original.
 type Notice struct {
 	Recipient string // RCPT TO without angle brackets
 	Language  string // of the recipient, such as de or pt-BR; "" is the default one
-	Refused   bool   // the sender hears of it; otherwise it was thrown away
+	Refused   bool   // the sender is told too; otherwise the message was discarded silently
 }
 
 // mayTellSender reports whether the sender may be sent the DSN that the plan asks for, if
@@ -72,7 +73,7 @@ func mayTellSender(msg *message, out *outcome) bool {
 var errNoNotifier = errors.New("no notifier configured")
 
 // tell hands over the DSNs and notices that the plan asks for. Where that fails the
-// outcome becomes a 451: the message comes again.
+// outcome becomes a 451, and the client tries again.
 func (h handler) tell(ctx context.Context, msg *message, out *outcome) {
 	var failures []Failure
 	var notices []Notice

@@ -6,17 +6,18 @@ import (
 	"strings"
 )
 
-// vouchedFor reports whether a filter before us, whom the administrator trusts, says in
-// the header spf or dkim pass for a sender's domain.
+// vouchedFor reports whether a filter that runs before this milter, and that the
+// administrator trusts, says in the header that spf or dkim passed for a sender's domain.
 func vouchedFor(header []Field, vouchers []Voucher, domain string) bool {
 	return slices.ContainsFunc(header, func(f Field) bool {
 		return isField(f.Name, authResField) && vouches(f.Value, vouchers, domain)
 	})
 }
 
-// Limits of a field that vouches for somebody. What a filter cannot read it does not
-// delete: OpenDKIM gives up on 4096 octets and on 512 tokens, of which each of
-// vouchMarks is one and may end another, and has room for a few results.
+// Limits of a field that vouches for somebody. A filter does not delete a forgery that it
+// cannot read, so that a field near its limits must not count. OpenDKIM stops at 4096 octets
+// and at 512 tokens, of which each of vouchMarks is one and may end another, and holds only
+// a few results.
 const (
 	maxVouchOctets     = 2000
 	maxVouchMarks      = 200
@@ -25,9 +26,10 @@ const (
 	maxVouchProperties = 8 // of one result
 )
 
-// The one form in which filters write, which all of them can read: lower case, blanks
-// around comments and between properties, the property types of RFC 8601; no version,
-// no escape, no nested comment, no empty result.
+// The one form in which filters write, and which all of them can read: that of RFC 8601
+// section 2.2 in lower case, with blanks around comments and between properties, and with
+// the property types of section 2.3; no version, no escape, no nested comment, no empty
+// result.
 const (
 	vouchBlank    = `[ \t\r\n]`
 	vouchComment  = `\([ \t!-'*-\[\]-~]*\)`
@@ -43,10 +45,10 @@ var (
 // vouches reports whether the value of an Authentication-Results field is one of a
 // voucher's in which its method says pass for a domain.
 //
-// Such filters delete what claims to be theirs, as far as they can read it: what a
-// forger writes so that they cannot must not count. Hence the id to the letter, and no
-// more than the form in which they write themselves. A field with anything else in it
-// vouches for nobody, in whatever part of it that is.
+// Such filters delete fields that claim to be theirs, as far as they can read them. A field
+// that a forger wrote so that they cannot read it must not count. Therefore the id must be
+// spelt exactly as configured, and the field must have the form in which filters write. A
+// field with anything else in it, in whatever part, vouches for nobody.
 func vouches(value string, vouchers []Voucher, domain string) bool {
 	if domain == "" || len(value) > maxVouchOctets || countAny(value, vouchMarks) > maxVouchMarks {
 		return false
@@ -96,8 +98,8 @@ func (v Voucher) passes(rest, domain string) (found bool) {
 	return found
 }
 
-// vouchProperties reads the properties of a result; comments stand under no name. ok
-// is false where one is there twice: the second could be part of a value that the
+// vouchProperties reads the properties of a result, and its comments as the property "". ok
+// is false where a property is there twice: the second could be part of a value that the
 // filter took from the message without quoting it.
 func vouchProperties(s string) (properties map[string]string, ok bool) {
 	properties = make(map[string]string)
@@ -115,8 +117,9 @@ func vouchProperties(s string) (properties map[string]string, ok bool) {
 	return properties, len(properties) <= maxVouchProperties
 }
 
-// authenticated is the domain that a result of the method is about, "" for none. ok is
-// false where there is something in it that a sender could have made the filter write.
+// authenticated is the domain that a result of the method is about, "" for none: that of
+// smtp.mailfrom for spf, header.d for dkim (RFC 8601 sections 2.7.2 and 2.7.1). ok is false
+// where there is something in it that a sender could have made the filter write.
 func authenticated(method string, properties map[string]string) (domain string, ok bool) {
 	if method == "spf" {
 		mailFrom := properties["smtp.mailfrom"]
@@ -125,8 +128,9 @@ func authenticated(method string, properties map[string]string) (domain string, 
 		}
 		return strings.TrimSuffix(mailFrom[strings.LastIndexByte(mailFrom, '@')+1:], "."), true
 	}
-	// Of a signature that verifies, whoever signed chose all that follows, of which the
-	// identity may hold anything before its "@"; the domain behind that is theirs.
+	// Whoever made a valid signature chose all these values. The identity (header.i) may
+	// have anything before its "@"; its domain must be header.d or below it (RFC 6376
+	// section 3.5).
 	domain = properties["header.d"]
 	for name, value := range properties {
 		switch name {

@@ -15,8 +15,8 @@ import (
 
 // Limits in octets.
 const (
-	// MaxMailbox is the length of a mailbox by RFC 5321 section 4.5.3.1: a local part of
-	// 64 and a domain of 255.
+	// MaxMailbox is the length of a mailbox: a local part of 64 (RFC 5321 section
+	// 4.5.3.1.1), "@", and a domain of 255 (section 4.5.3.1.2).
 	MaxMailbox = 64 + 1 + 255
 	// MaxDomain is the length of a domain name as text without the root's dot (RFC 1035
 	// section 2.3.4).
@@ -32,8 +32,9 @@ func Cut(mailbox string) (local, domain string, found bool) {
 	return mailbox, "", false
 }
 
-// CutUnquoted is Cut at the last "@" outside quotes. Without one, local is all of the
-// mailbox. ok is false where a quote never ends: nothing tells then what is domain.
+// CutUnquoted is Cut at the last "@" outside quotes (Quoted-string of RFC 5321 section
+// 4.1.2). Without one, local is all of the mailbox. ok is false where a quote never ends, so
+// that it cannot be known what the domain is.
 func CutUnquoted(mailbox string) (local, domain string, ok bool) {
 	at, quoted := -1, false
 	for i := 0; i < len(mailbox); i++ {
@@ -84,8 +85,8 @@ func IndexUnquoted(s, chars string) int {
 	return -1
 }
 
-// DropSourceRoute removes the "@a,@b:" of RFC 5321 section 4.1.2, which says that it
-// SHOULD be ignored. A colon inside a domain literal does not end it.
+// DropSourceRoute removes a source route ("@a,@b:"), which SHOULD be ignored (A-d-l in RFC
+// 5321 section 4.1.2). A colon inside a domain literal does not end it.
 func DropSourceRoute(path string) string {
 	if path == "" || path[0] != '@' {
 		return path
@@ -108,8 +109,8 @@ func DropSourceRoute(path string) string {
 	return path
 }
 
-// CutSubaddress returns the user to whom a local part without quotes belongs that is a
-// sub-address ("user+tag"). ok is false for any other.
+// CutSubaddress returns the user of a local part that is a sub-address ("user+tag", as in
+// RFC 5233 section 1) and has no quotes. ok is false for any other local part.
 func CutSubaddress(local string) (user string, ok bool) {
 	i := strings.IndexByte(local, '+')
 	if i <= 0 {
@@ -118,8 +119,8 @@ func CutSubaddress(local string) (user string, ok bool) {
 	return local[:i], true
 }
 
-// QuoteLocal writes a local part, which has no quotes, with those it needs. It is the
-// inverse of UnquoteLocal.
+// QuoteLocal writes a local part, given without quotes, as a Dot-string or else as a
+// Quoted-string (RFC 5321 section 4.1.2). It is the inverse of UnquoteLocal.
 func QuoteLocal(local string) string {
 	if IsDotAtom(local) {
 		return local
@@ -133,7 +134,8 @@ var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 // caller sees to it that s has no characters that cannot stand in one.
 func Quote(s string) string { return `"` + escapes.Replace(s) + `"` }
 
-// UnquoteLocal returns the local part that is meant by one with quotes and backslashes.
+// UnquoteLocal returns a local part without the quotes and backslashes of a Quoted-string
+// (RFC 5321 section 4.1.2).
 func UnquoteLocal(s string) string {
 	if strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\\') < 0 {
 		return s
@@ -153,8 +155,8 @@ func UnquoteLocal(s string) string {
 	return b.String()
 }
 
-// IsDotAtom reports whether a local part needs no quotes: it is a Dot-string of RFC 5321,
-// with the UTF-8 of RFC 6531 counted as atext.
+// IsDotAtom reports whether a local part needs no quotes: it is a Dot-string (RFC 5321
+// section 4.1.2), with UTF-8 counted as atext (RFC 6531 section 3.3).
 func IsDotAtom(local string) bool {
 	if local == "" || local[0] == '.' || local[len(local)-1] == '.' {
 		return false
@@ -174,9 +176,9 @@ func IsDotAtom(local string) bool {
 	return true
 }
 
-// HasWildcard reports whether a local part, as people write one without quotes, was
-// probably meant as a pattern: with a star, or with the leading % of SQL. No list knows
-// patterns, so that it would match nobody.
+// HasWildcard reports whether a local part without quotes was probably meant as a pattern:
+// it has a "*", or begins with the % of SQL. No list of ours has patterns, so that it would
+// match nobody.
 func HasWildcard(local string) bool {
 	return !strings.HasPrefix(local, `"`) && (strings.Contains(local, "*") || strings.HasPrefix(local, "%"))
 }

@@ -10,7 +10,8 @@ import (
 // TypeUTF8 is the address type of RFC 6533 section 3, in lower case.
 const TypeUTF8 = "utf-8"
 
-// maxParam bounds what is taken of an ENVID or ORCPT, in octets. RFC 3461 has 100 and 500.
+// maxParam bounds what is taken of an ENVID or ORCPT, in octets. RFC 3461 allows 100 for an
+// ENVID (section 4.4) and 500 for an ORCPT (section 4.2).
 const maxParam = 500
 
 // DeclinesDSN reports whether the parameters of a RCPT say that the sender does not want
@@ -61,7 +62,7 @@ func OriginalRecipient(rcptArgs string) (kind, address string) {
 }
 
 // param returns the value of the first parameter of that name which has one, in a list
-// separated by blanks.
+// separated by blanks (esmtp-param of RFC 5321 section 4.1.2).
 func param(args, name string) string {
 	for arg := range strings.FieldsSeq(args) {
 		if key, value, _ := strings.Cut(arg, "="); value != "" && strings.EqualFold(key, name) {
@@ -101,8 +102,8 @@ func decodeXtext(s string) (string, bool) {
 	return b.String(), true
 }
 
-// decodeUnitext undoes both encodings of RFC 6533 section 3, in which \x{…} stands
-// for a code point. The xtext of RFC 3461, which some use here, is undone too.
+// decodeUnitext undoes both encodings of RFC 6533 section 3, in which \x{…} is a code point.
+// It undoes the xtext of RFC 3461 section 4 too, which some programs use here.
 func decodeUnitext(s string) (string, bool) {
 	s, ok := decodeXtext(s)
 	if !ok {

@@ -5,11 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// SafeAddress writes an address that came from outside, for log lines, headers and texts
-// in which somebody may search: the ASCII in it but letters, digits and what addresses
-// usually have is percent-encoded, so that neither "result=pass" nor a blank, a quote
-// or a second "@" of a stranger's making stands there. It is for people; what it came
-// from cannot always be told.
+// SafeAddress writes an address that came from outside, for log lines, headers and texts in
+// which people or programs may search. All ASCII in it but letters, digits and what addresses
+// usually have is percent-encoded, so that a stranger can write neither "result=pass" nor a
+// blank, a quote or a second "@" there. It is for people: the address cannot always be
+// restored from it.
 func SafeAddress(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	for i := 0; i < len(s); i++ {
@@ -32,8 +32,9 @@ func encodeUnsafe(s string, at int) string {
 	return b.String()
 }
 
-// isSafe judges the octet at index i of an address whose "@" is at at. Brackets and
-// colons are those of domain literals.
+// isSafe reports whether the octet c at index i of an address, whose "@" is at index at, is
+// written as it is. Brackets and colons are those of domain literals (RFC 5321 section
+// 4.1.3).
 func isSafe(c byte, i, at int) bool {
 	switch {
 	case c >= utf8.RuneSelf, IsAlnum(c), i == at:

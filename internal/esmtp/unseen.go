@@ -2,8 +2,8 @@ package esmtp
 
 import "unicode"
 
-// IsBlank reports whether r shows as a blank: the space, the TAB, and those that only look
-// like a space, such as U+00A0 and U+3164.
+// IsBlank reports whether r is shown as a blank: the space, the TAB, and characters that only
+// look like a space, such as U+00A0 and U+3164.
 func IsBlank(r rune) bool {
 	switch r {
 	case '\t', '\u115F', '\u1160', '\u2800', '\u3164', '\uFFA0':

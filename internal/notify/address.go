@@ -10,15 +10,15 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// maxPath bounds an address that we write to. RFC 5321 has 256 octets.
+// maxPath bounds an address that we write to. RFC 5321 section 4.5.3.1.3 allows 256 octets.
 const maxPath = 500
 
 var errMailbox = errors.New("address cannot be written to")
 
-// mailbox brings an address of the envelope to a form that can stand between
-// angle brackets in an SMTP command and in a header field: without source route,
-// its domain in A-labels. What could end either is refused; MTAs hand over
-// control characters in quoted local parts, among other things.
+// mailbox brings an address of the envelope to a form that can be written between angle
+// brackets in an SMTP command and in a header field: without source route, its domain in
+// A-labels. An address that could end the command or the field is refused: MTAs hand over,
+// among other things, control characters in quoted local parts.
 func mailbox(path string) (string, error) {
 	path = esmtp.DropSourceRoute(path)
 	if path == "" || len(path) > maxPath || !utf8.ValidString(path) || strings.ContainsFunc(path, isControl) {
@@ -35,7 +35,7 @@ func mailbox(path string) (string, error) {
 	return local + "@" + domain, err
 }
 
-// domainName takes host names and address literals.
+// domainName takes host names and address literals (RFC 5321 sections 4.1.2 and 4.1.3).
 func domainName(domain string) (string, error) {
 	if literal, ok := strings.CutPrefix(domain, "["); ok {
 		literal, ok = strings.CutSuffix(literal, "]")
@@ -54,7 +54,7 @@ func domainName(domain string) (string, error) {
 	return ascii, nil
 }
 
-// hostName returns a host's name as it stands in mail addresses.
+// hostName returns a host's name as it is written in mail addresses.
 func hostName(name string) (string, error) {
 	host, err := mailbox("postmaster@" + name)
 	if err != nil || !esmtp.IsASCII(host) {
@@ -66,14 +66,16 @@ func hostName(name string) (string, error) {
 // domainOf is the domain of an address, or all of it if it has none.
 func domainOf(addr string) string { return addr[strings.LastIndexByte(addr, '@')+1:] }
 
-// typeRFC822 is the address type of RFC 3461 for addresses in ASCII.
+// typeRFC822 is the address type for addresses in ASCII (RFC 3461 section 4.2, RFC 3464
+// section 2.3.1).
 const typeRFC822 = "rfc822"
 
 // maxTyped keeps an address of a delivery status on one line.
 const maxTyped = 900
 
-// typedAddress writes an address as the fields of a delivery status have it. In a
-// message/global-delivery-status, wide, UTF-8 stands as it is.
+// typedAddress writes an address as the fields of a delivery status have it: address type,
+// ";", and the address in the encoding of the type (RFC 3464 section 2.3.1, RFC 6533 section
+// 3). In a message/global-delivery-status (wide) UTF-8 is written as it is.
 func typedAddress(kind, addr string, wide bool) string {
 	if kind == typeRFC822 && !esmtp.IsASCII(addr) {
 		kind = esmtp.TypeUTF8

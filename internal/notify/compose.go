@@ -35,8 +35,8 @@ type composer struct {
 	id   digest // of what is sent: the same mail, sent again, has the same Message-ID
 }
 
-// host is whose mail it is: that of the MTA which the message came to, and of this
-// machine where its name is not known or is none.
+// host is the host in whose name the mail is sent: the MTA which the message came to, or
+// this machine where the MTA's name is not known or is no host name.
 func (c composer) host() string {
 	if name, err := hostName(c.o.MTA); err == nil {
 		return name
@@ -44,8 +44,9 @@ func (c composer) host() string {
 	return c.n.opts.Hostname
 }
 
-// writeHeader writes the fields that all our mail has, those about its body, which h has,
-// and the empty line.
+// writeHeader writes the header, and the empty line after it: the fields about the body,
+// which h has, and those that all our mail has. Auto-Submitted is that of RFC 3834 sections
+// 3.1.7 and 5, References and In-Reply-To are those of section 3.1.6.
 func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	from, auto := "MAILER-DAEMON", "auto-replied"
 	if c.kind == kindNotice {
@@ -60,7 +61,7 @@ func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 		h.SetMsgIDList("In-Reply-To", []string{id})
 	}
 	h.SetMessageID("authkey-" + c.kind + "." + hex.EncodeToString(c.id[:]) + "@" + c.host())
-	// What looks like an encoded word and is none must not be read as one.
+	// A text that only looks like an encoded word (RFC 2047 section 2) must not be read as one.
 	h.SetSubject(strings.ReplaceAll(subject, "=?", "= ?"))
 	h.AddRaw([]byte("To: <" + c.to + ">\r\n")) // it is quoted where need be; a quoted blank is no place to fold
 	h.SetAddressList("From", []*mail.Address{{Name: c.n.opts.FromName, Address: from + "@" + c.host()}})
@@ -68,7 +69,8 @@ func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	_ = textproto.WriteHeader(b, h.Header.Header) // a buffer takes everything, and no value has a line break
 }
 
-// notice writes a notice: one text, 7bit whatever its language.
+// notice writes a notice: one text, in quoted-printable whatever its language (RFC 2045
+// section 6.7).
 func (c composer) notice(notice milter.Notice) []byte {
 	t := c.n.text(c.o, kindNotice, notice.Language, NoticeFields{
 		MessageFields: c.fields(),
@@ -85,8 +87,10 @@ func (c composer) notice(notice milter.Notice) []byte {
 	return b.Bytes()
 }
 
-// dsn writes a multipart/report about all of failures. A sender whose address
-// needs UTF-8 gets it in the forms of RFC 6533; for any other it is 7bit.
+// dsn writes a multipart/report (RFC 6522 section 3) about all of failures: a text, a
+// message/delivery-status (RFC 3464 section 2) and the original's header as
+// text/rfc822-headers (RFC 6522 section 4). A sender whose address needs UTF-8 gets the
+// media types of RFC 6533 section 4 (wide); for any other sender the DSN is 7bit.
 func (c composer) dsn(failures []milter.Failure) []byte {
 	wide := !isASCII(c.to)
 	t := c.n.text(c.o, kindDSN, c.n.languageOf(c.o), c.dsnFields(failures))
@@ -96,7 +100,7 @@ func (c composer) dsn(failures []milter.Failure) []byte {
 	if wide {
 		h.Set("Content-Transfer-Encoding", "8bit")
 	}
-	// Drawn anew each time: who wrote the header below must not know what would end its part.
+	// Random for each DSN: the author of the quoted header must not know what would end its part.
 	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status", "boundary": c.n.boundary(parts)})
 	c.writeHeader(&b, h, t.subject)
 
@@ -137,7 +141,9 @@ func (c composer) fields() MessageFields {
 // shownAddress is an address of the envelope as the texts have it.
 func shownAddress(addr string) string { return oneLine(esmtp.SafeAddress(addr), maxValue) }
 
-// status writes the fields of RFC 3464 sections 2.2 and 2.3.
+// status writes the fields about the message (RFC 3464 section 2.2), an extension field
+// (section 2.4), and those about each recipient (section 2.3). Status 5.7.1 is "delivery not
+// authorized, message refused" (RFC 3463 section 3.8).
 func (c composer) status(failures []milter.Failure, wide bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\n", c.host())
@@ -180,9 +186,9 @@ func (n *Notifier) text(o *original, kind, language string, data any) text {
 	return t
 }
 
-// languageOf is the first language of the sender's (Accept-Language of RFC 3282,
-// which some clients write, else Content-Language) that we have a DSN in. Weights
-// are not read: those who write several begin with the best.
+// languageOf is the first language of the sender's that we have a DSN in: of
+// Accept-Language, which some clients write, or else of Content-Language (RFC 3282 sections 3
+// and 2). Weights are not read, since clients that write several begin with the best.
 func (n *Notifier) languageOf(o *original) string {
 	for _, field := range []string{"Accept-Language", "Content-Language"} {
 		for tag := range strings.SplitSeq(cutOctets(o.value(field), maxValue), ",") {

@@ -4,14 +4,14 @@ import (
 	"strings"
 
 	"github.com/emersion/go-message"
-	_ "github.com/emersion/go-message/charset" // that the header can be read in any
+	_ "github.com/emersion/go-message/charset" // so that encoded words of all charsets are decoded
 	"github.com/emersion/go-message/mail"
 
 	"github.com/authkey/authkey/milter"
 )
 
-// reportField is the field by which our own mail is known, should it come back
-// without its null sender and Auto-Submitted.
+// reportField marks our own mail. We know it again by this field if it comes back without
+// its null sender and its Auto-Submitted.
 const reportField = "X-Authkey-Report"
 
 // An original is the message that DSNs and notices are about. Everything in it may come
@@ -70,10 +70,9 @@ func isTrace(f milter.Field) bool {
 	return false
 }
 
-// identity tells one message from another, and is the same when a client comes
-// back with it: its sender and its header, but for the trace fields. The Message-ID is
-// part of that, and alone would not do: whoever writes a message may write somebody
-// else's into it.
+// identity tells one message from another, and is the same when a client tries the message
+// again. It is of the sender and the header without the trace fields. The Message-ID is part
+// of that, and would not be enough alone: anybody can write the Message-ID of another message.
 func (o *original) identity() identity {
 	parts := make([]string, 0, 2+2*len(o.Header))
 	parts = append(parts, "message", o.Sender)
@@ -88,10 +87,10 @@ func (o *original) identity() identity {
 // An identity stands for one message of one sender.
 type identity digest
 
-// dsn stands for the DSN about the message, whoever it is about.
+// dsn is the digest of the DSN about the message, whichever recipients it is about.
 func (id identity) dsn() digest { return digestOf(string(id[:]), kindDSN) }
 
-// report stands for what is said about one recipient.
+// report is the digest of what is said about one recipient.
 func (id identity) report(kind, recipient string) digest {
 	return digestOf(string(id[:]), kind, recipient)
 }
@@ -105,8 +104,8 @@ func (o *original) text(name string) string {
 	return oneLine(text, maxValue)
 }
 
-// messageID returns the Message-ID, without its brackets, if it is well-formed enough to
-// refer to.
+// messageID returns the Message-ID (RFC 5322 section 3.6.4) without its brackets; "" if it is
+// not well-formed enough to refer to.
 func (o *original) messageID() string {
 	var h mail.Header
 	h.Set("Message-ID", o.value("Message-ID"))

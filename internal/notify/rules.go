@@ -8,7 +8,7 @@ type Mode string
 // Modes.
 const (
 	Never         Mode = "never"
-	Authenticated Mode = "authenticated" // those of whom somebody vouches that they are no forgery
+	Authenticated Mode = "authenticated" // those that a key, spf or dkim shows not to be forged
 	Always        Mode = "always"        // forged ones too
 )
 
@@ -60,8 +60,8 @@ func mayDSN(o *original, mode Mode) Suppression {
 	return Allowed
 }
 
-// mayNotice applies the rules for a notice but the rates. Mail of lists is
-// reported: the recipient asked for it, and it stays at home.
+// mayNotice applies the rules for a notice but the rates. There are notices about mail of
+// lists too: the recipient asked for them, and they are sent to nobody outside.
 func mayNotice(o *original, to string) Suppression {
 	if why := mayReport(o); why != Allowed {
 		return why
@@ -72,7 +72,9 @@ func mayNotice(o *original, to string) Suppression {
 	return Allowed
 }
 
-// mayReport keeps reports from being about reports, whoever they go to.
+// mayReport applies the rules that DSNs and notices have in common: there is none about a
+// bounce (RFC 5321 section 6.1), about mail of our own, or about automatic mail (RFC 3834
+// section 2).
 func mayReport(o *original) Suppression {
 	switch {
 	case o.Sender == "":
@@ -81,7 +83,7 @@ func mayReport(o *original) Suppression {
 		return OwnMessage
 	}
 	for _, v := range o.values("Auto-Submitted") {
-		if firstWord(v) != "no" { // a word that nobody knows was written by a program too
+		if firstWord(v) != "no" { // a program writes any other word, known or not (RFC 3834 section 5)
 			return AutoSubmitted
 		}
 	}
@@ -91,8 +93,8 @@ func mayReport(o *original) Suppression {
 	return Allowed
 }
 
-// firstWord returns the first word of a structured field, in lower case, without
-// the comments and parameters that may stand around it.
+// firstWord returns the first word of a structured field, in lower case, without comments
+// (RFC 5322 section 3.2.2) and parameters.
 func firstWord(v string) string {
 	var word strings.Builder
 	depth := 0

@@ -11,7 +11,7 @@ import (
 const (
 	// maxName bounds the name of a field that is quoted.
 	maxName = 76
-	// maxLine is the longest line that we write, with room for its fold.
+	// maxLine is the longest line that we write, in octets; RFC 5322 section 2.1.1 allows 998.
 	maxLine = 990
 	// maxQuoted bounds what a DSN quotes of the original's header.
 	maxQuoted = 32 << 10
@@ -85,9 +85,9 @@ func oneLine(s string, most int) string {
 	return s
 }
 
-// quoteFields writes header fields as they came, but for those with AuthKeys and
-// for what could not stand in a message: whatever is in a value stays inside its
-// field. In a wide text octets above ASCII are valid UTF-8.
+// quoteFields writes header fields as they came, but for those with AuthKeys and for what a
+// message cannot have (RFC 5322 section 2.2): no value can end its field or the header. In a
+// wide text octets above ASCII are valid UTF-8.
 func quoteFields(fields []milter.Field, wide bool) []byte {
 	var out []byte
 	for _, f := range fields {
