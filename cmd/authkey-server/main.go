@@ -1,6 +1,6 @@
 // Command authkey-server is an Authentication Server: the sender's side of Address
-// Authentication. It answers VERIFY for the domains of server.yaml, and helps
-// whoever runs it to publish, to keep the lists of addresses and to look at keys.
+// Authentication. It answers VERIFY for the domains of server.yaml. Its other commands
+// help to publish records, to keep the lists of addresses, and to look at keys.
 package main
 
 import (

@@ -2,11 +2,11 @@
 // of docs/protocol.md sections 2 and 3, for domains whose keys package keyring
 // knows (section 7).
 //
-// Questions are answered from memory, one after another on each connection, and
-// the replies of questions that came together leave together. What a client can
-// cost is bounded: connections, questions per client and time, the length of a
-// line and the time it may take to arrive, the time a reply may take to be read.
+// Questions are answered from memory, one after another on each connection, and the
+// replies to questions that arrived together are sent together. What a client can use is
+// bounded: connections, questions per time, the length of a line, the time until it has
+// arrived, and the time until a reply has been read.
 //
-// DNS records, the files behind the domains and the making of TLS listeners are
-// the caller's. Keys appear in no output: no log line, no reply, no error.
+// The caller publishes DNS records, reads the files of the domains and makes the TLS
+// listeners. Keys appear in no output: no log line, no reply, no error.
 package authserver

@@ -1,12 +1,11 @@
-// Command demo is `make demo`: it sets up a small private world of mail in a
-// temporary folder, sends real messages through it and prints what became of each,
-// read from the bytes that were delivered and from the logs. It exits with 1 if any
-// of it is not as it should be.
+// Command demo is `make demo`: it sets up a private mail system in a temporary folder,
+// sends real messages through it and prints what was done with each, read from the bytes
+// that were delivered and from the logs. It exits with 1 if anything is not as it should be.
 //
-// In its first part one office receives: DNS, an Authentication Server, the milter as
-// a postmaster runs it, a real Postfix. In its second part two domains, each with its
-// own server, milter and Postfix, authenticate each other, and a colleague and a thief
-// try what is not theirs.
+// In its first part one domain receives mail: with DNS, an Authentication Server, the milter
+// as a postmaster runs it, and a real Postfix. In its second part two domains, each with a
+// server, a milter and a Postfix of its own, authenticate each other; a colleague and an
+// attacker try to use addresses and keys that are not theirs.
 package main
 
 import (

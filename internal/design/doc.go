@@ -1,3 +1,3 @@
-// Package design has tests only: they hold the tree against docs/design.md, and the public
-// packages against a program of somebody else's.
+// Package design has tests only: they compare the tree with docs/design.md, and build a
+// program of another module from the public packages alone.
 package design

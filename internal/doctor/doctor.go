@@ -1,13 +1,13 @@
-// Package doctor looks for what keeps the milter from doing its work: can the MTA
-// reach its socket, is it told to ask it, in the right order and with the right
-// default action, do DNS, the clock, the place where notices are handed over, and
-// the Authentication Servers of our own domains work; and can keys be attached that
-// these servers accept.
+// Package doctor looks for what keeps the milter from doing its work. Can the MTA reach
+// its socket, and is it configured to ask the milter, in the right order and with the right
+// default action? Do DNS, the clock, the SMTP server that takes notices, and the
+// Authentication Servers of our own domains work? Do these servers accept the keys that are
+// attached?
 //
-// Nothing is changed. Whoever looks at a mail system that is in use loses nothing:
-// notices' SMTP server sees an envelope without a message, an Authentication Server
-// a VERIFY about a key that is none. Only where we attach keys is the domain's own
-// server, found as recipients find it, asked about real ones. Every wait is bounded.
+// Nothing is changed, so that it can be run on a mail system that is in use: the SMTP server
+// for notices gets an envelope without a message, an Authentication Server a VERIFY about a
+// text that is nobody's key. Only where keys are attached, the domain's own server, found
+// as recipients find it, is asked about real ones. Every wait is bounded.
 package doctor
 
 import (

@@ -2,9 +2,9 @@
 // packages need: quoting, source routes, sub-addresses (RFC 5321 section 4.1.2, RFC 6531),
 // and what MAIL and RCPT say about delivery status notifications (RFC 3461, RFC 6533).
 //
-// It says how an address is written, not whether anybody has it: the canonical form of the
-// AuthKey protocol is in package wire, what a From field names in package fromfield. The
-// package does no I/O and knows no other package of the project.
+// It is about how an address is written, not whether it exists. The canonical form of the
+// AuthKey protocol is in package wire, the addresses that a From field names are in package
+// fromfield. The package does no I/O and imports no other package of the project.
 package esmtp
 
 import (

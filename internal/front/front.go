@@ -3,8 +3,8 @@
 // with it what the milter says, as Postfix does: each deletion of a header field
 // renumbers those of its name that follow.
 //
-// It leaves out SMTP itself, queues, aliases, and what no milter of ours asks for:
-// another sender and another body are errors.
+// It leaves out SMTP itself, queues, aliases, and what our milter never asks for: a change
+// of the sender or of the body is an error.
 package front
 
 import (

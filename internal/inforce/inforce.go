@@ -1,7 +1,7 @@
-// Package inforce is how a running service tells others on its machine which
-// configuration it has in force: a small file in its runtime folder, written when it
-// starts and at each reload, removed when it stops. It holds no setting, only a digest
-// of them.
+// Package inforce lets a running service tell other programs on its machine which
+// configuration it has in force. It writes a small file into the service's runtime folder
+// at the start and at each reload, and removes it at the end. The file holds a digest of the
+// settings, and no setting.
 package inforce
 
 import (

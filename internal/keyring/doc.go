@@ -9,7 +9,7 @@
 //
 // A key consists, in the base32 alphabet of RFC 4648, of
 //
-//	2 characters    the epoch modulo 1024, so that nobody has to guess it
+//	2 characters    the epoch modulo 1024, so that the server need not try several
 //	32 characters   the first 160 bits of
 //	                HMAC-SHA-256(secret, label, domain, local part, generation, epoch)
 //

@@ -1,7 +1,7 @@
-// Package lab builds a small private world of mail for end-to-end tests, benchmarks, storms
-// and the demo: a DNS server with the TXT records of invented domains, real
-// Authentication Servers with keys for their addresses, and the milter as the
-// process that a postmaster runs. The MTA in front comes from testmta.
+// Package lab builds a private mail system for end-to-end tests, benchmarks, `make storm` and
+// the demo: a DNS server with the TXT records of invented domains, real Authentication
+// Servers with keys for their addresses, and the milter as the process that a postmaster
+// runs. The MTA comes from package testmta.
 //
 // Everything is on loopback, on free ports and in one temporary folder, and ends
 // with Close.

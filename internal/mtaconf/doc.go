@@ -2,6 +2,7 @@
 // ours: the parameters of main.cf and master.cf that concern milters, through
 // postconf(1), and the X lines of a sendmail.cf.
 //
-// Nothing is changed but by Postfix.Apply, Postfix.Undo and UndoPostfix. Losses finds
-// what Postfix's configuration takes from the milter by other parameters than its lists.
+// Only Postfix.Apply, Postfix.Undo and UndoPostfix change anything. Losses finds parameters
+// of Postfix, other than its lists of milters, that keep the milter from doing a part of its
+// work.
 package mtaconf

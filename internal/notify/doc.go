@@ -7,16 +7,16 @@
 // header alone is returned. Only failures are reported, never delays, successes
 // or relaying. A notice is plain text to one recipient and names no other.
 //
-// Who is to get what is the policy's to decide. This package knows when nothing
-// may be sent all the same: to the null sender, about automatic mail (RFC 3834),
-// to a sender who is not authenticated, beyond the rates. Those rules are in
-// rules.go, and pure. A DSN is withheld before the policy is done, with AllowDSN,
-// because its recipient's action depends on it; a notice simply is not sent.
+// The policy decides who is to get what. This package knows when nothing may be sent
+// all the same: to the null sender, about automatic mail (RFC 3834), to a sender who
+// is not authenticated, beyond the rates. Those rules but the rates are in rules.go, and
+// pure. Whether a DSN may be sent is asked with AllowDSN before the policy has decided,
+// because a recipient's action depends on it; a notice that may not be sent is left out.
 //
-// Mail is handed to an MTA by SMTP, within HandOverTimeout, before the caller
-// answers for the original; every failure is the caller's 451. What was handed
-// over is remembered in a Ledger for a day, also across restarts, so that the
-// client's retry repeats nothing.
+// Mail is handed to an MTA by SMTP, within HandOverTimeout, before the caller answers the
+// client that sent the original. After a failure the caller answers 451. What was handed
+// over is remembered in a Ledger for a day, also across restarts, so that nothing is sent
+// twice when the client tries again.
 //
 // An AuthKey is in none of what is written: its fields are dropped from the
 // quoted header.

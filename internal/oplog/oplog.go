@@ -1,5 +1,5 @@
-// Package oplog has what the log lines of a service's operation have in common: a panic in
-// words that repeat nothing of a message, and a limit for what a stranger can cause at will.
+// Package oplog is for log lines about a service's operation: it logs a panic without
+// repeating anything of a message, and limits log lines that a stranger can cause at will.
 package oplog
 
 import (

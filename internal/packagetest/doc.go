@@ -6,7 +6,6 @@
 //
 // They need root and namespaces: each Debian is debootstrapped into the user's cache
 // folder once, and booted by systemd-nspawn on an overlay in memory, without a network.
-// Nothing outside changes but for the Debian packages of the tools, which are installed
-// where they are missing. Where something of that cannot be had the tests fail and say
-// what it was.
+// Nothing else on the machine is changed, but the Debian packages of the tools are installed
+// where they are missing. If one of these needs cannot be met the tests fail, and say which.
 package packagetest

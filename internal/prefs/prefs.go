@@ -1,10 +1,10 @@
 // Package prefs looks up what recipients chose to be done with mail whose sender
 // is not authenticated: their preferences.
 //
-// A Source answers for one recipient; File is one that reads a YAML list. A
-// Directory asks a Source about all recipients of a message. A lookup that fails is not "no
-// preference", and stays told apart from it; what follows from it is decided in
-// package policy, and so is whether a choice is allowed.
+// A Source answers for one recipient; File is a Source that reads a YAML list. A Directory
+// asks a Source about all recipients of a message. A lookup that fails is reported as such,
+// and not as "no preference". Package policy decides what follows from it, and whether a
+// choice is allowed.
 package prefs
 
 import (

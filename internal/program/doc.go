@@ -2,6 +2,5 @@
 // command line's root, the commands check, config and version, the asking of a
 // question for people, and how a service talks to systemd.
 //
-// What a program does is its own: nothing here knows of mail, keys' derivation or
-// sockets' protocols.
+// Nothing here knows of mail, of the derivation of keys, or of the protocols on the sockets.
 package program

@@ -4,8 +4,8 @@
 // about real keys; what DNS tells recipients, and where that leads; and the clock.
 //
 // Nothing is changed. The running server is asked about a real key of each domain, over
-// its own sockets on this machine; whoever else is asked sees a key that is none. Every
-// wait is bounded.
+// its own sockets on this machine; any other server is asked about a text that is nobody's
+// key. Every wait is bounded.
 package serverdoctor
 
 import (

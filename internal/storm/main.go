@@ -3,9 +3,9 @@
 // message, what the clients heard with what was delivered. `make storm`; a short one is
 // a test of this package.
 //
-// What is done follows from a seed, and so do the letters; at which moment it hits
-// which letter does not, since that is the machine's. docs/robustness.md says what is
-// tried, what has to hold, and what came of it.
+// The disturbances and the messages follow from a seed. Which message is under way when a
+// disturbance happens does not: that depends on the machine. docs/robustness.md says what is
+// tried, what has to hold, and the results.
 package main
 
 import (

@@ -4,7 +4,7 @@
 // CNAMEs, and gives up after a configured time.
 //
 // The name servers are trusted, and so is their AD bit (RFC 6840 section 5.8), which is
-// handed on. Whoever merely sends packets in their name has to guess a port and an id.
+// handed on. An attacker who sends packets in their name has to guess a port and an id.
 // There is no cache and no DNSSEC validation.
 package stubdns
 

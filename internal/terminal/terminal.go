@@ -1,5 +1,5 @@
-// Package terminal says how wide output may be, wraps it, and reads what must not be
-// seen.
+// Package terminal says how wide output may be, wraps it, and reads input that must not be
+// shown.
 package terminal
 
 import (

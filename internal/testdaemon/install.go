@@ -1,7 +1,7 @@
-// Package testdaemon puts real programs to work for tests and demonstrations:
-// it installs Debian packages where they are missing, chooses ports and
-// folders, and starts processes that never outlive the program which started
-// them. It knows nothing of mail or DNS.
+// Package testdaemon runs real programs for tests and demonstrations: it installs
+// Debian packages where they are missing, chooses ports and folders, and starts
+// processes, which end with the program that started them. It knows nothing of mail
+// or DNS.
 package testdaemon
 
 import (

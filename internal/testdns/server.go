@@ -1,10 +1,10 @@
 // Package testdns answers DNS queries over the wire, for tests and
-// demonstrations: rightly (RFC 1034, 1035, 2308, 6891) from records in zone-file
-// syntax, and wrongly where a name has been told to misbehave. It also starts
-// the real resolvers dnsmasq and unbound.
+// demonstrations: correctly (RFC 1034, 1035, 2308, 6891) from records in zone-file
+// syntax, and wrongly for a name that is configured to. It also starts the real
+// resolvers dnsmasq and unbound.
 //
-// The server plays resolver and authority at once, for the whole name space: AA
-// is set, RA where recursion was desired. It leaves out wildcards, delegations,
+// The server is resolver and authority at the same time, for the whole name space: AA
+// is set, and RA where recursion was desired. It leaves out wildcards, delegations,
 // zone transfers and signatures.
 package testdns
 

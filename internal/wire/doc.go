@@ -4,7 +4,7 @@
 // TXT record that names an Authentication Server (AS), and the lines which the
 // two sides exchange.
 //
-// It implements docs/protocol.md sections 1 (records), 2 and 3 (lines and
-// addresses). It does no I/O, starts nothing, and of the project's packages it knows
-// esmtp alone; the recipient's side and the server meet only here.
+// It implements docs/protocol.md sections 1 (records), 2 and 3 (lines and addresses). It
+// does no I/O, starts nothing, and imports only esmtp of the project's packages. The
+// recipient's side and the server have no other code of the protocol in common.
 package wire
