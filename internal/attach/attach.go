@@ -61,9 +61,9 @@ type domain struct {
 var errEmptyMap = errors.New(`looks cut off: it holds no line any more; if that is meant, give it the line "# empty"`)
 
 // New checks o, reads the secrets, and the map that Authorize names. Address lists
-// are read by the first Reload or Watch; until then no key of a domain that has one
-// can be had. Of old, the Attacher that the new one replaces, may be nil, the domains
-// about which nothing changed are taken over, lists included.
+// are read by the first Reload or Watch; until then there is no key of a domain that has a
+// list. old is the Attacher that the new one replaces, or nil. Domains of it whose
+// configuration did not change are taken over, lists included.
 //
 // The error joins everything that is wrong; faults of a line in a secret file or in
 // the map are of type *keyring.LineError.
@@ -150,16 +150,16 @@ func isBrand(s string) bool {
 }
 
 // Reload reads the secrets and address lists of all domains, and reports each domain
-// with nil, or with why what was in force stays so.
+// with nil, or with the reason why the previous content stays in force.
 func (a *Attacher) Reload(report func(*keyring.Domain, error)) {
 	for _, d := range a.rings {
 		report(d, d.Reload())
 	}
 }
 
-// Watch takes up changes of secrets and address lists, looking for them every so
-// often, until ctx ends. Each change and each new failure is reported. The map is not
-// watched: a new Attacher reads it.
+// Watch looks for changes of secrets and address lists each time that every has passed, and
+// puts them in force, until ctx ends. Each change and each new failure is reported. The map
+// is not watched: a new Attacher reads it.
 func (a *Attacher) Watch(ctx context.Context, every time.Duration, report func(*keyring.Domain, error)) {
 	diskfile.Watch(ctx, every, a.rings, report)
 }

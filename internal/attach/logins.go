@@ -66,10 +66,10 @@ func (a *Attacher) loadLogins(path string) (loginMap, error) {
 //	address  login, login ...
 //	@domain  login, login ...
 //
-// A line that begins with a blank continues the one before; empty lines, and those
-// whose first character other than a blank is "#", are nothing, even between a line and
-// its continuation. What Postfix passes over with a warning is a fault here, as is an
-// address without a domain, for which Postfix has its own domains to complete it.
+// A line that begins with a blank continues the one before. Empty lines, and those whose
+// first character other than a blank is "#", are skipped, also between a line and its
+// continuation. What Postfix skips with a warning is a fault here. So is an address without
+// a domain, which Postfix would complete with a domain of its own.
 func (a *Attacher) parseLogins(path, text string) (loginMap, error) {
 	p := &mapParser{attacher: a, path: path, logins: make(loginMap)}
 	number := 0
@@ -196,5 +196,5 @@ func cutKey(line string) (key, value string) {
 	if i := esmtp.IndexUnquoted(line, blanks); i >= 0 {
 		return line[:i], line[i:]
 	}
-	return line, "" // perhaps a quote that never ends
+	return line, "" // no login follows, perhaps because a quote never ends
 }

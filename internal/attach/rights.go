@@ -21,7 +21,7 @@ type use uint8
 
 const (
 	deny     use = iota
-	spelling     // send as it, but not with its key: what was granted only stands for its mailbox
+	spelling     // send as it, but not with its key: what was granted is only another spelling of it
 	allow
 )
 
@@ -58,9 +58,9 @@ func (a *Attacher) rights(m milter.OwnMail) (right, Reason) {
 	}, ""
 }
 
-// isSpelling reports whether a login is an address to the letter, but for the case of
-// ASCII and the form of an international domain. A source route, needless quotes or a dot
-// after the domain make a login another one to whoever lets people log in.
+// isSpelling reports whether a login is an address in exactly this spelling, but for the case
+// of ASCII letters and the form of an international domain. To the program that lets people
+// log in, a source route, needless quotes or a dot after the domain make another login.
 func isSpelling(login string, addr wire.Address) bool {
 	login, mailbox := foldLogin(login), foldLogin(addr.Mailbox())
 	if login == mailbox {
@@ -108,7 +108,7 @@ func (a *Attacher) granted(login string, addr wire.Address, now time.Time) (use,
 func (a *Attacher) names(addr wire.Address) []string {
 	local, at := addr.Local(), "@"+addr.Domain()
 	d := a.domains[addr.Domain()]
-	if utf8.ValidString(local) && diskfile.CheckName(local) != nil { // in lower case it could be another's
+	if utf8.ValidString(local) && diskfile.CheckName(local) != nil { // in lower case it could be another person's address
 		return []string{local + at}
 	}
 	if d == nil {
@@ -124,9 +124,9 @@ func (a *Attacher) names(addr wire.Address) []string {
 	return names
 }
 
-// same reports whether a right to one address is one to another that shares its name.
-// Whatever names makes of them, nobody is given the key of an address that is not his:
-// if the other has a key, it must be the same one.
+// same reports whether a right to one address is a right to another one for which names
+// returns the same. Nobody may be given the key of another person's address: if the other
+// address has a key, it must be the same key.
 func (a *Attacher) same(given, addr wire.Address, now time.Time) (bool, error) {
 	d := a.domains[addr.Domain()]
 	if d == nil || given == addr {
@@ -148,7 +148,7 @@ func (a *Attacher) same(given, addr wire.Address, now time.Time) (bool, error) {
 	}
 }
 
-// unlessUnknown is err, if that is more than that an address has no key.
+// unlessUnknown is err, or nil if err only says that an address has no key.
 func unlessUnknown(err error) error {
 	if errors.Is(err, keyring.ErrUnknownAddress) {
 		return nil

@@ -20,11 +20,11 @@ const (
 	BadFrom          Reason = "bad-from"             // no From field, or one that cannot be read
 	SeveralFrom      Reason = "several-from"         // the key would be the From address's, and there are several
 	NoLogin          Reason = "no-login"             // no login, and the client is not in Networks
-	LoginForm        Reason = "login-is-no-address"  // and could only use the address that it is
-	LoginSpelling    Reason = "login-not-canonical"  // it only stands for another address, whose key is not its
+	LoginForm        Reason = "login-is-no-address"  // without a map, a login may use only the address that it is
+	LoginSpelling    Reason = "login-not-canonical"  // it is only another spelling of an address, and gets no key
 	LineSpelling     Reason = "line-not-canonical"   // the same of the address in the line of the map
 	SenderNotAllowed Reason = "sender-not-allowed"   // the submitter may not use the MAIL FROM address
-	FromNotAllowed   Reason = "from-not-allowed"     // nor a From address
+	FromNotAllowed   Reason = "from-not-allowed"     // the submitter may not use a From address
 	RecipientDomain  Reason = "recipient-not-listed" // a recipient is in none of the domains of To
 	NotListed        Reason = "not-listed"           // the address list does not have the address
 	NoList           Reason = "no-list"              // the address list could not be read yet
@@ -35,21 +35,21 @@ const (
 func (a *Attacher) Attach(m milter.OwnMail) milter.Attachment { return a.attachAt(m, time.Now()) }
 
 func (a *Attacher) attachAt(m milter.OwnMail, now time.Time) milter.Attachment {
-	if !m.FromKnown { // what could be read of it says nothing
+	if !m.FromKnown { // what could be read of the From field must not count
 		m.From, m.FromShown = nil, nil
 	}
 	key, reason := a.decide(m, now)
 	switch reason {
 	case "":
 		return milter.Attachment{Key: key, Agent: a.agent}
-	case OtherDomain: // whose key it has, if it has one, is not ours to say
+	case OtherDomain: // a key that it has is not of our domains, and stays
 		return milter.Attachment{Note: string(reason)}
 	}
 	return milter.Attachment{Note: string(reason), Strip: true, Defer: a.tempFail && reason == NoList}
 }
 
-// decide returns the key, or why there is none. What is nobody's fault comes first, and
-// what may be deferred last: nothing is deferred that would not be given a key later.
+// decide returns the key, or why there is none. Reasons for which no message can be deferred
+// come first: nothing is deferred that would get no key later either.
 func (a *Attacher) decide(m milter.OwnMail, now time.Time) (wire.Key, Reason) {
 	sender, err := wire.ParseAddress(m.Sender)
 	if err != nil && m.Sender != "" {
@@ -133,7 +133,7 @@ func (a *Attacher) authorized(m milter.OwnMail, sender, owner wire.Address, now 
 	}
 	for _, addr := range m.FromShown {
 		if a.domains[addr.Domain()] == nil || addr.IsDomain() {
-			continue // a domain alone is nobody's address
+			continue // a domain alone is no address
 		}
 		if reason := check(addr, FromNotAllowed); reason != "" {
 			return reason

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A List is what is known of a list that was read from a file, by which the next reading is
-// judged.
+// A List is what is remembered of a list that was read from a file: the next reading of the
+// file is compared with it.
 type List struct {
 	Entries   int
 	Text      []byte // the entries in the order of the file
@@ -14,10 +14,10 @@ type List struct {
 	SaysEmpty bool   // a line says that it has no entries on purpose
 }
 
-// CutOff reports whether the file looks as if it had been cut off since it was what old
-// says: it has no entries any more and does not say that this is meant, or its last line has
-// lost its end. Some people's last lines never have one. While the file is not settled, a
-// beginning of what it was looks so too.
+// CutOff reports whether the file looks as if it had been cut off since it was read as old: it
+// has no entries any more and does not say that this is meant, or its last line has lost its
+// line end (which some people never write). While the file is not settled, a file that is a
+// beginning of old looks cut off too.
 func (l List) CutOff(old List, settled bool) bool {
 	switch {
 	case old.Entries == 0:

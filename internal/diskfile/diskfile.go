@@ -36,8 +36,8 @@ func (e *LineError) Error() string {
 
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Open opens a file for reading, which must be a regular one: a FIFO or a device in its
-// place would block or never end.
+// Open opens a file for reading. It must be a regular file: a FIFO would block, and a device
+// may never end.
 func Open(path string) (*os.File, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -54,9 +54,9 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 	return file, info, nil
 }
 
-// Read reads a whole file of at most limit octets, and returns what the file was when
-// the reading began. A file that changes meanwhile is an error: half of it must not be
-// taken for all of it.
+// Read reads a whole file of at most limit octets, and returns what Stat said when reading
+// began. A file that changes meanwhile is an error: half a file must not be taken for the
+// whole.
 func Read(path string, limit int64) ([]byte, fs.FileInfo, error) {
 	file, info, err := Open(path)
 	if err != nil {
@@ -98,9 +98,9 @@ var ErrBeingWritten = errors.New("the file was changed just now: somebody may be
 // justNow is for how long after its last change a file with a fault may be half written.
 const justNow = time.Minute
 
-// Excuse returns err, the fault of a file that holds data, with ErrBeingWritten where the file
-// was changed just now and ends within a line. info is what it was. No data is for a file
-// that looks cut off for another reason.
+// Excuse returns err, the fault of a file that holds data, together with ErrBeingWritten where
+// the file was changed just now and ends within a line. info is what Stat said. Without data,
+// the file looks cut off for another reason, and only its time counts.
 func Excuse(err error, data []byte, info fs.FileInfo) error {
 	whole := len(data) > 0 && data[len(data)-1] == '\n'
 	if age := time.Since(info.ModTime()); !whole && age >= 0 && age < justNow {

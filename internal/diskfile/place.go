@@ -12,8 +12,8 @@ import (
 
 // Place makes a file that is not there yet, in one step: create writes it under
 // another name in the same folder, and only then it appears at path, with its mode and,
-// where root makes it, the owner of its folder. What is there already stays, and is an
-// error that wraps fs.ErrExist. The caller holds a lock that keeps out whoever makes the
+// where root makes it, the owner of its folder. A file that is there already stays, and is
+// an error that wraps fs.ErrExist. The caller holds a lock that keeps others from making the
 // same file.
 func Place(path string, mode fs.FileMode, create func(path string) error) error {
 	if _, err := os.Lstat(path); err == nil {
@@ -28,7 +28,7 @@ func Place(path string, mode fs.FileMode, create func(path string) error) error 
 		err = dress(made, mode)
 	}
 	if err == nil {
-		err = os.Link(made, path) // which takes the place of nothing
+		err = os.Link(made, path) // which replaces no file
 	}
 	if removeErr := os.Remove(made); err == nil {
 		err = removeErr
@@ -39,7 +39,7 @@ func Place(path string, mode fs.FileMode, create func(path string) error) error 
 	return syncDir(filepath.Dir(path))
 }
 
-// dress gives a new file its mode and owner. The folder may be another user's, so that no
+// dress sets mode and owner of a new file. The folder may be another user's, so that no
 // link is followed.
 func dress(path string, mode fs.FileMode) error {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -57,8 +57,8 @@ func dress(path string, mode fs.FileMode) error {
 	return file.Chown(uid, gid)
 }
 
-// Adopt gives what root made to the owner of the folder that it is in. For anybody else
-// it does nothing.
+// Adopt makes the owner of the folder the owner of a file that root made in it. For other
+// users than root it does nothing.
 func Adopt(path string) error {
 	uid, gid, ok, err := folderOwner(path)
 	if err != nil || !ok {
@@ -67,8 +67,8 @@ func Adopt(path string) error {
 	return os.Lchown(path, uid, gid)
 }
 
-// folderOwner is to whom new files beside path belong; ok is false where only root could
-// give them away.
+// folderOwner returns the owner that new files beside path must have; ok is false where only
+// root could set it.
 func folderOwner(path string) (uid, gid int, ok bool, err error) {
 	if os.Geteuid() != 0 {
 		return 0, 0, false, nil

@@ -22,9 +22,9 @@ func (e *RuneError) Error() string {
 	return fmt.Sprintf("has the character U+%04X, which %s", e.Rune, e.Why)
 }
 
-// CheckText returns a *RuneError for a text with a blank other than the space and the
-// TAB, or a character that does not show: U+00A0, U+200B, U+FEFF, U+202E and their kind.
-// Whoever wrote it did not mean it, and nobody who looks at the file can see it.
+// CheckText returns a *RuneError for a text with a blank other than the space and the TAB,
+// or with a character that cannot be seen, such as U+00A0, U+200B, U+FEFF or U+202E. It was
+// hardly written on purpose, and nobody who reads the file can see it.
 func CheckText(s string) error {
 	for _, r := range s {
 		switch {
@@ -42,8 +42,8 @@ func CheckText(s string) error {
 
 // CheckName is CheckText for names and addresses that are compared: it also refuses
 // characters outside ASCII that become ASCII in lower case or by Unicode normalisation
-// (NFC, NFKC), such as U+0130, U+212A, ligatures and letters of full width. Two names
-// that look or count as the same must not be two people's.
+// (NFC, NFKC), such as U+0130, U+212A, ligatures and letters of full width. Two people must
+// not have names that look the same or are compared as the same.
 func CheckName(s string) error {
 	if esmtp.IsASCII(s) {
 		return nil

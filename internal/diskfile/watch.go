@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// Every is how often whoever watches files is to look at them, for a change to be in
+// Every is how often the programs look at the files that they watch, so that a change is in
 // force a few seconds after it was made.
 const Every = time.Second
 
-// Watch calls Refresh of each of the files every so often, until ctx ends. It calls report
-// after each change that was read, with nil where it is now in force and with the error
-// where it is not, and when a file cannot be read; the same error of a file is reported once.
+// Watch calls Refresh of each of the files each time that every has passed, until ctx ends.
+// It calls report after each change that was read, with nil where the change is now in force
+// and with the error where it is not, and when a file cannot be read. The same error of a
+// file is reported once.
 func Watch[F interface {
 	Refresh() (changed bool, err error)
 }](ctx context.Context, every time.Duration, files []F, report func(F, error)) {

@@ -12,30 +12,30 @@ import (
 
 // Times of a file that may be half written.
 const (
-	// rest is for how long a file that is written in place must have been left alone
-	// before it is read unasked.
+	// rest is for how long a file that is written in place must not have been written
+	// before Refresh reads it.
 	rest = time.Second
-	// restNew is the same for a file that stands in the place of another one. It was
-	// most likely renamed there, within one tick of the file system's clock.
+	// restNew is the same for a file that took the place of another one. It was most likely
+	// renamed there, within one tick of the file system's clock.
 	restNew = 200 * time.Millisecond
-	// patience is how long a change waits for rest: somebody may write all the time.
+	// patience is how long a change waits for rest at most: somebody may write all the time.
 	patience = 3 * time.Second
-	// longPatience is how long a change waits that looks bad while it is being written.
+	// longPatience is the same for a change that has a fault while the file is being written.
 	longPatience = 8 * time.Second
 )
 
 // A Watched is a file that is read again when it has changed. The zero value with a Path
 // is one that has not been read. It is not safe for concurrent use.
 //
-// A file that was renamed into place is whole, and is read at once. So is one that was
-// given its mode or owner after it was written. Any other change may be half of one: it
-// waits until the file has been left alone for a second, but for three at most, whatever
-// is written meanwhile.
+// A file that was renamed into place is whole, and is read at once; so is a file whose mode
+// or owner was set after it was written. Any other change may be half a change. It is read
+// when the file has not been written for one second, and after three seconds at most, also
+// if the file is written all the time.
 type Watched struct {
 	Path string
 
 	read  fs.FileInfo // as it was when it was last read; nil: it was not
-	sure  bool        // it cannot have changed unseen since
+	sure  bool        // a change since then cannot have gone unnoticed
 	since time.Time   // when the change was seen that is not read yet; zero: there is none
 
 	clock func() time.Time // nil: time.Now
@@ -56,15 +56,15 @@ func (w *Watched) Read(info fs.FileInfo) {
 	w.since = time.Time{}
 }
 
-// Refresh calls read if the file is not what it was when it was last read, well or badly,
-// and is whole as far as can be told. read returns what the file was when reading began;
-// settled says that nobody seems to be writing it. It reports whether the file was read,
-// and what read returned. An error about a file that may be half written is none yet: it
-// is read again until it is settled. A file that cannot be looked at is an error each time.
+// Refresh calls read if the file has changed since it was last read, with success or without,
+// and seems to be whole. read returns what Stat said when reading began; settled says that
+// nobody seems to be writing the file. Refresh reports whether the file was read, and the
+// error of read. While the file may be half written, an error is not returned: the file is
+// read again until it is settled. If Stat fails, that is an error each time.
 func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed bool, err error) {
 	info, err := os.Stat(w.Path)
 	if err != nil {
-		w.sure = false // the next one counts, be it the same as before
+		w.sure = false // the next file is read, also if it is the same as before
 		return false, err
 	}
 	if w.read != nil && w.sure && same(w.read, info) {
@@ -91,9 +91,10 @@ func (w *Watched) Refresh(read func(settled bool) (fs.FileInfo, error)) (changed
 	return true, err
 }
 
-// whole reports whether something was done to the file after it was last written: it was
-// renamed, or given its mode and owner. Whoever wrote it has ended then: a write sets both
-// times to the same. False says nothing: the file system's clock may have been too coarse.
+// whole reports whether the file was renamed, or its mode or owner set, after it was last
+// written: then the writer has finished. A write sets both times of a file to the same
+// value. If whole is false the file may be whole all the same: the file system's clock may be
+// too coarse.
 func whole(info fs.FileInfo) bool {
 	changed, ok := changeTime(info)
 	return ok && changed.After(info.ModTime())
@@ -105,8 +106,8 @@ const atOnce = 10 * time.Millisecond
 
 // Put reports whether the file at path, which info describes, has not been written since it
 // was made elsewhere and put there: it was renamed later than it was written, or was made
-// and written in one go. A file that was put there and then written in place is no such one.
-// False says nothing where the file system does not tell when a file was made.
+// and written at once. It is false for a file that was written in place after it was put there,
+// and where the file system does not tell when a file was made.
 func Put(path string, info fs.FileInfo) bool {
 	if whole(info) {
 		return true

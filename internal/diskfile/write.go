@@ -17,8 +17,8 @@ import (
 // lockRetry is the time between attempts to take a lock.
 const lockRetry = 50 * time.Millisecond
 
-// Create writes a new file through to the disk, in one step: whoever opens it finds all
-// of it. It never overwrites: an existing file is an error that wraps fs.ErrExist.
+// Create writes a new file through to the disk, in one step: a reader finds all of it or
+// nothing. It never overwrites: an existing file is an error that wraps fs.ErrExist.
 func Create(path string, mode fs.FileMode, text string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
@@ -47,7 +47,7 @@ func Create(path string, mode fs.FileMode, text string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// newFile makes a file beside the one of that name, under a name that nobody has.
+// newFile makes a file beside the one of that name, under a new name.
 func newFile(dir, name string) (*os.File, error) { return os.CreateTemp(dir, "."+name+".*.new") }
 
 // Replace puts what write writes in the place of an existing file, whose mode and owner
@@ -99,9 +99,9 @@ func fill(temp *os.File, old fs.FileInfo, write func(io.Writer) error) error {
 	return temp.Sync()
 }
 
-// Resolve returns the file that path stands for, following symbolic links: to replace a
-// link would leave the file as it is. A last link of another user's, other than root's, is
-// refused: it may lead anywhere.
+// Resolve returns the file to which path leads, following symbolic links: to replace a link
+// would leave the file as it is. If the last part of path is a link that belongs to another
+// user than root, it is refused: it may lead anywhere.
 func Resolve(path string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 )
 
 // isClean reports whether a field in which an address of ordinary characters was found
-// holds nothing else that could be read as an address: one "@", no encoded word that
-// could hide another one, and behind the address only what ends it in every reading. What
-// stands before it can change its local part, but is no address of another domain.
+// holds nothing else that could be read as an address: one "@", no encoded word that could
+// hide another one, and directly after the address a character that ends it for every
+// program. Text before the address can change its local part, but not its domain.
 func isClean(s, address string) bool {
 	if strings.Count(s, "@") != 1 {
 		return false
@@ -53,8 +53,8 @@ func endsAfter(s string) bool {
 	return s == "" || s[0] == '(' && int(closings(s)[0]) == len(s)
 }
 
-// mayHide reports whether an encoded word may stand for something with an "@" or for
-// another encoded word, alone or together with those beside it.
+// mayHide reports whether an encoded word may decode to a text with an "@" or with another
+// encoded word, alone or together with those beside it.
 func mayHide(charset string, enc byte, text string) bool {
 	charset, _, _ = strings.Cut(strings.ToLower(charset), "*")
 	if !isUTF8(charset) && !strings.HasPrefix(charset, "iso-8859-") && !strings.HasPrefix(charset, "windows-125") {

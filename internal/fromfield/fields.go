@@ -7,7 +7,7 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// Limits of what is read of one message. What is beyond them is in no honest mail.
+// Limits of what is read of one message. Normal mail is far below them.
 const (
 	MaxFields    = 4        // From fields
 	MaxOctets    = 16 << 10 // of all their values together
@@ -89,9 +89,9 @@ func (f *Fields) Read() Reading {
 type reader struct {
 	Reading
 	excess  bool
-	whole   bool            // what is looked at now is as it stands in the field, but for comments
+	whole   bool            // what is looked at now is as it is in the field, but for comments
 	wholes  []bool          // of Shown: seen so
-	alike   bool            // what is looked at now has ASCII for what resembles it
+	alike   bool            // what is looked at now has ASCII in place of characters that resemble it
 	seen    map[string]bool // spellings that need no further look
 	domains map[string]bool // of Shown
 }
@@ -166,9 +166,9 @@ func (r *reader) show(a wire.Address) {
 	r.Shown, r.wholes = append(r.Shown, a), append(r.wholes, r.whole)
 }
 
-// reading is what all fields have come to. Of the domains of mailboxes, only whole
-// words with "@" are further addresses: what is left when blanks or quotes are taken
-// out, and a domain without a local part, are mostly pieces of those mailboxes.
+// reading returns what was found in all fields. A further address in the domain of a mailbox
+// counts only if it is a whole word with "@": what appears when blanks or quotes are taken
+// out, and a domain without a local part, is mostly a piece of that mailbox.
 func (r *reader) reading() Reading {
 	if r.excess {
 		return Reading{Excess: true}

@@ -36,13 +36,13 @@ func (r *reader) look(value string) {
 		alike := resembled(same)
 		dashed := dashes.Replace(alike)
 		for _, s := range distinct(s, same, alike, overridden(same), dashed) {
-			stands := s != dashed || dashed == alike // a dash between words joins them here
+			asWritten := s != dashed || dashed == alike // a dash between words joins them here
 			r.alike = s != same && (s == alike || s == dashed)
 			for _, s := range distinct(s, withoutComments(s, closings(s)), withoutComments(s, innermost(s))) {
 				for q, s := range distinct(s, withoutQuotes(s)) {
 					thin := dropRunes(s, isThin)
 					for b, s := range distinct(s, joinDots(s), thin, joinDots(thin), dropRunes(thin, esmtp.IsBlank)) {
-						r.whole = q == 0 && b == 0 && stands
+						r.whole = q == 0 && b == 0 && asWritten
 						r.scan(s)
 						if r.excess {
 							return

@@ -59,7 +59,7 @@ func newMailbox(text string) (m Mailbox, ok bool) {
 	domain = visible(strings.ReplaceAll(domain, `\`, ""))
 	local = strings.TrimSuffix(local, `\`)
 	if i := strings.IndexAny(domain, `"[]()`); i >= 0 {
-		domain = domain[:i] // where many of them stop reading
+		domain = domain[:i] // where many programs stop reading
 	}
 	if a, err = wire.ParseAddress(local + "@" + domain); err == nil {
 		return Mailbox{a.Local(), a}, true
@@ -84,8 +84,8 @@ func SeenDomain(mailbox string) (a wire.Address, ok bool) {
 	return a, err == nil
 }
 
-// withoutThin returns a local part without what has no width: nobody sees the
-// difference.
+// withoutThin returns a local part without characters that have no width: people do not
+// see the difference.
 func withoutThin(local string) string {
 	if esmtp.IsASCII(local) {
 		return local
@@ -101,6 +101,6 @@ func visible(s string) string {
 // isUnseen reports whether r is a blank or does not show at all.
 func isUnseen(r rune) bool { return esmtp.IsBlank(r) || isThin(r) }
 
-// isThin reports whether r has no width: it does not show, or stands for octets that are no
-// UTF-8.
+// isThin reports whether r has no width: it cannot be seen, or is in place of octets that
+// are not UTF-8.
 func isThin(r rune) bool { return r == unicode.ReplacementChar || esmtp.IsInvisible(r) }

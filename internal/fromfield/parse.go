@@ -90,8 +90,8 @@ func (l *list) flush() {
 	l.chunk, l.hasAt = l.i+1, false
 }
 
-// angle reads an address in angle brackets at the next token. A ">" that is missing
-// is taken to stand before the next comma or "<", or at the end.
+// angle reads an address in angle brackets at the next token. If ">" is missing, the
+// address ends before the next comma or "<", or at the end.
 func (l *list) angle() {
 	start := l.i + 1
 	route := start < len(l.toks) && l.toks[start].is('@')
@@ -114,14 +114,14 @@ func (l *list) angle() {
 	if end < len(l.toks) && l.toks[end].is('>') {
 		l.i++
 	}
-	if !ok { // "<>", "<alice>": what stands before may be the address
+	if !ok { // "<>", "<alice>": the text before may be the address
 		return
 	}
 	l.angles = append(l.angles, a)
 	l.after, l.hasAt = true, false
 }
 
-// innerAddress reads what stands between angle brackets.
+// innerAddress reads the text between angle brackets.
 func innerAddress(toks []token) (string, bool) {
 	if len(toks) > 1 && strings.EqualFold(toks[0].text, "mailto") && toks[1].is(':') {
 		toks = toks[2:]
@@ -160,7 +160,7 @@ func bareAddress(toks []token) (string, bool) {
 		if t.is('@') || t.is('>') || t.is(':') {
 			break
 		}
-		// Words are joined by dots, or stand together without a blank.
+		// Words are joined by dots, or follow each other without a blank.
 		if start < at && !t.is('.') && !toks[start].is('.') && toks[start].gap {
 			break
 		}

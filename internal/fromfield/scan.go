@@ -11,8 +11,8 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// scan takes the longest run of characters of a domain after each "@", with what
-// stands before it. Without any "@" the older forms count that MTAs rewrite to one:
+// scan takes the longest run of characters of a domain after each "@", with the local part
+// before it. If there is no "@", the older forms count that MTAs rewrite to an address:
 // user%domain and domain!user.
 func (r *reader) scan(s string) {
 	if strings.IndexByte(s, '@') < 0 {
@@ -60,7 +60,7 @@ func (r *reader) scanOlder(s string) {
 	}
 }
 
-// found takes an address that stands in the field in one of its forms.
+// found takes an address that the field has in one of the forms that are looked at.
 func (r *reader) found(local, domain string) {
 	local, domain = withoutThin(strings.TrimLeft(local, "'`")), strings.Trim(domain, ".-_")
 	for strings.Contains(domain, "..") {
@@ -71,7 +71,7 @@ func (r *reader) found(local, domain string) {
 			r.found(local, word)
 		}
 		if r.alike && strings.ContainsFunc(domain, isOtherScript) {
-			return // a mixture that nobody sees
+			return // a mixture that no program shows
 		}
 	} else if strings.IndexByte(domain, '.') < 0 {
 		return
@@ -101,8 +101,8 @@ func (r *reader) found(local, domain string) {
 	}
 }
 
-// latinWord returns what stands in a domain before the first character that is no Latin
-// letter, nor ASCII: a person reads the domain up to a sign, a dash or another script.
+// latinWord returns the beginning of a domain before the first character that is neither a
+// Latin letter nor ASCII: a person reads the domain up to a sign, a dash or another script.
 func latinWord(domain string) string {
 	domain = norm.NFC.String(domain)
 	i := strings.IndexFunc(domain, isOtherScript)

@@ -17,13 +17,13 @@ const (
 type token struct {
 	kind kind
 	text string
-	gap  bool // a comment or a blank stands before it
+	gap  bool // there is a comment or a blank before it
 }
 
 func (t token) is(c byte) bool { return t.kind == special && t.text[0] == c }
 
-// tokenize splits a field. What is opened and never closed is an ordinary character:
-// a quote, a parenthesis, a bracket in a name must not swallow the address after it.
+// tokenize splits a field. A quote, a parenthesis or a bracket that is never closed is an
+// ordinary character: in a name it must not hide the address after it.
 // It stops after more than MaxTokens.
 func tokenize(s string) []token {
 	var (

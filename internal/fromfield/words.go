@@ -13,7 +13,7 @@ import (
 	"github.com/authkey/authkey/internal/esmtp"
 )
 
-// blanks stand between encoded words of a field, folded or not.
+// blanks are what may be between encoded words of a field, folded or not.
 const blanks = " \t\r\n"
 
 // eachWord calls do for every encoded word of s, in order: where it begins and ends, its
@@ -36,9 +36,9 @@ func eachWord(s string, do func(start, end int, charset, text string)) {
 	}
 }
 
-// DecodeWords replaces the encoded words of s (RFC 2047) by what they stand for, also
-// where that RFC allows none. Blanks between two of them go. Of a charset that is not
-// known the octets stay as they are.
+// DecodeWords decodes the encoded words of s (RFC 2047), also where that RFC allows none.
+// Blanks between two of them are removed (section 6.2). The octets of a charset that is not
+// known stay as they are.
 func DecodeWords(s string) string {
 	var b strings.Builder
 	last := -1 // the end of the word before
@@ -138,7 +138,8 @@ func charsetOf(name string) encoding.Encoding {
 	return nil
 }
 
-// decodeQ decodes the Q encoding; what is none stands for itself.
+// decodeQ decodes the Q encoding (RFC 2047 section 4.2). A "=" without two hexadecimal digits
+// after it stays.
 func decodeQ(s string) []byte {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -167,8 +168,8 @@ func hex(c byte) int {
 	return -1
 }
 
-// decodeAnyB decodes base64 as programs do that pass over a "=" in the middle, that
-// begin anew behind it, and that stop there.
+// decodeAnyB decodes base64 in three ways, as different programs do: they skip a "=" in the
+// middle, begin again after it, or stop there.
 func decodeAnyB(s string) string {
 	all := string(decodeB(s))
 	if strings.IndexByte(strings.TrimRight(s, "= "), '=') < 0 {
@@ -185,7 +186,7 @@ func decodeAnyB(s string) string {
 	return strings.Join(distinct(all, anew.String(), string(decodeB(pieces[0]))), " ")
 }
 
-// decodeB decodes base64 without minding padding and characters that do not belong.
+// decodeB decodes base64, and ignores padding and characters that are not of base64.
 func decodeB(s string) []byte {
 	clean := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {

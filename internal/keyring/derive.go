@@ -18,15 +18,15 @@ const (
 	hints   = 1 << (5 * hintLen) // epochs that the hint tells apart
 )
 
-// keyLabel begins what is authenticated, so that the secret can never be made to
-// sign something that was meant for another purpose.
+// keyLabel is the beginning of what is authenticated: a MAC that the same secret made for
+// another purpose is never a key.
 const keyLabel = "authkey/1 key\n"
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 var base32Text = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 
-// A claim is what a key stands for.
+// A claim is what a key is derived from, besides the secret.
 type claim struct {
 	domain string
 	local  string // mapped: see Form
@@ -34,8 +34,8 @@ type claim struct {
 	epoch  int64
 }
 
-// A deriver is a keyed HMAC with room to work in. Keying costs as much as the
-// MAC of a short text, and so it is kept.
+// A deriver is a keyed HMAC with its buffers. It is kept, since keying it costs as much as
+// the MAC of a short text.
 type deriver struct {
 	mac hash.Hash
 	in  []byte
@@ -83,9 +83,9 @@ func (r *ring) matches(text string, c claim) int {
 	return found & sameLen
 }
 
-// hintedEpoch returns the one epoch, newest or one of the 1023 before it, which
-// the key's text can belong to. For a text that is no key of ours it returns some
-// epoch all the same, so that such a key costs the same as any other.
+// hintedEpoch returns the epoch to which the key's text can belong: newest, or one of the
+// 1023 before it. For a text that is no key of ours it returns some epoch all the same, so
+// that such a text takes as much time as a key.
 func hintedEpoch(text string, newest int64) int64 {
 	hint := int64(0)
 	if len(text) >= hintLen {

@@ -44,7 +44,7 @@ var ErrCutOff = errors.New("looks cut off: it is empty or its last line has no e
 type Config struct {
 	Form
 	// SecretFile holds one secret or more, a line each: an id, a blank, 32 octets
-	// in base64. Nobody may be able to read it but its owner and a group of this process.
+	// in base64. Only its owner and a group of this process may be able to read it.
 	SecretFile string
 	// OpenSecret takes a SecretFile that everybody may read, but nobody else may write.
 	OpenSecret bool
@@ -148,8 +148,8 @@ func (d *Domain) Reload() error {
 }
 
 // Refresh is a Reload of those files which have changed since they were read, and are
-// whole as far as can be told (see diskfile.Watched). It reports whether it read any. A
-// file found bad is not read again before it changes.
+// seem to be whole (see diskfile.Watched). It reports whether it read any. A file with a
+// fault is not read again before it changes.
 func (d *Domain) Refresh() (changed bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -275,9 +275,9 @@ func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
 	return d.issue(d.ring.Load().secrets[0], c)
 }
 
-// KeyOf returns the key that the address would have at the time now with a generation,
-// whatever the list says: it is for finding out what another machine's list says. The error
-// is ErrOtherDomain, or ErrUnknownAddress for an address that no list can have.
+// KeyOf returns the key that the address would have at the time now with the generation gen,
+// without looking at the list: it is for finding out what another machine's list says. The
+// error is ErrOtherDomain, or ErrUnknownAddress for an address that no list can have.
 func (d *Domain) KeyOf(a wire.Address, generation uint32, now time.Time) (Issued, error) {
 	if a.Domain() != d.conf.Domain {
 		return Issued{}, ErrOtherDomain

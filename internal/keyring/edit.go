@@ -103,8 +103,8 @@ func firstGeneration(addresses []string) []wanted {
 	return entries
 }
 
-// merge is Add of addresses with the least generation that each is to have. Those whose
-// leaving is set go, as by Remove, if they are there.
+// merge is Add of addresses with the least generation that each is to have. Those with
+// leaving set are removed, as by Remove, if they are there.
 func (f ListFile) merge(ctx context.Context, entries []wanted) (done merged, err error) {
 	err = f.edit(ctx, entries, func(ed *edit) error {
 		done = ed.count()
@@ -155,7 +155,7 @@ func (ed *edit) count() (m merged) {
 	return m
 }
 
-// arrives is the generation with which an address comes that is not in the list: keys from
+// arrives returns the generation that an address gets which is not in the list: keys from
 // before it was removed, perhaps another person's, stay invalid.
 func (t *target) arrives() uint32 {
 	if t.removed {
@@ -208,7 +208,7 @@ type edit struct {
 	unchanged bool // there is nothing to write
 	filled    bool // it adds addresses, so that a line that says "empty" goes
 
-	other func(entry) // told of each address of the file that is no target; nil: nobody is
+	other func(entry) // called for each address of the file that is no target; may be nil
 
 	line        func(t *target, e entry, line string) string // in place of a target's line; "" for none
 	keepRemoved func(*target) bool                           // whether the comment that remembers it stays
@@ -270,7 +270,7 @@ func (f ListFile) edit(ctx context.Context, entries []wanted, plan func(*edit) e
 	return nil
 }
 
-// survey learns what the file says about the targets.
+// survey finds out what the file says about the targets.
 func (ed *edit) survey(path string, file *os.File) error {
 	return eachLine(path, file, func(line string) error {
 		if e, ok := ed.removedLine(line); ok {

@@ -27,9 +27,9 @@ var (
 // A BATV signature ("prvs=tag=user" and its relatives) is taken off, then a sub-address
 // ("user+tag"), then the rest is put into lower case.
 //
-// A local part with a character that does not show, or that becomes ASCII in lower case or
-// by normalisation, such as U+0130 or U+212A, is no address of anybody: it would look or
-// count as another person's.
+// A local part with a character that cannot be seen, or that becomes ASCII in lower case or
+// by normalisation, such as U+0130 or U+212A, is no address: it would look the same as
+// another person's, or be compared as the same.
 type Form struct {
 	// Domain, in any spelling that wire.ParseDomain takes.
 	Domain string
@@ -93,8 +93,8 @@ func (f Form) Own(a wire.Address) bool {
 	return ok && mapped == own
 }
 
-// CutSubaddress returns the user to whom a local part belongs that is a sub-address. ok is
-// false for any other.
+// CutSubaddress returns the user of a local part that is a sub-address. ok is false for any
+// other local part.
 func (f Form) CutSubaddress(local string) (user string, ok bool) {
 	if f.Subaddress == "" || local == "" {
 		return "", false
@@ -167,8 +167,8 @@ func (f Form) parse(text string) (local string, err error) {
 	if err := diskfile.CheckName(text); err != nil {
 		return "", fmt.Errorf("address %w", err)
 	}
-	// Package wire takes what MTAs let pass. A list is written by people, and a file that is
-	// something else altogether must not be taken for a list.
+	// Package wire takes what MTAs accept. A list is written by people, and a file that is
+	// no list at all must not be taken for one.
 	if hasSpecial(text) {
 		return "", errors.New("address has a character that can stand in quotes only")
 	}
@@ -217,8 +217,8 @@ func (f Form) spell(local string) string {
 	return local + "@" + f.Domain
 }
 
-// specials are the characters that RFC 5322 lets stand in a local part in quotes
-// only, but for quote, backslash and "@", which have a meaning here.
+// specials are the characters that RFC 5322 section 3.2.3 allows in a local part only inside
+// quotes. Quote, backslash and "@", which have a meaning here, are left out.
 const specials = "()<>[]:;,"
 
 // hasSpecial reports whether there is one of specials in the local part of text,

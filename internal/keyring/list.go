@@ -32,8 +32,8 @@ type LineError = diskfile.LineError
 //
 //	address [ "gen=" number ] [ "#" comment ]
 //
-// A quoted local part may hold blanks. "#" begins a comment at the beginning of
-// the line or after a blank only, since it may stand in a local part.
+// A quoted local part may hold blanks. "#" begins a comment only at the beginning of the
+// line or after a blank, since a local part may have it.
 type entry struct {
 	local   string // mapped
 	gen     uint32
@@ -147,7 +147,7 @@ func loadTable(path string, form Form) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// summary is by what the next reading of the list is judged.
+// summary is what the next reading of the list is compared with.
 func (t *table) summary() diskfile.List {
 	return diskfile.List{Entries: t.count, Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }
@@ -193,8 +193,8 @@ func newTable(size int64) *table {
 	return &table{seed: maphash.MakeSeed(), slots: make([]uint32, slots), tags: make([]uint8, slots)}
 }
 
-// put adds an address. Where it is there twice, the higher generation counts: a
-// forgotten line must not bring revoked keys back.
+// put adds an address. Where it is there twice, the higher generation counts: an old line
+// that somebody left in must not make revoked keys valid again.
 func (t *table) put(local string, gen uint32) {
 	slot, tag, at := t.find(local)
 	if at >= 0 {
@@ -249,9 +249,10 @@ func (t *table) find(local string) (slot int, tag uint8, at int) {
 	}
 }
 
-// generation returns the generation of an address and whether the list has it. Where
-// it has not, another address is read in its place, and that one's generation is
-// returned: memory is slow enough for a client to notice whether it was read.
+// generation returns the generation of an address and whether the list has it. If the list
+// does not have it, another address is read instead, and the generation of that one is
+// returned: otherwise a client could find out which addresses there are, since an answer for
+// which less memory is read comes faster.
 func (t *table) generation(local string) (gen uint32, known bool) {
 	slot, _, at := t.find(local)
 	known = at >= 0

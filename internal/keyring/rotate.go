@@ -14,8 +14,8 @@ import (
 	"github.com/authkey/authkey/internal/diskfile"
 )
 
-// A Stage is how far the replacement of a secret is. What it is, and since when, stands in
-// the secret file itself, in comments, so that it goes where the file is copied to.
+// A Stage is how far the replacement of a secret is. The secret file itself says so, and
+// since when, in comments: they are copied with the file.
 type Stage string
 
 // The stages, in their order.
@@ -23,7 +23,7 @@ const (
 	StageIdle     Stage = "idle"     // one secret
 	StageAdded    Stage = "added"    // a new one is accepted, and makes no keys yet
 	StageRetiring Stage = "retiring" // the new one makes keys, and the old ones are still accepted
-	// StageUnknown is several secrets without a note of how that came.
+	// StageUnknown is several secrets, and no comment says when they were added.
 	StageUnknown Stage = "unknown"
 )
 
@@ -36,8 +36,8 @@ type Rotation struct {
 	Since   time.Time
 }
 
-// ErrStage says that a step does not follow on the stage that the file is in: somebody
-// else has made it meanwhile.
+// ErrStage says that the step cannot be made at the stage of the file, for instance because
+// somebody else has made it meanwhile.
 var ErrStage = errors.New("the secret file is at another stage by now")
 
 // rotationMark begins the comments that remember when a secret was added or came into use:
@@ -117,8 +117,8 @@ func DropSecrets(ctx context.Context, path string) (Rotation, error) {
 	})
 }
 
-// OldMayGo is when the last key of the old secrets has ended, if every machine that
-// attaches keys had the new one on top at Since.
+// OldMayGo returns when the last key of the old secrets expires, if every machine that
+// attaches keys had the new secret on top at Since.
 func (r Rotation) OldMayGo(avt, grace time.Duration) time.Time {
 	return r.Since.Add(avt + grace + ClockSkew)
 }

@@ -41,7 +41,7 @@ const (
 type ModeError struct {
 	Path string
 	Mode fs.FileMode
-	// Fixed says that chmod cannot mend it from here: the file system is read-only, as one
+	// Fixed says that chmod cannot help from here: the file system is read-only, such as one
 	// that is mounted into a container, or the file is another user's.
 	Fixed bool
 }
@@ -71,7 +71,7 @@ type ring struct {
 	secrets []*secret
 }
 
-// Format prints the ids only: a verb that fits nothing makes fmt show all it can reach.
+// Format prints the ids only: for a verb that does not fit, fmt prints all fields.
 func (r *ring) Format(f fmt.State, _ rune) {
 	for _, s := range r.secrets {
 		s.Format(f, 'v')

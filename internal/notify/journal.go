@@ -22,7 +22,7 @@ const (
 	maxJournal = 2*maxRemembered + journalSlack
 )
 
-// ErrLocked says that another process uses the state directory.
+// ErrLocked says that another process has the lock of the state directory.
 var ErrLocked = errors.New("state directory is in use by another process")
 
 // A record is something that was sent, and when.

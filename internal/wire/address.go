@@ -84,10 +84,9 @@ func DomainAddress(mailbox string) (Address, error) {
 // IsDomain reports whether a stands for a domain alone (DomainAddress).
 func (a Address) IsDomain() bool { return a.encoded != "" && a.at == 0 }
 
-// DecodeAddress reads an address as it stands in a VERIFY line. It is as
-// liberal as ParseAddress about the form once the encoding is undone, so that a
-// client with a slightly different idea of what is canonical is still
-// understood; the line's own spelling is what a reply must echo.
+// DecodeAddress reads an address as a VERIFY line has it. Once the encoding is undone it
+// takes every form that ParseAddress takes, so that a client whose canonical form is slightly
+// different is understood. A reply must repeat the spelling of the line.
 func DecodeAddress(s string) (Address, error) {
 	if len(s) > MaxAddress {
 		return Address{}, ErrAddressSize

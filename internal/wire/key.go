@@ -18,17 +18,16 @@ const MaxKey = 512
 // different ones. The key is never part of the error.
 var ErrBadKey = errors.New("not an AuthKey that any server could have issued")
 
-// A Key is an AuthKey as a message or a VERIFY line carries it. An AuthKey is a
-// bearer token: whoever sees it can use it. A Key therefore prints as a fixed
-// text everywhere, and its octets come out through Reveal only. It cannot be
-// compared with ==; Equal does that.
+// A Key is an AuthKey as a message or a VERIFY line has it. An AuthKey is a bearer token:
+// anybody who sees it can use it. Therefore a Key prints as a fixed text everywhere, and only
+// Reveal returns its octets. It cannot be compared with ==; Equal does that.
 //
 // The zero Key means that there is none.
 type Key struct {
 	_ [0]func()
-	// The octets stand behind a pointer because package fmt reads fields which
-	// are not exported without asking their methods: printing a struct that
-	// holds a Key in such a field shows an address and nothing else.
+	// The octets are behind a pointer, because package fmt prints fields which are
+	// not exported without calling their methods: of a struct that holds a Key in
+	// such a field it prints a memory address.
 	value *string
 	bad   bool
 }
@@ -99,15 +98,15 @@ func (k Key) IsZero() bool { return k.value == nil && !k.bad }
 // Bad reports whether there is a key that no AS could have issued.
 func (k Key) Bad() bool { return k.bad }
 
-// Equal reports whether both are the same key, both none or both bad. How long
-// it takes tells of the keys' lengths only.
+// Equal reports whether both are the same key, both none or both bad. The time that it
+// takes depends only on the lengths of the keys.
 func (k Key) Equal(other Key) bool {
 	return k.bad == other.bad &&
 		subtle.ConstantTimeCompare([]byte(k.Reveal()), []byte(other.Reveal())) == 1
 }
 
-// Reveal returns the octets of the key, none for a Bad or a zero one. Every
-// caller is a place to look at when asking where a key could leak.
+// Reveal returns the octets of the key, none for a Bad or a zero one. A key can leak only
+// through its callers.
 func (k Key) Reveal() string {
 	if k.value == nil {
 		return ""

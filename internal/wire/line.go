@@ -20,7 +20,7 @@ const (
 // A Code is the word of an ERROR line which says what was wrong.
 type Code string
 
-// Codes of version 1. A client takes any other as a passing fault of the server.
+// Codes of version 1. To a client any other code is a temporary fault of the server.
 const (
 	CodeSyntax    Code = "syntax"    // the line could not be understood
 	CodeTooLong   Code = "toolong"   // the line is longer than MaxLine
@@ -28,8 +28,8 @@ const (
 	CodeNotServed Code = "notserved" // the AS does not serve the address's domain
 )
 
-// Known reports whether the code is one of version 1. Any other is a word of the AS's
-// own choice, which may be what it was asked: do not log it.
+// Known reports whether the code is one of version 1. Any other is a word that the AS chose,
+// and may be the key that it was asked about: do not log it.
 func (c Code) Known() bool {
 	switch c {
 	case CodeSyntax, CodeTooLong, CodeBusy, CodeNotServed:
@@ -114,8 +114,8 @@ type Reply struct {
 }
 
 // Append writes the line, its CRLF included, to dst. Nothing in r can end the
-// line early or add a word to it. Of Text, "?" stands for whatever is not
-// printable ASCII, and it is cut where the line would be longer than MaxLine.
+// line early or add a word to it. In Text, what is not printable ASCII becomes "?", and Text
+// is cut where the line would be longer than MaxLine.
 func (r Reply) Append(dst []byte) []byte {
 	start := len(dst)
 	if r.Verdict == Error {
@@ -255,8 +255,8 @@ func parseSeconds(s string) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
-// eachParam calls f for each name=value of rest. more says whether anything,
-// even nothing, stood behind the space before rest.
+// eachParam calls f for each name=value of rest. more says whether there was a space before
+// rest, also if rest is empty.
 func eachParam(rest string, more bool, f func(name, value string) error) error {
 	for more {
 		var param string

@@ -23,7 +23,7 @@ type NearMiss struct {
 const (
 	// maxNearMiss is how much of a TXT record is looked at.
 	maxNearMiss = 1024
-	// placeholder stands for what cannot be guessed.
+	// placeholder is written in place of what cannot be guessed.
 	placeholder = "AS=HOST:PORT"
 )
 
@@ -151,8 +151,8 @@ func (r *reasons) plain(text string) string {
 	return strings.TrimRight(trimmed, " ")
 }
 
-// repair makes what stood behind AS= into a record, and says what else was wrong with
-// it; ok is false, and the record a placeholder, where that fails.
+// repair makes a record of the text after AS=, and says what else was wrong with it; ok is
+// false, and the record a placeholder, where that fails.
 func (r *reasons) repair(s string, malformed bool) (right string, ok bool) {
 	if rec, err := ParseRecord("AS=" + s); err == nil {
 		return rec.String(), true

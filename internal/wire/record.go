@@ -91,8 +91,8 @@ func ParseRecord(txt string) (Record, error) {
 	if len(txt) > maxRecord {
 		return Record{}, fmt.Errorf("%w: longer than %d octets", ErrMalformed, maxRecord)
 	}
-	// Another version may have another grammar, so its mark is looked for
-	// before anything of it can be found wrong.
+	// Another version may have another grammar; therefore its mark is looked for
+	// before the record is parsed.
 	if otherVersion(txt) {
 		return Record{}, ErrNotRecord
 	}
@@ -239,8 +239,8 @@ type Refusal struct {
 // A Set is what the TXT records of one domain say together.
 type Set struct {
 	// Records are the usable ones, lowest pri first, at least one unless the
-	// domain publishes none that can be used. Equals stand in the order received:
-	// Order mixes them.
+	// domain publishes none that can be used. Those with the same pri are in the order
+	// received; Order mixes them.
 	Records []Record
 	// Required: some well-formed record says req=yes.
 	Required bool
