@@ -10,12 +10,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxIdleClients is how many clients without a connection are remembered while
-// their buckets fill up again, so that to connect anew gains nothing.
+// maxIdleClients is how many clients without a connection are remembered while their
+// buckets fill up again: to connect again does not give a client a full bucket.
 const maxIdleClients = 65536
 
-// Clients of one network may belong to one owner: whoever has one IPv6 address can mostly
-// have a /48 of them, a provider a /32; with IPv4 it is a /24. A network may ask more
+// Clients of one network may belong to one owner: a customer with one IPv6 address can
+// usually have a whole /48, a provider a /32; with IPv4 it is a /24. A network may ask more
 // questions than one client, but not as many as all its clients together.
 const (
 	networkShare  = 4  // times a client's rate, of an IPv6 /48 or an IPv4 /24
@@ -173,7 +173,7 @@ func (t *clients) leave(c *client, now time.Time) {
 }
 
 // forgetSome drops idle clients: of a few taken at random those whose bucket is full again,
-// and one in any case. To look at all of them would cost more than the limit saves.
+// and at least one. To look at all of them would take too long.
 func (t *clients) forgetSome(now time.Time) {
 	const look = 16
 	looked, dropped := 0, false
@@ -219,8 +219,8 @@ func (c *client) allow(now time.Time) bool {
 	return true
 }
 
-// An order says, compared from the first number on, whose connection is ended first: that of
-// the greater one.
+// An order is compared from its first number on: a connection of the client with the greatest
+// order is ended first.
 type order [4]int32
 
 // held is how many connections each network of the client has, the widest first, and the

@@ -18,11 +18,11 @@ const (
 	// writeSize is how many octets of replies are gathered before they are sent
 	// even while further questions are at hand.
 	writeSize = 8 << 10
-	// maxBadLines is how many lines without so much as a sequence number a client
-	// may send: it speaks something else.
+	// maxBadLines is how many lines without even a sequence number a client may send: it
+	// speaks another protocol.
 	maxBadLines = 20
-	// maxLinger is how many octets are still read, and thrown away, from a client that has
-	// a last reply to read.
+	// maxLinger is how many octets are still read, and not used, from a client that has a
+	// last reply to read.
 	maxLinger = 64 << 10
 )
 
@@ -51,7 +51,7 @@ type conn struct {
 	drainBy time.Time  // not zero: the time for everything
 }
 
-// begun is when the process began, for times that no change of the clock moves.
+// begun is when the process began: times counted from it do not change with the clock.
 var begun = time.Now()
 
 // hear notes that a whole line was read.
@@ -97,14 +97,14 @@ func (c *conn) answerAll() (ours bool) {
 		switch {
 		case errors.Is(err, errTooLong):
 			c.s.counts.tooLong.Add(1)
-			// What can be read of it may say whose question it was.
+			// The beginning of the line may have the sequence number of the question.
 			req, _ := wire.ParseRequest(string(line))
 			c.fault(req.Seq, wire.CodeTooLong, "")
 			return c.flush() == nil
 		case err != nil:
 			return c.draining() && c.flush() == nil
 		}
-		if c.timed { // it was waited for; once for all lines that come together
+		if c.timed { // the line was waited for; once for all lines that arrive together
 			c.hear()
 		}
 		c.answer(string(line))

@@ -27,12 +27,12 @@ const (
 	maxAcceptDelay   = time.Second            // between attempts to accept while that fails
 )
 
-// evictSample is how many connections are looked at to find one to end for another
-// client: all of a small server's, and of a large one's enough to meet some of whoever
-// holds a hundredth of them.
+// evictSample is how many connections are looked at to find one to end for another client:
+// all of a small server's; of a large server's enough to find one of a client that holds a
+// hundredth of them.
 const evictSample = 512
 
-// Limits bound what clients can cost.
+// Limits bound the resources that clients can use.
 type Limits struct {
 	// Connections at the same time. When there is one more, a connection is ended: in the
 	// IPv6 /32 or IPv4 /24 with the most connections, in the /48 with the most there, of

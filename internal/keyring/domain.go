@@ -22,12 +22,12 @@ const (
 	// MinAVT and MaxAVT bound the AVT, which is also a whole number of seconds.
 	MinAVT = time.Second
 	MaxAVT = 366 * 24 * time.Hour
-	// MaxEpochs is how many AVTs the AVT and the grace together may last, so that
-	// a key tells its epoch beyond doubt.
+	// MaxEpochs bounds AVT and grace together, in AVTs, so that the epoch of a key is
+	// never ambiguous.
 	MaxEpochs = 1000
 
 	// ClockSkew is how far ahead of the server's clock the clock of a machine that
-	// attaches keys may be. One that is behind lives on the grace.
+	// attaches keys may be. How far it may be behind depends on the grace.
 	ClockSkew = 5 * time.Minute
 )
 

@@ -153,9 +153,9 @@ func (b *batch) dropLast() {
 // synchronisations of the ledger's file to the disk.
 const syncEvery = 32
 
-// handOver sends the items, and remembers each as it is taken: should the process end
-// in the middle, only the one under way can be sent again; should the machine, those
-// since the last synchronisation.
+// handOver sends the items, and remembers each one when the MTA has accepted it. If the
+// process ends in the middle, only the item under way can be sent again; if the machine
+// crashes, those since the last synchronisation.
 func (b *batch) handOver(ctx context.Context) error {
 	mails := make([]outgoing, len(b.items))
 	for i, it := range b.items {
@@ -201,7 +201,7 @@ func (b *batch) abandon() {
 	}
 }
 
-// report logs what became of the batch.
+// report logs what was sent, and what was not.
 func (b *batch) report() {
 	attrs := []any{"qid", cutOctets(b.o.QueueID, maxQueueID), "dsns", b.dsns, "notices", b.notices}
 	if b.declined > 0 {

@@ -29,8 +29,8 @@ type outgoing struct {
 	compose func() []byte // writes it, when its turn has come; lines end in CRLF
 }
 
-// handOver hands mails to an MTA, over one connection, and calls done for each as soon
-// as the MTA has answered. One refused does not keep the others back.
+// handOver hands mails to an MTA, over one connection, and calls done for each as soon as
+// the MTA has answered. If one is refused the others are handed over all the same.
 func (n *Notifier) handOver(ctx context.Context, mails []outgoing, done func(i int, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
@@ -51,10 +51,10 @@ func (n *Notifier) handOver(ctx context.Context, mails []outgoing, done func(i i
 	}
 }
 
-// Probe says to the MTA at addr what it would hear before a mail of ours to each of
-// recipients, and resets it; host is our name in EHLO. It says that it is no mail, so that
-// our own milter, if it is asked, does not count it as one. An error is about the recipient
-// at, and is a *Refusal if the MTA has answered.
+// Probe begins a transaction with the MTA at addr, as for a mail of ours to each of
+// recipients, and ends it with RSET; host is our name in EHLO. The ENVID says that it is no
+// mail, so that our own milter, if it is asked, does not count it. An error is about the
+// recipient with index at, and is a *Refusal if the MTA has answered.
 func Probe(ctx context.Context, addr, host string, recipients []string) (at int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, HandOverTimeout)
 	defer cancel()

@@ -32,7 +32,7 @@ type record struct {
 }
 
 // journal writes what a Ledger remembers. A crash of the process loses nothing that was
-// written, one of the machine what was not yet synchronised (Ledger.sync).
+// written; a crash of the machine loses what was not yet synchronised (Ledger.sync).
 type journal struct {
 	dir     string
 	lock    *os.File
@@ -42,8 +42,8 @@ type journal struct {
 }
 
 // openJournal opens or makes the file in dir and returns its records, oldest
-// first. Records that do not bear their own sum are left out; a last one that is
-// not whole is overwritten.
+// first. Records with a wrong check sum are left out; a last one that is not whole is
+// overwritten.
 func openJournal(dir string) (*journal, []record, error) {
 	lock, err := lockDir(dir)
 	if err != nil {

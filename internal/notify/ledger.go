@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// rememberFor is how long what was sent is not sent again: longer than a
-	// client that hears 451 waits before it comes back.
+	// rememberFor is how long what was sent is not sent again: longer than a client
+	// waits after a 451 before it tries again.
 	rememberFor = 24 * time.Hour
 	// maxRemembered bounds the memory: some 50 MB. The oldest is forgotten first.
 	maxRemembered = 500_000
@@ -28,15 +28,15 @@ const (
 )
 
 // A Ledger remembers what was sent: for a day, so that nothing is sent twice, and
-// as rates. There is one for a process, whatever configurations come and go.
+// as rates. A process has one, also when its configuration changes.
 //
-// It lives in memory and appends to one file of fixed-size records, which is read
-// once, at start. A database would add its own recovery and dependencies to what
-// is never queried. Keys are digests, so that the file tells nobody who wrote to
-// whom. Rates begin anew with the process.
+// It is in memory, and appends to one file of fixed-size records, which is read once, at
+// start. The data is never queried, so that a database would only add its own recovery and
+// dependencies. Keys are digests: the file does not show who wrote to whom. Rates begin
+// again with each process.
 //
-// If the file cannot be written, mail goes on: what was sent is still known in
-// memory, and a 451 would rather bring about the repetition it is to prevent.
+// If the file cannot be written, mail goes on: what was sent is still known in memory, and
+// a 451 would make clients try again, and so cause the repetition that it is to prevent.
 type Ledger struct {
 	log *slog.Logger
 
@@ -95,13 +95,13 @@ func (l *Ledger) Close() error {
 type claim uint8
 
 const (
-	unsent claim = iota // it is the caller's to send now
-	sent                // it has been
-	busy                // another message's caller is at it
+	unsent claim = iota // the caller is to send it now
+	sent                // it was sent
+	busy                // the caller for another message is sending it
 )
 
-// claim asks for something to be sent and not before: who gets unsent has to
-// call commit or release.
+// claim is called before something is sent. A caller that gets unsent has to call commit or
+// release afterwards.
 func (l *Ledger) claim(key digest) claim {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +194,7 @@ func (l *Ledger) sync() {
 	l.complain(err)
 }
 
-// complain logs a failure to write, now and then. l.mu is held.
+// complain logs a failure to write, but not each one. l.mu is held.
 func (l *Ledger) complain(err error) {
 	if err == nil {
 		return
@@ -228,7 +228,7 @@ func (l *Ledger) forget(now time.Time) {
 
 const digestSize = 20
 
-// A digest stands for what was sent to whom, or for an address with a rate.
+// A digest is of what was sent to whom, or of an address with a rate.
 type digest [digestSize]byte
 
 // digestOf is the digest of a list of texts.

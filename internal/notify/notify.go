@@ -74,8 +74,8 @@ func New(opts Options, ledger *Ledger, log *slog.Logger) (*Notifier, error) {
 }
 
 // AllowDSN implements milter.Notifier: whether a DSN about a message may be sent to its
-// sender. It is to be asked once the policy wants one, not before: a refusal is logged,
-// and makes the recipient's action mark. Nothing is taken from the rates.
+// sender. Call it only when the policy wants a DSN: a refusal is logged, and the recipient's
+// action becomes mark. Nothing is taken from the rates.
 func (n *Notifier) AllowDSN(o milter.Original) bool { return n.suppressDSN(&original{o}) == Allowed }
 
 func (n *Notifier) suppressDSN(o *original) Suppression {
@@ -91,19 +91,19 @@ func (n *Notifier) suppressDSN(o *original) Suppression {
 
 // Deliver implements milter.Notifier: it hands a DSN about all of failures and each of
 // notices to the MTA, and returns when the MTA has taken them. After an error the original
-// must be answered 451: what could not be handed over is tried again when the client comes
-// back, and what could is then not sent again.
+// must be answered 451: what could not be handed over is tried again when the client tries
+// again, and what was handed over is then not sent again.
 //
-// Failures need AllowDSN's consent; if that has changed meanwhile (another message used up
-// the rate), Deliver fails. Notices that may not be sent are left out, and logged.
-// Recipients whose sender declines a DSN are left out.
+// AllowDSN must have allowed a DSN about failures; if its answer has changed meanwhile
+// (another message used up the rate), Deliver fails. Notices that may not be sent are left
+// out, and logged. Recipients for whom the sender declines a DSN are left out.
 func (n *Notifier) Deliver(ctx context.Context, o milter.Original, failures []milter.Failure, notices []milter.Notice) error {
 	return n.deliver(ctx, &original{o}, failures, notices)
 }
 
 func (n *Notifier) deliver(ctx context.Context, o *original, failures []milter.Failure, notices []milter.Notice) error {
 	b := &batch{n: n, o: o, id: o.identity(), seen: make(map[digest]bool), suppressed: make(map[Suppression]int)}
-	// Whatever happens, nothing stays claimed.
+	// Also after a panic nothing stays claimed.
 	defer b.abandon()
 	if err := b.addDSN(failures); err != nil {
 		return fmt.Errorf("DSN: %w", err)

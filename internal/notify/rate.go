@@ -20,8 +20,8 @@ type Rates struct {
 	Global       Rate // both, in all
 }
 
-// maxRated bounds the addresses whose rates are remembered. The global rate keeps
-// them below that, unless it is set very high; then nobody new is sent anything
+// maxRated bounds the addresses whose rates are remembered. The global rate keeps their
+// number below that, unless it is set very high; then nothing is sent to further addresses
 // until others are forgotten.
 const maxRated = 1 << 16
 
@@ -72,8 +72,8 @@ func (l *limiter) take(now time.Time, tokens []token) Suppression {
 	return Allowed
 }
 
-// giveBack undoes a take of what was not sent in the end. A rate.Reservation could not:
-// it gives nothing back once its time has come, which is at once.
+// giveBack undoes take for what was not sent in the end. A rate.Reservation could not be
+// used: it gives nothing back after its time, which here is at once.
 func (l *limiter) giveBack(now time.Time, tokens []token) {
 	for _, t := range tokens {
 		if bucket, known := l.buckets[t.key]; known {
@@ -99,8 +99,8 @@ func (l *limiter) sweep(now time.Time) bool {
 
 func (r Rate) limit() rate.Limit { return rate.Limit(float64(r.Count) / r.Per.Seconds()) }
 
-// apply gives a bucket the rate of the configuration in force, which may be another one
-// than that under which it was made.
+// apply sets the rate of a bucket to that of the configuration in force, which may have
+// changed since the bucket was made.
 func (r Rate) apply(bucket *rate.Limiter, now time.Time) *rate.Limiter {
 	if bucket.Limit() != r.limit() {
 		bucket.SetLimitAt(now, r.limit())

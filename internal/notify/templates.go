@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The kinds of mail, as they stand in the names of templates and in our header.
+// The kinds of mail, as in the names of templates and in our header.
 const (
 	kindDSN    = "dsn"
 	kindNotice = "notice"
@@ -39,17 +39,17 @@ type MessageFields struct {
 type NoticeFields struct {
 	MessageFields
 	Recipient, Domain string // whom the notice is for, and the domain of that address
-	From              string // of the header, decoded: whatever the message said; may be empty
+	From              string // of the header, decoded, as the message had it; may be empty
 	Client            string // may be empty
-	Refused           bool   // the sender hears of it
+	Refused           bool   // the sender is told too
 }
 
 // DSNFields is what the template of a DSN (dsn.LANGUAGE.txt) can use.
 type DSNFields struct {
 	MessageFields
 	Recipients []string // who did not get the message; at least one
-	More       int      // how many did not find room in Recipients
-	Reply      string   // what an SMTP client would have heard; may be empty
+	More       int      // how many more there are, beyond those of Recipients
+	Reply      string   // the reply that an SMTP client would have got; may be empty
 }
 
 const (
@@ -105,7 +105,7 @@ func readTemplates(files fs.FS, where string, into map[string]*template.Template
 	for _, e := range entries {
 		path := filepath.Join(where, e.Name())
 		if e.IsDir() || filepath.Ext(path) != ".txt" {
-			continue // an editor's leavings, a README
+			continue // a backup file of an editor, a README
 		}
 		match := templateName.FindStringSubmatch(e.Name())
 		if match == nil {
@@ -169,9 +169,9 @@ type text struct {
 	language      string
 }
 
-// render executes the template for a language. One from the administrator that
-// fails all the same, after having been checked, gives way to the built-in English:
-// a fault in a text must not hold up mail. The fault is returned beside the text.
+// render executes the template for a language. If the administrator's template fails,
+// although it was checked, the built-in English text is used: a fault in a text must not
+// delay mail. The fault is returned beside the text.
 func (t *templates) render(kind, language string, data any) (text, error) {
 	tmpl, language := t.lookup(kind, language)
 	out, err := execute(tmpl, data)

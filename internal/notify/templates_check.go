@@ -28,8 +28,8 @@ var (
 	}
 )
 
-// checkTemplate finds at start what would otherwise fail when a message comes: a
-// field that does not exist, in whatever branch, and a text without Subject.
+// checkTemplate finds at start what would otherwise fail when a message comes: a field that
+// does not exist, in any branch, and a text without Subject.
 func checkTemplate(tmpl *template.Template, kind string) error {
 	c := checker{tmpl: tmpl, message: reflect.TypeOf(samples[kind][0]), called: make(map[string]bool)}
 	if c.checkTree(tmpl.Tree); c.faults != nil {

@@ -20,9 +20,9 @@ var errNotRead = errors.New("file of preferences has not been read")
 //
 //   - {recipient: "bob@example.com", fail: reject, nokey: mark, language: de}
 //
-// with an action for each of pass, none, nokey, fail, permerror and temperror
-// that the recipient chose about. A file without any is good at the start; later only
-// if the line "# empty" says that it is meant. Lookups never wait for a Reload.
+// with an action for each of pass, none, nokey, fail, permerror and temperror about which
+// the recipient chose. A file without preferences is accepted at the start; later only if
+// the line "# empty" says that this is meant. Lookups never wait for a Reload.
 type File struct {
 	path string
 
@@ -43,8 +43,8 @@ func NewFile(path string) *File {
 	return &File{path: path, file: diskfile.Watched{Path: path}}
 }
 
-// Follow has f begin with what old, which may be nil, has in force, if it is of the same
-// file: what looks cut off beside that is not taken up.
+// Follow makes f begin with the preferences that old, which may be nil, has in force, if it is
+// of the same file. A file that looks cut off compared with these is then refused.
 func (f *File) Follow(old *File) {
 	if old != nil && old.path == f.path {
 		f.table.Store(old.table.Load())
@@ -108,8 +108,8 @@ func (f *File) reload(settled bool) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// Refresh is a Reload if the file has changed since it was last read, well or badly, and
-// is whole as far as can be told (see diskfile.Watched); it reports whether it was read.
+// Refresh is a Reload if the file has changed since it was last read, with success or
+// without, and seems to be whole (see diskfile.Watched); it reports whether it was read.
 func (f *File) Refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,7 +141,7 @@ func load(path string) (*table, fs.FileInfo, error) {
 	return t, info, nil
 }
 
-// summary is by what the next reading of the file is judged.
+// summary is what the next reading of the file is compared with.
 func (t *table) summary() diskfile.List {
 	return diskfile.List{Entries: len(t.entries), Text: t.text, Last: t.last, SaysEmpty: t.saysEmpty}
 }

@@ -18,12 +18,12 @@ import (
 // MaxRecipient is the longest address that can have a preference, in octets.
 const MaxRecipient = esmtp.MaxMailbox
 
-// A Source knows recipients' preferences. It is safe for concurrent use.
+// A Source has recipients' preferences. It is safe for concurrent use.
 type Source interface {
 	// Lookup returns the preference of exactly this recipient, a mailbox in lower
 	// case and folded form (policy.Fold) of at most MaxRecipient octets, and whether
-	// there is one. It returns by the time that ctx ends; an error means that it
-	// cannot be told now.
+	// there is one. It returns by the time that ctx ends; an error means that it could
+	// not be looked up.
 	Lookup(ctx context.Context, recipient string) (p policy.Preference, found bool, err error)
 }
 
@@ -40,8 +40,8 @@ func New(source Source) *Directory {
 	return &Directory{source, memory}
 }
 
-// Known does what Fill does if that can be had without waiting, and reports whether
-// it could. Otherwise Fill has to be asked.
+// Known does what Fill does where that needs no waiting, and reports whether it did.
+// Otherwise Fill has to be called.
 func (d *Directory) Known(recipients []policy.Recipient) bool {
 	if !d.memory {
 		return false
@@ -52,8 +52,8 @@ func (d *Directory) Known(recipients []policy.Recipient) bool {
 
 // Fill sets Preference and PreferenceFailed of each recipient, who is looked up
 // in folded form: first as received, then without sub-address (user+tag), whose
-// preference says what the first leaves unset. It returns how many lookups
-// failed, and why the first of them did.
+// preference is used for what the first leaves unset. It returns how many lookups
+// failed, and the error of the first of these.
 func (d *Directory) Fill(ctx context.Context, recipients []policy.Recipient) (failed int, err error) {
 	for i := range recipients {
 		r := &recipients[i]

@@ -14,13 +14,14 @@ import (
 	"unicode/utf8"
 )
 
-// A settler is a handler whose lines wait to be written together, unless somebody asks.
+// A settler is a handler whose lines wait for others, to be written together, until Settle
+// is called.
 type settler struct {
 	slog.Handler
 	out *logWriter
 }
 
-// Settle has the lines so far written before it returns, unless nobody reads them.
+// Settle has the lines so far written before it returns, if the log is being read.
 func (h settler) Settle() { h.out.settle() }
 
 func (h settler) WithAttrs(attrs []slog.Attr) slog.Handler {

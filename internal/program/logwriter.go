@@ -8,22 +8,22 @@ import (
 
 const (
 	// logDelay is how long a line may wait for others, to be written with them: one
-	// system call a message costs as much as anything else that we do for it.
+	// system call per message costs as much as anything else that we do for it.
 	logDelay = 5 * time.Millisecond
-	// logBuffer is how much is gathered; with that the waiting is over.
+	// logBuffer is how many octets are gathered at most; then they are written at once.
 	logBuffer = 32 << 10
-	// maxUnread is how much may wait for whoever reads the log: a second's lines, at
-	// the least. What comes beyond is dropped, and counted.
+	// maxUnread is how many octets may wait for the reader of the log: the lines of at
+	// least a second. Further lines are dropped, and counted.
 	maxUnread = 4 << 20
-	// settleTimeout is for how long whoever wants a line written waits for the reader.
+	// settleTimeout is for how long settle waits for the reader.
 	settleTimeout = 100 * time.Millisecond
 	// closeTimeout is for how long the end of the program waits for the reader.
 	closeTimeout = 2 * time.Second
 )
 
-// A logWriter gathers log lines for a moment, and writes them where nobody who logs
-// has to wait for it: mail must not stand still because the log does. It is safe for
-// concurrent use.
+// A logWriter gathers log lines for a moment, and writes them in a goroutine of its own, so
+// that callers do not wait: mail must not stop when the reader of the log does. It is safe
+// for concurrent use.
 type logWriter struct {
 	out  io.Writer
 	lost func(lines int) // says so in the log
@@ -33,10 +33,10 @@ type logWriter struct {
 	buf     []byte    // what waits
 	spare   []byte    // room for the next
 	due     *time.Timer
-	writing bool          // somebody is, without mu
-	settled chan struct{} // closed when nothing waits any more; nil: nobody asked
-	dropped int           // lines, and nobody has been told
-	closed  bool          // nobody will flush any more
+	writing bool          // a goroutine is writing, without mu
+	settled chan struct{} // closed when nothing waits any more; nil: settle was not called
+	dropped int           // lines about which lost has not been called
+	closed  bool          // there will be no further flush
 }
 
 // newLogWriter returns a logWriter that calls lost when it has dropped lines and
@@ -48,8 +48,8 @@ func newLogWriter(out io.Writer, lost func(lines int)) *logWriter {
 	return w
 }
 
-// Write takes a line. It waits for nobody, until close, and its failure shows in no
-// return value: there is nobody to tell.
+// Write takes a line. Until close it does not wait. It never returns an error: a logger
+// could do nothing about it.
 func (w *logWriter) Write(line []byte) (int, error) {
 	if w.take(line) {
 		w.flush()
@@ -57,7 +57,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// take makes a line wait; last reports that nobody else will write it.
+// take makes a line wait; last reports that the caller must flush it.
 func (w *logWriter) take(line []byte) (last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,7 +68,7 @@ func (w *logWriter) take(line []byte) (last bool) {
 	before := len(w.buf)
 	w.buf = append(w.buf, line...)
 	switch {
-	case w.writing: // and will look again
+	case w.writing: // flush will find the line
 	case w.closed:
 		return true
 	case before <= logBuffer && len(w.buf) > logBuffer:
@@ -111,8 +111,8 @@ func (w *logWriter) flush() {
 	}
 }
 
-// settle has what waits written at once, and returns when it is, or when the reader
-// takes longer than settleTimeout.
+// settle has the waiting lines written at once, and returns when they are, or after
+// settleTimeout.
 func (w *logWriter) settle() {
 	w.mu.Lock()
 	if w.closed || len(w.buf) == 0 && !w.writing {

@@ -10,13 +10,13 @@ const (
 	gcPercent   = 20
 )
 
-// TuneCollector makes the garbage collector run less often, unless the
-// administrator has a GOGC of his own. The heap of a milter is small, a few MB
-// without a full cache, and its garbage is much: the collector would run hundreds of
-// times a second. A ballast that is allocated and never touched, and so costs no
-// memory, makes it run for each ballast*percent of garbage at the least; the low
-// percentage keeps the waste small where a full cache makes the heap large. The
-// ballast counts in every figure of the heap, not in that of resident memory.
+// TuneCollector makes the garbage collector run less often, unless the administrator has
+// set GOGC. The heap of a milter is small, a few MB without a full cache, and it makes much
+// garbage: the collector would run hundreds of times a second. Therefore a large slice (the
+// ballast) is allocated and never touched, so that it takes no resident memory. The
+// collector then runs only after at least ballast*percent of garbage. The low percentage
+// keeps the unused memory small where a full cache makes the heap large. The ballast is
+// contained in every figure of the heap, but not in resident memory.
 //
 // It is for programs that serve; they keep what it returns alive to their end.
 func TuneCollector() (ballast []byte) {

@@ -17,8 +17,8 @@ func AddJSON(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("json", false, "print JSON")
 }
 
-// Print prints what a command has to say, as JSON or by text. That something could not be
-// written need not be looked at: Run remembers it.
+// Print prints the output of a command, as JSON or by text. Errors of writing need not be
+// checked: Run reports them at the end.
 func Print(cmd *cobra.Command, asJSON bool, view any, text func(io.Writer)) error {
 	if asJSON {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(view)
@@ -86,8 +86,8 @@ func wholeRunes(text []byte) int {
 }
 
 // harmless returns text with its control characters, other than TAB and the end of a line,
-// in the form \u001b, which in JSON too means the same, and with what is not UTF-8 in the
-// form \x9b.
+// written as \u001b, which means the same in JSON, and with octets that are not UTF-8
+// written as \x9b.
 func harmless(text []byte) []byte {
 	var out []byte // nil: nothing was changed so far
 	for i := 0; i < len(text); {

@@ -85,8 +85,8 @@ type resultView struct {
 	ASTime   float64 `json:"as_ms"`
 }
 
-// Answer prints what comes of asking about a mailbox, which may be no address, and returns
-// the error that ends the program as the result demands; nil for a pass.
+// Answer prints the result for a mailbox, which may be no address, and returns the error
+// that ends the program with the exit code for the result; nil for a pass.
 func Answer(cmd *cobra.Command, mailbox string, asJSON bool, ask func(wire.Address) verifier.Result) error {
 	address, err := wire.ParseAddress(mailbox)
 	res := verifier.Unaddressable(err)

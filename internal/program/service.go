@@ -19,9 +19,9 @@ import (
 	"github.com/authkey/authkey/internal/config"
 )
 
-// A Service is what systemd and signals tell a program that serves, and what it tells
-// systemd: that it has begun, is to read its configuration again, and is to stop. Make one with NewService before anything
-// that takes time: a SIGHUP that nobody expects kills.
+// A Service connects a program that serves with signals and systemd: it hears of reload and
+// stop, and tells systemd that it is ready, reloads and stops. Make one with NewService
+// before anything that takes time: until then a SIGHUP ends the process.
 type Service struct {
 	hangup chan os.Signal
 }
@@ -36,14 +36,14 @@ func NewService() *Service {
 // Close lets SIGHUP have its usual effect again.
 func (s *Service) Close() { signal.Stop(s.hangup) }
 
-// Health is how a running service looks at itself.
+// Health is how a running service checks itself.
 type Health struct {
-	// Check serves itself as a client would. It returns by the time that ctx ends; an
+	// Check asks the service as a client would. It returns by the time that ctx ends; an
 	// error means that clients are not served.
 	Check func(ctx context.Context) error
 	// Status is one line for people: what systemctl status shows.
 	Status func() string
-	// Failed is told of each Check that fails.
+	// Failed is called after each Check that fails.
 	Failed func(error)
 }
 
@@ -51,11 +51,10 @@ type Health struct {
 // watchdog over us.
 const statusEvery = 10 * time.Second
 
-// Run says that the service is ready, and runs until ctx ends, which is no error,
-// or something comes out of failed: a listener that ended. At each SIGHUP it calls
-// reload. Where systemd runs a watchdog it is fed as long as health's Check is
-// good, and nothing else feeds it: a process that is stuck is started again. At the
-// end Run says that the service is stopping.
+// Run says that the service is ready, and runs until ctx ends, which is no error, or until
+// a listener has ended and failed yields its error. At each SIGHUP it calls reload. Where
+// systemd runs a watchdog, only a good health.Check resets it, so that a process that is
+// stuck is started again. At the end Run says that the service is stopping.
 func (s *Service) Run(ctx context.Context, failed <-chan error, reload func(), health Health) error {
 	notify(health.ready())
 	defer notify(daemon.SdNotifyStopping)

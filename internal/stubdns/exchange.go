@@ -46,7 +46,7 @@ func send(ctx context.Context, network string, server netip.AddrPort, q question
 		return Answer{}, err
 	}
 	defer conn.Close()
-	// Whatever ends the question ends the wait.
+	// The end of the context ends the wait, for whatever reason.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 

@@ -230,8 +230,8 @@ func (r *Resolver) query(ctx context.Context, q question) (Answer, error) {
 	}
 }
 
-// order returns the servers, those last that were silent lately. The first question
-// after such a time tries the server again, and only that one.
+// order returns the servers, with those last that did not answer lately. When demotion has
+// passed for a server, one question tries it again first, and no other question does.
 func (r *Resolver) order(now time.Time) []netip.AddrPort {
 	servers := r.servers()
 	r.mu.Lock()
@@ -260,8 +260,8 @@ func (r *Resolver) order(now time.Time) []netip.AddrPort {
 	return append(good, slow...)
 }
 
-// learn takes note of who answered, and of who was asked before and did not: not
-// because of the domain, since another server knew.
+// learn takes note of the server that answered, and of those that were asked before it and
+// did not answer. The domain cannot be the cause, since the other server did answer.
 func (r *Resolver) learn(tries []try, answered int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
