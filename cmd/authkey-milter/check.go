@@ -86,8 +86,8 @@ func namedFiles(loaded *config.Loaded, passed []string) []namedFile {
 	return slices.DeleteFunc(files, func(f namedFile) bool { return f.path == "" })
 }
 
-// buildable makes what a configuration says but for what touches the network, and
-// throws it away. What may be wrong with the files, though they can be used, are warnings.
+// buildable makes the parts of a configuration that do not touch the network, to find faults.
+// They are not used. What may be wrong with files that can be used all the same is a warning.
 func buildable(loaded *config.Loaded) (warnings []string, faults config.Faults) {
 	p, faults := assemble(loaded, parts{}) // preferences without any are for the log of a start to say
 	_, more := notifierInMemory(loaded)

@@ -20,7 +20,7 @@ import (
 // This file turns a configuration into what the milter is made of. Whatever the command,
 // it is done here, so that check refuses what serve would, and explain decides as serve does.
 
-// parts are what a configuration comes to, before anything of it runs.
+// parts are what is made of a configuration before anything runs.
 type parts struct {
 	settings milter.Settings
 	limits   milter.Limits
@@ -30,8 +30,8 @@ type parts struct {
 	attacher *attach.Attacher // nil: our own mail gets no keys
 }
 
-// assemble makes the parts and reads the files that the configuration names. What old, the
-// parts in force, knows of files that are the same is taken over; it may be empty.
+// assemble makes the parts and reads the files that the configuration names. old are the
+// parts in force, and may be empty; what they know of the same files is taken over.
 func assemble(loaded *config.Loaded, old parts) (parts, config.Faults) {
 	c := loaded.Config
 	p := parts{settings: settings(c), limits: milter.Limits(c.Limits), policy: policyOptions(c)}

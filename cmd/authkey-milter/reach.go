@@ -37,8 +37,8 @@ func listenLoopback(port string) ([]net.Listener, error) {
 	return nil, errors.Join(errs...)
 }
 
-// reachOf says in words who can connect to a socket of ours: whoever can is believed which
-// logins he claims. everybody: others than root, the socket's owner and its group can.
+// reachOf says in words who can connect to a socket of ours: the logins that such a client
+// claims are believed. everybody: others than root, the socket's owner and its group can.
 func reachOf(addr net.Addr) (who string, everybody bool) {
 	switch a := addr.(type) {
 	case *net.UnixAddr:

@@ -11,8 +11,8 @@ import (
 )
 
 // reload is what SIGHUP does: it reads the configuration and the files that it names again,
-// and replaces the engine. Messages that have begun end under the one before. A bad
-// configuration is logged and changes nothing.
+// and replaces the engine. Messages that have begun end under the previous engine. A
+// configuration with a fault is logged and changes nothing.
 func (d *service) reload() {
 	loaded, err := config.Load(d.path, os.Environ())
 	if err == nil {

@@ -86,7 +86,8 @@ func defaultRcpt(c config.Config) string {
 	return selftestRcpt
 }
 
-// runSelftest runs a milter as serve does, in a world of its own.
+// runSelftest runs a milter as serve does, with a DNS server, an AS and an MTA's side of the
+// self-test's own.
 func runSelftest(ctx context.Context, loaded config.Loaded, recipients []string) (report *selftest.Report, err error) {
 	// What is going to be replaced has to be right too.
 	if _, err := verifierOptions(loaded.Config); err != nil {
@@ -132,7 +133,8 @@ func broken(err error) error {
 	return program.Exit(program.Negative, fmt.Errorf("selftest: %w", err))
 }
 
-// within is the configuration with the world replaced.
+// within is the configuration with the DNS server, the AS and the rest of world in place of
+// the real ones.
 func within(world *selftest.World, c config.Config) config.Config {
 	c.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort(world.DNS())}
 	c.Verify.CAFile = world.CAFile()

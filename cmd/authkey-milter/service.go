@@ -66,7 +66,7 @@ func (d *service) close() {
 	}
 }
 
-// engine makes what a configuration says. The error may be of type config.Faults.
+// engine makes the engine of a configuration. The error may be of type config.Faults.
 func (d *service) engine(loaded *config.Loaded) (*milter.Engine, error) {
 	p, faults := assemble(loaded, d.parts)
 	if len(faults) > 0 {
@@ -116,8 +116,8 @@ func (d *service) verify(c config.Config, opts verifier.Options) {
 	d.verifier.share()
 }
 
-// watch looks after the files of the configuration in force, in place of those of
-// the one before.
+// watch watches the files of the configuration in force, and no longer those of the one
+// before.
 func (d *service) watch() {
 	if d.watching != nil {
 		d.watching()
@@ -150,9 +150,9 @@ func (d *service) reportList(domain *keyring.Domain, err error) {
 // noPreferences warns of a file of preferences that holds none.
 const noPreferences = `the file of preferences holds none; if that is meant, give it the line "# empty"`
 
-// put notes the configuration that is in force now, and says so, and what of it is
-// not acted on. Its rules are in the engine: kept a second time, and as they were
-// written, they would be thousands of objects for every run of the garbage collector.
+// put notes the configuration that is in force now, tells others on this machine, and logs
+// which of its settings have no effect. Its rules are in the engine. Kept here too, as they
+// were written, they would be thousands of objects for every run of the garbage collector.
 func (d *service) put(loaded *config.Loaded) {
 	d.path, d.config, d.content = loaded.Path, loaded.Config, loaded.Content
 	d.config.Policy.Rules = nil

@@ -51,7 +51,7 @@ func leaveMTAs(cmd *cobra.Command) error {
 	return nil
 }
 
-// leavePostfixes does it for every instance of Postfix.
+// leavePostfixes is leaveMTAs for every instance of Postfix.
 func leavePostfixes(cmd *cobra.Command, opts mtaconf.Options) (left bool, err error) {
 	first, err := mtaconf.ReadPostfix(cmd.Context(), opts)
 	if _, missing := os.Stat(postfixMain); errors.Is(err, mtaconf.ErrNoPostfix) || err != nil && errors.Is(missing, fs.ErrNotExist) {

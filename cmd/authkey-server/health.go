@@ -12,8 +12,8 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// selfCheck asks ourselves over one of our own sockets about a domain that nobody
-// serves. Any answer will do, also that we are busy.
+// selfCheck asks this server over one of its own sockets about a domain that no AS serves.
+// Any answer will do, also busy.
 func selfCheck(ctx context.Context, s socket) error {
 	c, err := new(net.Dialer).DialContext(ctx, s.Addr().Network(), s.Addr().String())
 	if err != nil {

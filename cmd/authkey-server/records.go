@@ -38,7 +38,7 @@ func hostName(flag string, c config.Server) (string, error) {
 	return host, nil
 }
 
-// machineName is the machine's name if the world could know it.
+// machineName is the machine's name if it is a whole domain name.
 func machineName() string {
 	name, err := os.Hostname()
 	if err != nil || !strings.Contains(name, ".") || strings.HasPrefix(name, "localhost.") {

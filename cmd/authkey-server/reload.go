@@ -10,8 +10,8 @@ import (
 	"github.com/authkey/authkey/internal/program"
 )
 
-// reload is what SIGHUP does: it reads everything again. A configuration that is bad, or
-// names a new file that is, changes nothing.
+// reload is what SIGHUP does: it reads everything again. A configuration with a fault, or
+// with a new file that has one, changes nothing.
 func (s *service) reload(ctx context.Context) {
 	loaded, err := config.LoadServer(s.loaded.Path, os.Environ())
 	if err == nil && loaded.CutOff(s.loaded.Content) {

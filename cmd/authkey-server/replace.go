@@ -64,7 +64,7 @@ func replaceLists(cmd *cobra.Command, name string, in io.Reader, files []keyring
 	return err
 }
 
-// confirm asks whoever sits at the terminal. Without one the answer is no.
+// confirm asks the person at the terminal. Without a terminal the answer is no.
 func confirm(cmd *cobra.Command, question string) (bool, error) {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !isTerminal(in) {

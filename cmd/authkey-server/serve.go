@@ -180,7 +180,8 @@ func (s *service) watch(ctx context.Context, domains []*keyring.Domain, cert *ce
 	}
 }
 
-// announce says that a domain's files were read, or why what was stays.
+// announce logs that a domain's files were read, or why their previous content stays in
+// force.
 func (s *service) announce(d *keyring.Domain, err error) {
 	switch {
 	case err != nil:
@@ -216,8 +217,8 @@ func (s *service) warnOfCertificate(cert *certificate) {
 	}
 }
 
-// affordable lowers the number of connections to what the limit of open files allows.
-// Where that is met first, nobody can be accepted, not even to be told.
+// affordable lowers the number of connections to what the limit of open files allows. If
+// that limit were reached first, no connection could be accepted, not even to answer busy.
 func (s *service) affordable(l authserver.Limits) authserver.Limits {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur >= uint64(l.Connections+keptDescriptors) {

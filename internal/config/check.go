@@ -38,8 +38,8 @@ func checkPrintable(s string) error {
 	return nil
 }
 
-// checkVisible is checkPrintable for names that are compared: whoever looks at the file
-// sees all of them.
+// checkVisible is checkPrintable for names that are compared: everything in them must be
+// visible to a person who reads the file.
 func checkVisible(s string) error {
 	if err := checkPrintable(s); err != nil {
 		return err
@@ -125,8 +125,8 @@ var (
 	reservedPrefixes = []string{"arc-", "content-", "list-", "resent-"}
 )
 
-// checkMarkHeader takes the name of a header field (RFC 5322 section 3.6.8)
-// that strangers' copies may be removed of and ours added.
+// checkMarkHeader takes the name of a header field (RFC 5322 section 3.6.8) which can be
+// added to mail, and removed from mail of strangers, without harm.
 func checkMarkHeader(s string) error {
 	if s == "" {
 		return errors.New("is empty")
@@ -150,8 +150,8 @@ func checkMarkHeader(s string) error {
 	return nil
 }
 
-// checkAuthservID takes a token of RFC 2045, the form of an authserv-id that
-// needs no quotes in RFC 8601.
+// checkAuthservID takes a token of RFC 2045 section 5.1: an authserv-id that needs no quotes
+// (RFC 8601 section 2.2).
 func checkAuthservID(s string) error {
 	if s == "" {
 		return errors.New("is empty")
@@ -294,7 +294,7 @@ func checkTemplate(s string) error {
 		}
 		rest = rest[open+end+1:]
 	}
-	// What stands in for the placeholders is an address's parts, so any will do.
+	// Parts of an address replace the placeholders, so that any example will do.
 	return checkAddress(strings.NewReplacer("{local}", "local", "{domain}", "example.com").Replace(s))
 }
 

@@ -61,7 +61,7 @@ type Socket struct {
 // Exempt clients are not checked.
 type Exempt struct {
 	Networks    []netip.Prefix
-	KeepResults bool // they check and clean by themselves
+	KeepResults bool // they verify keys, and remove forged results, themselves
 }
 
 // Submission says which mail is our own users'.
@@ -95,8 +95,8 @@ type Cache struct {
 	MaxTTL     time.Duration
 }
 
-// Actions holds one action a result. policy.Unset means: not said here, and what that
-// comes to depends on where the Actions stand.
+// Actions has one action for each result. policy.Unset means that nothing is said here; what
+// follows from that depends on where the Actions are used.
 type Actions = policy.Actions
 
 // Policy turns results into actions. Of its own Actions only TempError can be

@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// Content is what a configuration file was when it was read, for comparison with what it
-// is later.
+// Content is a configuration file as it was when it was read, for comparison with later
+// readings.
 type Content struct {
 	data []byte
 	info fs.FileInfo // nil: there is no file
 	put  bool        // it was put in its place whole
 }
 
-// endOfDocument is the line with which YAML ends a document. Whoever ends his file with it
-// says that it is whole.
+// endOfDocument is the line with which YAML ends a document. A file that ends with it is
+// whole.
 const endOfDocument = "..."
 
-// CutOff reports whether the file is a beginning of what other's file was, and says nothing
-// that shows that this is meant: somebody is writing it, or the disk was full. Every key
-// that is missing would silently fall back to its default. What differs in comments and
-// empty lines only, or ends with a line "...", is not cut off. Nor is another file that was
-// put in the place of the one before and not written since, unless it is empty.
+// CutOff reports whether the file is only a beginning of other's file, and nothing in it
+// shows that this is meant: somebody is writing it, or the disk was full. Every missing key
+// would silently have its default again. A file is not cut off if it differs in comments and
+// empty lines only, or if it ends with a line "...". Nor is one that was put in the place of
+// the other file and not written since, unless it is empty.
 func (c Content) CutOff(other Content) bool {
 	rest, begins := bytes.CutPrefix(other.data, c.data)
 	if !begins || len(rest) == 0 {

@@ -18,10 +18,10 @@ func (s Settings) FromEnvironment() []string {
 	return names
 }
 
-// Digest stands for what the file says, as hexadecimal SHA-256: two readings of a file
-// have the same one where no value has changed, whatever became of its comments. The
-// keys in without are left out: a process that has them from its environment does not
-// know what the file says of them. Passwords count as any other password.
+// Digest returns a hexadecimal SHA-256 of what the file says: two readings of a file have the
+// same digest if no value has changed, also if comments have. The keys in without are left
+// out: a process that has them from its environment does not know what the file says of
+// them. Every password counts as the same.
 func (s Settings) Digest(without []string) string {
 	h := sha256.New()
 	enc := json.NewEncoder(h)

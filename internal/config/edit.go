@@ -26,8 +26,8 @@ type ServerAddition struct {
 }
 
 // EditServer returns the text of a server.yaml with a host and a domain added. All other
-// octets stay: comments, order, quotes. The outcome has been read again: it says what the
-// file said before, and what was added. path is for errors only.
+// octets stay: comments, order, quotes. The result is read again before it is returned, and
+// says what the file said before, and what was added. path is for errors only.
 //
 // The error is of type Faults where data is no right server.yaml, or wraps ErrEditByHand.
 func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
@@ -67,7 +67,7 @@ func EditServer(path string, data []byte, add ServerAddition) ([]byte, error) {
 }
 
 // cutEnd cuts a text before the line with which YAML ends a document, if it has one: nothing
-// may come behind it.
+// may follow that line.
 func cutEnd(text string) (body, end string) {
 	at := 0
 	for line := range strings.Lines(text) {
@@ -129,9 +129,8 @@ func addDomain(text string, add ServerAddition) (string, error) {
 	return withLineEnd(text) + lineEnds(text, "\ndomains:\n"+indent(add.Item, 2)), nil
 }
 
-// addToBlock puts an item behind the last one of a list of "- " lines. next is the line of
-// the key that follows, 0: none does. Comments that are indented as the item is belong
-// to it.
+// addToBlock puts an item after the last one of a list of "- " lines. next is the line of the
+// key that follows; 0 if none does. Comments that are indented like the item belong to it.
 func addToBlock(text string, list *yaml.Node, next int, item string) string {
 	lines := strings.SplitAfter(text, "\n")
 	end := len(lines)

@@ -53,7 +53,7 @@ func (s *schema) unknownEnv(texts map[string]string) Faults {
 	var faults Faults
 	for _, name := range unknown {
 		want := s.prefix + " and a key in capitals, with _ for ."
-		// The common prefix must not make everything look alike.
+		// The prefix that all names have would make every name seem near to every other.
 		bare := strings.TrimPrefix(name, s.prefix)
 		if near := Nearest(bare, trimAll(known, s.prefix)); near != "" {
 			want = "perhaps " + s.prefix + near

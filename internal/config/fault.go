@@ -65,8 +65,8 @@ const maxQuoted = 80
 
 var userinfo = regexp.MustCompile(`://[^@]*@`)
 
-// quote shows a value that somebody wrote: on one line, cut, and without what
-// may be a password, since a DSN can stand where it does not belong.
+// quote shows a value that somebody wrote: on one line, cut, and without what may be a
+// password, since a DSN may have been written as the value of the wrong key.
 func quote(s string) string {
 	s = userinfo.ReplaceAllString(s, "://"+redacted+"@")
 	if utf8.RuneCountInString(s) > maxQuoted {

@@ -50,10 +50,9 @@ func readLimited(path string) ([]byte, error) {
 // maxFaults is how many faults of one file are listed.
 const maxFaults = 200
 
-// walker checks a file against a schema and gathers what it sets. Viper gets
-// those values rather than the file: it knows no lines, takes any spelling of a
-// key's case and stops at the first fault.
-// Aliases are refused: with them a small file can stand for an immense one.
+// walker checks a file against a schema and gathers what it sets. Viper gets those values
+// and not the file, because viper knows no lines, ignores the case of keys, and stops at the
+// first fault. Aliases are refused: with them a small file can expand to an immense one.
 type walker struct {
 	schema *schema
 	file   string
@@ -328,7 +327,7 @@ func (k kind) show(raw any) string {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// describe names the type of a node in the words of somebody who writes YAML.
+// describe names the type of a node in words for people who write YAML.
 func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:

@@ -10,8 +10,8 @@ import (
 	"github.com/authkey/authkey/policy"
 )
 
-// This file finds what a configuration sets, and may set, and what has no effect: a slip
-// that no single key shows. It refuses nothing, since a file is often made in steps.
+// This file finds settings that are valid but have no effect, because of other settings. It
+// refuses nothing, since a file is often written in steps.
 
 // maxIdle bounds what is found of one file.
 const maxIdle = 100
@@ -27,14 +27,14 @@ func (i *idler) add(key, why string, args ...any) {
 	i.warn(key, "has no effect: "+why, args...)
 }
 
-// warn notes what the effect of a key is, where that is hardly what was meant.
+// warn notes the effect of a key, where that was probably not intended.
 func (i *idler) warn(key, what string, args ...any) {
 	if len(i.found) < maxIdle {
 		i.found = append(i.found, i.s.Fault(key, fmt.Sprintf(what, args...), ""))
 	}
 }
 
-// without notes those of keys that are set although what they depend on is not.
+// without notes those of keys that are set although a key on which they depend is not.
 func (i *idler) without(why string, keys ...string) {
 	for _, key := range keys {
 		if i.changed(key) {
@@ -68,7 +68,7 @@ func (i *idler) sockets(c *Config) {
 		return
 	}
 	unix := slices.ContainsFunc(c.Listen, func(l Listen) bool { return l.Network == "unix" })
-	const write = 0o222 // which is what connecting takes
+	const write = 0o222 // the permission that connecting needs
 	switch {
 	case !unix:
 		i.without("listen has no unix: socket", "socket.mode", "socket.group")
@@ -154,7 +154,7 @@ func (i *idler) verification(c *Config) {
 	}
 }
 
-// milder reports whether an action is below a floor; an unset one is not.
+// milder reports whether an action is less strict than a floor; an unset one is not.
 func milder(action, floor policy.Action) bool { return action != policy.Unset && action < floor }
 
 func (i *idler) policy(c *Config) {

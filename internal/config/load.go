@@ -43,9 +43,9 @@ func Load(path string, environ []string) (*Loaded, error) {
 	return loaded, nil
 }
 
-// InetFault is the fault of a socket of that network and address on which no keys may be
-// attached, if there is one: whoever connects to an inet socket, or to a unix socket in the
-// abstract name space, can claim any login, and be handed that login's key.
+// InetFault returns the fault of a socket of that network and address, if keys are attached
+// and the socket must not be used for that: anybody who connects to an inet socket, or to a
+// unix socket in the abstract name space, can claim any login, and get that login's key.
 func (l *Loaded) InetFault(network, address string) (fault Fault, ok bool) {
 	c := l.Config.Attach
 	private := network == "unix" && !strings.HasPrefix(address, "@") // an abstract socket has no mode

@@ -11,8 +11,8 @@ import (
 	"github.com/authkey/authkey/verifier"
 )
 
-// Upper bounds of counts, so that a slip of the finger does not ask for more
-// memory than a machine has.
+// Upper bounds of counts, so that a typing error does not ask for more memory than a machine
+// has.
 const (
 	maxCacheEntries = 100_000_000
 	maxConnections  = 1_000_000
@@ -20,7 +20,7 @@ const (
 )
 
 // What can be done with a message. Recipients may be allowed everything but tempfail, with
-// which one of them could hold up everybody else's copy.
+// which one recipient could delay the copies of all others.
 var (
 	allowedActions = []policy.Action{
 		policy.Accept, policy.Mark, policy.Discard, policy.Reject, policy.DiscardNotify, policy.RejectNotify, policy.Quarantine,

@@ -35,7 +35,7 @@ func (s Settings) Warnings() (all []string) {
 // SourceEnvironment; "" for what is not a key.
 func (s Settings) Source(key string) string { return s.sources[key] }
 
-// IsSet tells whether the file or the environment sets a key, be it to its
+// IsSet tells whether the file or the environment sets a key, also if it is set to its
 // default.
 func (s Settings) IsSet(key string) bool {
 	source := s.Source(key)
@@ -122,7 +122,7 @@ func (s Settings) Fault(key, problem, want string) Fault {
 	return f
 }
 
-// FaultOf is Fault for an error of whoever tried to use the value. It wraps the error.
+// FaultOf is Fault for an error from using the value. It wraps the error.
 func (s Settings) FaultOf(key string, err error) Fault {
 	f := s.Fault(key, strings.ReplaceAll(err.Error(), "\n", "; "), "")
 	f.Err = err

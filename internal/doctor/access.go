@@ -15,8 +15,8 @@ import (
 	"syscall"
 )
 
-// access looks whether folders, group and mode let the MTA's user come to our
-// socket. What a mode does not say, such as SELinux and AppArmor, is left out.
+// access looks whether folders, group and mode let the MTA's user connect to our socket.
+// Restrictions that modes do not show, such as SELinux and AppArmor, are left out.
 func (c *checks) access(context.Context) []Finding {
 	var found []Finding
 	seen := map[string]bool{}

@@ -24,8 +24,8 @@ const (
 	atOnce = 8
 )
 
-// dns asks every name server by itself: one that is dead costs a second now and
-// then, and shows nowhere else.
+// dns asks every name server by itself: one that does not answer delays a lookup by a second
+// now and then, and is not noticed otherwise.
 func (c *checks) dns(ctx context.Context) []Finding {
 	servers := verifier.NameServers(c.Verifier)
 	source := "dns.servers in " + c.file()
@@ -80,8 +80,8 @@ func (c *checks) notified() (recipients []string) {
 	return recipients
 }
 
-// notify says to notify.smtp what it would hear before a notice and before a DSN,
-// and no more.
+// notify begins a transaction with notify.smtp as for a notice and as for a DSN, and sends
+// no message.
 func (c *checks) notify(ctx context.Context) []Finding {
 	address := c.Config.Notify.SMTP
 	recipients := c.notified()
@@ -158,7 +158,7 @@ func (c *checks) domains(ctx context.Context) []Finding {
 			return nil
 		})
 	}
-	_ = group.Wait() // nobody fails
+	_ = group.Wait() // no function of the group returns an error
 	for _, f := range found {
 		all = append(all, f...)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/authkey/authkey/internal/inforce"
 )
 
-// defaultUser is as whom our packages run the milter.
+// defaultUser is the user as which our packages run the milter.
 const defaultUser = "authkey"
 
 // notes are where the running milter may have left its note, the runtime folder of the
@@ -73,7 +73,7 @@ func (c *checks) serviceUser() string {
 func (c *checks) running(ctx context.Context) []Finding {
 	answers := c.listening(ctx)
 	found := slices.Concat(answers, c.readable(ctx))
-	// Where it answers, somebody runs it, be it systemd or not.
+	// If it answers, it runs, whether systemd started it or not.
 	if !slices.ContainsFunc(answers, func(f Finding) bool { return f.Status == OK }) {
 		if f, down := c.stopped(ctx); down {
 			return append(found, f)

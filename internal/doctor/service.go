@@ -17,7 +17,7 @@ import (
 
 // A Service is how systemd runs the milter.
 type Service struct {
-	// User is as whom; empty: that is not known.
+	// User is the user as which it runs; empty: that is not known.
 	User string
 	// Passed are the folders of whose files systemd passes copies to the milter when
 	// it starts (LoadCredential=authkey:FOLDER), and Copies is where it puts them.

@@ -34,14 +34,14 @@ type Message struct {
 // colon, and may be folded.
 type Field struct{ Name, Value string }
 
-// A Verdict says what became of a message.
+// A Verdict says what was done with a message.
 type Verdict string
 
 // Verdicts.
 const (
 	Delivered Verdict = "delivered"
 	Held      Verdict = "held"      // by the MTA, for a person to look at
-	Discarded Verdict = "discarded" // the client heard 250, nobody gets it
+	Discarded Verdict = "discarded" // the client was answered 250, and nobody gets it
 	Refused   Verdict = "refused"   // 5xx
 	Deferred  Verdict = "deferred"  // 4xx
 )
@@ -49,7 +49,7 @@ const (
 // An Outcome is what became of a message, with everything the milter changed.
 type Outcome struct {
 	Verdict Verdict
-	Reply   string // what the client heard, where that was not 250
+	Reply   string // the reply to the client, where that was not 250
 	Reason  string // why it is held
 	// What there is to deliver; empty where nothing is.
 	Recipients []string
@@ -107,14 +107,14 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 
 func (d *dialer) end() bool { return d.stop != nil && d.stop() }
 
-// Close says good-bye.
+// Close ends the connection as the protocol demands.
 func (f *Front) Close() error {
 	err := f.session.Close()
 	f.stop()
 	return err
 }
 
-// Send takes one message, from a client of its own, and says what became of it.
+// Send takes one message, from a client of its own, and returns what was done with it.
 // An error means that the milter did not do its part, or broke the protocol.
 func (f *Front) Send(m Message) (Outcome, error) {
 	out, err := f.send(m)

@@ -50,7 +50,7 @@ func WriteKeys(w io.Writer, docs []config.KeyDoc) error {
 	return p.writeTo(w)
 }
 
-// A page is roff in the making.
+// A page is the roff of a manual page while it is written.
 type page struct{ b strings.Builder }
 
 func (p *page) writeTo(w io.Writer) error {

@@ -25,7 +25,8 @@ type Filter struct {
 	OldSocket bool
 }
 
-// leadsNowhere reports whether the filter is an entry of authkey's that leads nowhere.
+// leadsNowhere reports whether the filter is an entry of authkey's at which no socket is
+// found.
 func (f Filter) leadsNowhere() bool { return f.WrongPath || f.OldSocket }
 
 // parseList reads a value of smtpd_milters: sockets, or { socket, name=value … },

@@ -20,8 +20,9 @@ const (
 	Waiting                // its answer is not waited for
 )
 
-// A Loss is a setting that takes mail past the milter, or from the milter what it needs
-// or did. Sources: postconf(5), MILTER_README and SMTPD_PROXY_README of Postfix.
+// A Loss is a setting by which mail is not seen by the milter, or by which the milter does
+// not get what it needs, or its changes are undone. Sources: postconf(5), MILTER_README and
+// SMTPD_PROXY_README of Postfix.
 type Loss struct {
 	Concern Concern
 	Doubt   bool // it depends on the network, which no file shows
@@ -48,8 +49,8 @@ type Milter struct {
 	Notify        string        // notify.smtp, by which no filter hands back
 }
 
-// Losses looks for every setting of Postfix by which mail from outside, or with attach
-// that of our users, misses what the milter does.
+// Losses looks for every setting of Postfix by which the milter cannot do its work, or a part
+// of it, for mail from outside and, with attach, for mail of our users.
 func (p *Postfix) Losses(ctx context.Context, m Milter) []Loss {
 	var all []Loss
 	add := func(l ...Loss) { all = append(all, l...) }

@@ -6,8 +6,8 @@ import (
 	"regexp"
 )
 
-// What log collectors put before a line. Each stands at its beginning, so that nothing
-// within a line of another program is taken for one of ours.
+// What log collectors put before a line. Each is matched only at the beginning of a line, so
+// that nothing within a line of another program is taken for a line of ours.
 var (
 	colour    = regexp.MustCompile(`^(?:\x1b\[[0-9;]*m)+`)
 	timestamp = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+Z-]{8,32} `)

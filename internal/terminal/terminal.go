@@ -17,7 +17,7 @@ import (
 const (
 	// DefaultWidth is how wide text is made that does not go to a terminal, in columns.
 	DefaultWidth = 100
-	// minWidth is the narrowest terminal that is cared for.
+	// minWidth is the narrowest terminal for which text is wrapped.
 	minWidth = 60
 )
 
