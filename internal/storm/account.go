@@ -16,19 +16,19 @@ const lateLine = 10 * time.Second
 // figures are what a storm came to.
 type figures struct {
 	Letters, Attempts         int
-	Accepted, Refused         int // letters, by what was heard last
+	Accepted, Refused         int // messages, by what was heard last
 	Deferred, Lost            int // attempts
 	Delivered, Held           int // copies
-	Verified, Unverified      int // letters: as the policy says, and let through with temperror
+	Verified, Unverified      int // messages: as the policy says, and let through with temperror
 	Repeated                  int // copies beyond the first of a recipient, after a lost reply
 	DSNs, Notices             int
 	RepeatedNotices           int // and DSNs
-	MissingLines, MissingSure int // of accepted letters; of refused, discarded and told ones
+	MissingLines, MissingSure int // of accepted messages; of refused, discarded and told ones
 	ByKind                    map[string]int
 	VerifiedByKind            map[string]int
 }
 
-// verdict is how one letter ended.
+// verdict is how one message ended.
 type verdict uint8
 
 const (
@@ -37,10 +37,10 @@ const (
 	unverified         // let through with the result temperror
 )
 
-// audit calls every letter to account.
-func (b *books) audit() ([]fault, figures) {
+// audit checks what became of every message.
+func (b *observations) audit() ([]fault, figures) {
 	a := &audit{
-		books: b, copies: make(map[string][]delivery), reports: make(map[string][]told),
+		observations: b, copies: make(map[string][]delivery), reports: make(map[string][]notification),
 		lines: make(map[string][]logLine), figures: figures{ByKind: make(map[string]int), VerifiedByKind: make(map[string]int)},
 	}
 	known := make(map[string]bool)
@@ -66,15 +66,15 @@ func (b *books) audit() ([]fault, figures) {
 		a.lines[l.From] = append(a.lines[l.From], l)
 	}
 	for _, h := range b.Letters {
-		a.letter(h)
+		a.message(h)
 	}
 	return a.faults, a.figures
 }
 
 type audit struct {
-	*books
-	copies  map[string][]delivery // by letter
-	reports map[string][]told
+	*observations
+	copies  map[string][]delivery // by message
+	reports map[string][]notification
 	lines   map[string][]logLine // by envelope sender
 	faults  []fault
 	figures figures
@@ -84,8 +84,8 @@ func (a *audit) fault(h *history, format string, args ...any) {
 	a.faults = append(a.faults, fault{What: fmt.Sprintf(format, args...), History: h})
 }
 
-// letter is the account of one letter.
-func (a *audit) letter(h *history) {
+// message checks one message.
+func (a *audit) message(h *history) {
 	f := &a.figures
 	f.Letters++
 	f.ByKind[h.Kind]++
@@ -119,7 +119,7 @@ func (a *audit) letter(h *history) {
 		a.fault(h, "%s", what)
 	}
 	a.number(h)
-	a.told(h, w, how)
+	a.notifications(h, w, how)
 	a.logged(h, w, how)
 	switch how {
 	case verified:
@@ -250,8 +250,8 @@ func (a *audit) number(h *history) {
 	}
 }
 
-// told looks at DSNs and notices.
-func (a *audit) told(h *history, w *want, how verdict) {
+// notifications checks DSNs and notices.
+func (a *audit) notifications(h *history, w *want, how verdict) {
 	count := make(map[string]int)
 	for _, r := range a.reports[h.ID] {
 		switch r.Kind {
@@ -305,7 +305,7 @@ func (a *audit) told(h *history, w *want, how verdict) {
 	}
 }
 
-// logged looks for the line about a letter's end.
+// logged looks for the line about a message's end.
 func (a *audit) logged(h *history, w *want, how verdict) {
 	last := h.Attempts[len(h.Attempts)-1]
 	for _, l := range a.lines[h.From] {
@@ -327,7 +327,7 @@ func (a *audit) logged(h *history, w *want, how verdict) {
 }
 
 // within are the disturbances of a kind that were on at some time of a span.
-func (b *books) within(what string, from, to time.Time) (some []disturbance) {
+func (b *observations) within(what string, from, to time.Time) (some []disturbance) {
 	for _, d := range b.Disturbances {
 		if d.What == what && !d.To.Before(from) && !d.From.After(to) {
 			some = append(some, d)

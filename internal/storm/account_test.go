@@ -11,26 +11,26 @@ import (
 	"github.com/authkey/authkey/internal/testmta"
 )
 
-// recorded are the books of a storm that went well, or of its letters some of each
+// recorded are the observations of a storm that went well, or of some messages of each
 // sort: milter, server and MTA were killed and DNS failed.
-func recorded(t *testing.T) *books {
+func recorded(t *testing.T) *observations {
 	t.Helper()
 	text, err := os.ReadFile("testdata/recorded.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := new(books)
+	b := new(observations)
 	if err := json.Unmarshal(text, b); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// about are the books of one letter, to be changed.
-func (b *books) about(h *history) *books {
+// about are the observations about one message, to be changed.
+func (b *observations) about(h *history) *observations {
 	copied := *h
 	copied.Attempts = slices.Clone(h.Attempts)
-	one := &books{Letters: []*history{&copied}, Disturbances: slices.Clone(b.Disturbances), Repeats: b.Repeats}
+	one := &observations{Letters: []*history{&copied}, Disturbances: slices.Clone(b.Disturbances), Repeats: b.Repeats}
 	for _, d := range b.Deliveries {
 		if d.ID == h.ID {
 			one.Deliveries = append(one.Deliveries, d)
@@ -60,82 +60,82 @@ func TestRecordedStorm(t *testing.T) {
 	}
 }
 
-// An accident is something that goes wrong with a letter, and in what the books then
+// An accident is something that goes wrong with a message, and in what the observations then
 // say of it. It reports whether it can happen to this one.
 type accident struct {
 	name   string
-	happen func(b *books, h *history) bool
+	happen func(b *observations, h *history) bool
 	what   string // in the fault
 }
 
 var accidents = []accident{
-	{"accepted and lost", func(b *books, h *history) bool {
+	{"accepted and lost", func(b *observations, h *history) bool {
 		had := len(b.Deliveries)
 		b.Deliveries = nil
 		return h.last() == accepted && had > 0 && len(h.Want.Boxes)+len(h.Want.Held) > 0
 	}, "is missing"},
-	{"one recipient's copy lost", func(b *books, h *history) bool {
+	{"one recipient's copy lost", func(b *observations, h *history) bool {
 		if len(h.Want.Boxes) < 2 || h.count(lost) > 0 || len(b.Deliveries) < 2 {
 			return false
 		}
 		b.Deliveries = b.Deliveries[1:]
 		return true
 	}, "is missing"},
-	{"refused and delivered", func(b *books, h *history) bool {
+	{"refused and delivered", func(b *observations, h *history) bool {
 		b.Deliveries = append(b.Deliveries, delivery{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{h.Want.Result}, Froms: []string{h.Want.From}})
 		return h.last() == refused
 	}, "where the policy wants none"},
-	{"refused and delivered unverified", func(b *books, h *history) bool {
+	{"refused and delivered unverified", func(b *observations, h *history) bool {
 		b.Deliveries = append(b.Deliveries, delivery{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{"temperror"}, Froms: []string{"temperror"}})
 		return h.last() == refused && h.count(lost) == 0
 	}, "attempts that can have brought one"},
-	{"deferred and delivered", func(b *books, h *history) bool {
+	{"deferred and delivered", func(b *observations, h *history) bool {
 		b.Deliveries = append(b.Deliveries, b.Deliveries...)
 		return len(b.Deliveries) > 0 && h.count(deferred) > 0 && h.count(lost) == 0
 	}, "attempts that can have brought one"},
-	{"a key is left", func(b *books, h *history) bool {
+	{"a key is left", func(b *observations, h *history) bool {
 		return h.Want.Attached == "" && b.change(func(d *delivery) { d.Keys = []string{"key"} })
 	}, "has a key"},
-	{"another's key is attached", func(b *books, h *history) bool {
+	{"another's key is attached", func(b *observations, h *history) bool {
 		return h.Want.Attached != "" && b.change(func(d *delivery) { d.Keys = []string{"another"} })
 	}, "not its sender's"},
-	{"no key is attached", func(b *books, h *history) bool {
+	{"no key is attached", func(b *observations, h *history) bool {
 		return h.Want.Attached != "" && b.change(func(d *delivery) { d.Keys = nil })
 	}, "not its sender's"},
-	{"pass for a wrong key", func(b *books, h *history) bool {
+	{"pass for a wrong key", func(b *observations, h *history) bool {
 		return h.Want.Result == "fail" && b.change(func(d *delivery) { d.Results = []string{"pass"} })
 	}, "says pass"},
-	{"pass for a wrong key that was to be refused", func(b *books, h *history) bool {
+	{"pass for a wrong key that was to be refused", func(b *observations, h *history) bool {
 		h.Attempts[len(h.Attempts)-1].Heard = accepted
 		b.Deliveries = []delivery{{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{"pass"}, Froms: []string{"pass"}}}
 		return h.Want.Refused
 	}, "says pass"},
-	{"fail for a right key", func(b *books, h *history) bool {
+	{"fail for a right key", func(b *observations, h *history) bool {
 		return h.Want.Result == "pass" && b.change(func(d *delivery) { d.Results = []string{"fail"} })
 	}, "says fail"},
-	{"a forged pass beside ours", func(b *books, h *history) bool {
+	{"a forged pass beside ours", func(b *observations, h *history) bool {
 		return !h.Want.Submission && b.change(func(d *delivery) { d.Results = append(slices.Clone(d.Results), "pass") })
 	}, "has the results"},
-	{"round the milter", func(b *books, h *history) bool {
+	{"round the milter", func(b *observations, h *history) bool {
 		return !h.Want.Submission && b.change(func(d *delivery) { d.Results, d.Froms = nil, nil })
 	}, "has the results"},
-	{"an honest letter refused", func(b *books, h *history) bool {
+	{"an honest letter refused", func(b *observations, h *history) bool {
 		h.Attempts[len(h.Attempts)-1].Heard, b.Deliveries = refused, nil
 		return !h.Want.Refused
 	}, "it was refused"},
-	{"a forged letter let through", func(b *books, h *history) bool {
+	{"a forged letter let through", func(b *observations, h *history) bool {
 		h.Attempts[len(h.Attempts)-1].Heard = accepted
 		b.Deliveries = []delivery{{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{h.Want.Result}, Froms: []string{h.Want.From}}}
 		return h.Want.Refused
 	}, "where the policy wants none"},
-	{"a forged letter discarded", func(b *books, h *history) bool {
+	{"a forged letter discarded", func(b *observations, h *history) bool {
 		h.Attempts[len(h.Attempts)-1].Heard, b.Deliveries = accepted, nil
 		return h.Want.Refused
 	}, "is missing"},
-	{"a stranger's copy", func(b *books, h *history) bool {
+	{"a stranger's copy", func(b *observations, h *history) bool {
 		return b.change(func(d *delivery) { d.Rcpt = "eve@rcpt.test" })
 	}, "eve@rcpt.test"},
-	{"held and delivered", func(b *books, h *history) bool {
+	{"held and delivered", func(b *observations, h *history) bool {
 		return len(h.Want.Held) > 0 && b.change(func(d *delivery) {
 			if d.Results[0] == "fail" {
 				d.Held = false
@@ -144,65 +144,65 @@ var accidents = []accident{
 			}
 		})
 	}, "quarantine@rcpt.test"},
-	{"delivered twice", func(b *books, h *history) bool {
+	{"delivered twice", func(b *observations, h *history) bool {
 		b.Deliveries = append(b.Deliveries, b.Deliveries...)
 		return len(b.Deliveries) > 0 && h.count(lost) == 0
 	}, "attempts that can have brought one"},
-	{"a notice or DSN missing", func(b *books, h *history) bool {
+	{"a notice or DSN missing", func(b *observations, h *history) bool {
 		had := len(b.Told)
 		b.Told = nil
 		return had > 0 && b.verified(h)
 	}, "is missing"},
-	{"one of many missing", func(b *books, h *history) bool {
+	{"one of many missing", func(b *observations, h *history) bool {
 		if len(h.Want.Notices) < few || h.count(deferred)+h.count(lost) > 0 || len(b.Told) == 0 {
 			return false
 		}
 		b.Told = b.Told[1:]
 		return b.verified(h)
 	}, "is missing"},
-	{"notices repeated without a kill", func(b *books, h *history) bool {
+	{"notices repeated without a kill", func(b *observations, h *history) bool {
 		b.Told = append(b.Told, b.Told...)
 		b.Disturbances = nil
 		return len(b.Told) > 0
 	}, "were sent again"},
-	{"more notices repeated than kills explain", func(b *books, h *history) bool {
+	{"more notices repeated than kills explain", func(b *observations, h *history) bool {
 		for range 4 {
 			b.Told = append(b.Told, b.Told...)
 		}
 		return len(b.Told) > 100
 	}, "were sent again"},
-	{"a notice to somebody else", func(b *books, h *history) bool {
-		b.Told = append(b.Told, told{Kind: "notice", ID: h.ID, To: "eve@rcpt.test"})
+	{"a notice to somebody else", func(b *observations, h *history) bool {
+		b.Told = append(b.Told, notification{Kind: "notice", ID: h.ID, To: "eve@rcpt.test"})
 		return true
 	}, "which the policy does not want"},
-	{"a DSN to somebody else", func(b *books, h *history) bool {
+	{"a DSN to somebody else", func(b *observations, h *history) bool {
 		for i := range b.Told {
 			b.Told[i].To = "eve@rcpt.test"
 		}
 		return len(h.Want.DSN) > 0 && len(b.Told) > 0
 	}, "eve@rcpt.test"},
-	{"no log line", func(b *books, h *history) bool {
+	{"no log line", func(b *observations, h *history) bool {
 		b.Log, b.Disturbances = nil, nil
 		return true
 	}, "no line about it"},
-	{"only another attempt's log line", func(b *books, h *history) bool {
+	{"only another attempt's log line", func(b *observations, h *history) bool {
 		b.Disturbances = nil
 		for i := range b.Log {
 			b.Log[i].QueueID = "another"
 		}
 		return h.last() == accepted
 	}, "no line about it"},
-	{"no log line, where there has to be one", func(b *books, h *history) bool {
+	{"no log line, where there has to be one", func(b *observations, h *history) bool {
 		last := h.Attempts[len(h.Attempts)-1].Ended
 		b.Log, b.SureLines = nil, true
 		b.Disturbances = append(b.Disturbances, disturbance{milterKilled, last, last})
 		return h.last() == refused
 	}, "no line about it"},
-	{"never answered", func(b *books, h *history) bool {
+	{"never answered", func(b *observations, h *history) bool {
 		h.Attempts[len(h.Attempts)-1].Heard = deferred
 		return true
 	}, "never answered"},
-	{"a key that was revoked long ago passes", func(b *books, h *history) bool {
+	{"a key that was revoked long ago passes", func(b *observations, h *history) bool {
 		h.Before, h.Overdue = &want{Result: "pass", From: "pass", Boxes: h.Rcpts}, true
 		h.Attempts[len(h.Attempts)-1].Heard = accepted
 		b.Deliveries = []delivery{{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{"pass"}, Froms: []string{"pass"}}}
@@ -211,7 +211,7 @@ var accidents = []accident{
 }
 
 // change changes the copies, if there are any.
-func (b *books) change(f func(*delivery)) bool {
+func (b *observations) change(f func(*delivery)) bool {
 	for i := range b.Deliveries {
 		f(&b.Deliveries[i])
 	}
@@ -219,11 +219,11 @@ func (b *books) change(f func(*delivery)) bool {
 }
 
 // verified reports whether none of the copies came unverified.
-func (b *books) verified(h *history) bool {
+func (b *observations) verified(h *history) bool {
 	return h.count(lost) == 0 && !slices.ContainsFunc(b.Deliveries, func(d delivery) bool { return slices.Contains(d.Results, "temperror") })
 }
 
-// TestAccidents lets each accident happen to each letter of a real storm to which it
+// TestAccidents lets each accident happen to each message of a real storm to which it
 // can: the accountant must notice, and must have had nothing to say before.
 func TestAccidents(t *testing.T) {
 	b := recorded(t)
@@ -252,20 +252,20 @@ func TestAccidents(t *testing.T) {
 func TestAllowed(t *testing.T) {
 	b := recorded(t)
 	for _, a := range []accident{
-		{name: "delivered twice after a lost reply", happen: func(b *books, h *history) bool {
+		{name: "delivered twice after a lost reply", happen: func(b *observations, h *history) bool {
 			first := h.Attempts[0]
 			first.Heard = lost
 			h.Attempts = slices.Insert(h.Attempts, 0, first)
 			b.Deliveries = append(b.Deliveries, b.Deliveries...)
 			return len(b.Deliveries) > 0
 		}},
-		{name: "no log line after a kill", happen: func(b *books, h *history) bool {
+		{name: "no log line after a kill", happen: func(b *observations, h *history) bool {
 			last := h.Attempts[len(h.Attempts)-1].Ended
 			b.Log = nil
 			b.Disturbances = append(b.Disturbances, disturbance{milterKilled, last.Add(time.Millisecond), last.Add(time.Second)})
 			return true
 		}},
-		{name: "the notice in flight repeated", happen: func(b *books, h *history) bool {
+		{name: "the notice in flight repeated", happen: func(b *observations, h *history) bool {
 			if len(b.Told) == 0 || b.Told[0].Kind != "notice" {
 				return false
 			}
@@ -273,12 +273,12 @@ func TestAllowed(t *testing.T) {
 			b.Disturbances = append(b.Disturbances, disturbance{milterKilled, h.Attempts[0].Begun, h.Attempts[0].Ended})
 			return true
 		}},
-		{name: "notices repeated while the ledger could not be written", happen: func(b *books, h *history) bool {
+		{name: "notices repeated while the ledger could not be written", happen: func(b *observations, h *history) bool {
 			b.Told = append(b.Told, b.Told...)
 			b.Disturbances = append(b.Disturbances, disturbance{ledgerFull, h.Attempts[0].Begun, h.Attempts[0].Ended})
 			return len(b.Told) > 0
 		}},
-		{name: "a key that was revoked just now passes", happen: func(b *books, h *history) bool {
+		{name: "a key that was revoked just now passes", happen: func(b *observations, h *history) bool {
 			h.Before = &want{Result: "pass", From: "pass", Boxes: h.Rcpts}
 			h.Attempts[len(h.Attempts)-1].Heard, h.Attempts[len(h.Attempts)-1].QueueID = accepted, ""
 			b.Deliveries = []delivery{{ID: h.ID, Rcpt: h.Rcpts[0], Results: []string{"pass"}, Froms: []string{"pass"}}}
@@ -308,7 +308,7 @@ func TestAllowed(t *testing.T) {
 func TestStrayCopies(t *testing.T) {
 	b := recorded(t)
 	b.Deliveries = append(b.Deliveries, delivery{ID: "nobody's", Rcpt: "bob@rcpt.test"})
-	b.Told = append(b.Told, told{Kind: "notice", ID: "nobody's", To: "bob@rcpt.test"})
+	b.Told = append(b.Told, notification{Kind: "notice", ID: "nobody's", To: "bob@rcpt.test"})
 	if faults, _ := b.audit(); len(faults) != 2 {
 		t.Errorf("%d faults, want 2: %v", len(faults), faults)
 	}

@@ -18,18 +18,18 @@ import (
 const (
 	// clients is how many send at once.
 	clients = 6
-	// tries is how often a letter is tried before its client gives up, which is a fault:
+	// tries is how often a message is tried before its client gives up, which is a fault:
 	// no disturbance lasts that long.
 	tries = 300
-	// maxWaiting is how many deferred letters a client has at most.
+	// maxWaiting is how many deferred messages a client has at most.
 	maxWaiting = 100
-	// pace is how long a client rests after a letter, so that letters do not grow more
+	// pace is how long a client rests after a message, so that messages do not grow more
 	// numerous with the speed of the machine, nor take all of it.
 	pace = 15 * time.Millisecond
 )
 
 // A load is several SMTP clients who send the mix, try again what was not answered for
-// good, and keep the books.
+// good, and record what they heard.
 type load struct {
 	w    *world
 	seed uint64
@@ -40,8 +40,8 @@ type load struct {
 	answered atomic.Int64
 	running  sync.WaitGroup
 
-	mu      sync.Mutex
-	letters []*history
+	mu       sync.Mutex
+	messages []*history
 }
 
 func newLoad(w *world, seed uint64) *load { return &load{w: w, seed: seed} }
@@ -53,13 +53,13 @@ func (l *load) start() {
 	}
 }
 
-// A waiting letter is one that was deferred.
+// A waiting message is one that was deferred.
 type waiting struct {
 	*history
 	due time.Time
 }
 
-// client is one client with its queue. Letters that were deferred do not keep it from
+// client is one client with its queue. Messages that were deferred do not keep it from
 // sending others: a server may be left alone for half a minute.
 func (l *load) client() {
 	c := &client{w: l.w}
@@ -104,19 +104,19 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
-// write makes the letter of a number.
-func (l *load) write(k kind, n uint64) *letter {
+// write makes the message of a number.
+func (l *load) write(k kind, n uint64) *message {
 	return write(k, fmt.Sprintf("m%d", n), l.w.keys, l.seed, n)
 }
 
-// send sends a letter of a kind beside the others, and returns its history. The client
+// send sends a message of a kind beside the others, and returns its history. The client
 // must not be used by others meanwhile.
 func (l *load) send(c *client, k kind) *history {
 	return l.deliver(c, l.write(k, l.next.Add(1)))
 }
 
-// deliver tries a letter until it is answered for good.
-func (l *load) deliver(c *client, m *letter) *history {
+// deliver tries a message until it is answered for good.
+func (l *load) deliver(c *client, m *message) *history {
 	h := l.enter(m)
 	for !l.try(c, h) && !l.given.Load() {
 		time.Sleep(retry(len(h.Attempts)))
@@ -124,19 +124,19 @@ func (l *load) deliver(c *client, m *letter) *history {
 	return h
 }
 
-// enter begins the history of a letter.
-func (l *load) enter(m *letter) *history {
-	h := &history{letter: *m}
+// enter begins the history of a message.
+func (l *load) enter(m *message) *history {
+	h := &history{message: *m}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.letters = append(l.letters, h)
+	l.messages = append(l.messages, h)
 	return h
 }
 
-// try hands a letter over once more. It reports whether nothing more is to be done: it
+// try hands a message over once more. It reports whether nothing more is to be done: it
 // was answered for good, or its client gives up.
 func (l *load) try(c *client, h *history) bool {
-	a := c.try(&h.letter)
+	a := c.try(&h.message)
 	h.Attempts = append(h.Attempts, a)
 	done := a.Heard == accepted || a.Heard == refused
 	if done {
@@ -170,9 +170,9 @@ func (c *client) hangUp() {
 	}
 }
 
-// try hands a letter over once. Like a real client it begins a new connection after a
+// try hands a message over once. Like a real client it begins a new connection after a
 // 4xx, and does not believe that an MTA which speaks of its own disk has kept nothing.
-func (c *client) try(m *letter) (a attempt) {
+func (c *client) try(m *message) (a attempt) {
 	a.Begun = time.Now()
 	defer func() { a.Ended = time.Now() }()
 	from, login := "", ""
@@ -232,5 +232,5 @@ func listen(out testmta.Outcome, err error) (what heard, reply, queueID string) 
 	return deferred, out.Final.String(), ""
 }
 
-// errGivenUp says that a letter was not answered for good.
+// errGivenUp says that a message was not answered for good.
 var errGivenUp = errors.New("a letter was never answered for good")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fill leaves no room on a small disk, and returns what makes room again.
+// fill fills a small disk, and returns a function that makes space again.
 func fill(dir string) (free func() error, err error) {
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)

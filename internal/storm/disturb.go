@@ -195,8 +195,8 @@ func halfSecret(s *storm, ctx context.Context) error {
 
 // halfPreferences is about the milter and its recipients' preferences.
 func halfPreferences(s *storm, ctx context.Context) error {
-	s.wishes.paused.Lock()
-	defer s.wishes.paused.Unlock()
+	s.prefs.paused.Lock()
+	defer s.prefs.paused.Unlock()
 	return s.half(ctx, s.w.milter, s.w.prefsYAML(), "its preferences file")
 }
 

@@ -94,7 +94,7 @@ func (s *storm) writePreferences() error {
 	return replace(s.w.prefsYAML(), []byte(b.String()))
 }
 
-// probe sends letters until one ends as the change wants it, or one did not that was
+// probe sends messages until one ends as the change wants it, or one did not that was
 // sent when the change was overdue. Meanwhile the file is edited on.
 func (s *storm) probe(ctx context.Context, e *editor, what string, make func(overdue bool) kind, taken func(*history) bool) error {
 	began, since := e.edits.Load(), time.Now()
@@ -141,7 +141,7 @@ func preference(s *storm, ctx context.Context) error {
 	rcpt := fmt.Sprintf("late%d@%s", len(s.extra), local)
 	s.extra = append(s.extra, rcpt)
 	s.mu.Unlock()
-	return s.probe(ctx, s.wishes, "preference", func(overdue bool) kind { return wished(rcpt, overdue) },
+	return s.probe(ctx, s.prefs, "preference", func(overdue bool) kind { return preferring(rcpt, overdue) },
 		func(h *history) bool { return h.last() == accepted })
 }
 
@@ -152,11 +152,11 @@ func byHand(do func(*storm, context.Context) error) func(*storm, context.Context
 		s.byHand.Store(true)
 		err := do(s, ctx)
 		// A change that was begun in place is over when the editors can be paused.
-		for _, e := range []*editor{s.list, s.wishes} {
+		for _, e := range []*editor{s.list, s.prefs} {
 			e.paused.Lock()
 		}
 		s.byHand.Store(false)
-		for _, e := range []*editor{s.list, s.wishes} {
+		for _, e := range []*editor{s.list, s.prefs} {
 			e.paused.Unlock()
 		}
 		return err
@@ -165,14 +165,14 @@ func byHand(do func(*storm, context.Context) error) func(*storm, context.Context
 
 // emptied has somebody empty the preferences, and write them again a while later.
 func emptied(s *storm, ctx context.Context) error {
-	s.wishes.paused.Lock()
-	defer s.wishes.paused.Unlock()
+	s.prefs.paused.Lock()
+	defer s.prefs.paused.Unlock()
 	whole, err := os.ReadFile(s.w.prefsYAML())
 	if err != nil {
 		return err
 	}
 	// Cut off at the end of a line it may be what somebody wants.
-	for _, cut := range []int{0, len(standingPreferences)/2 + 3} {
+	for _, cut := range []int{0, len(basePreferences)/2 + 3} {
 		since := s.w.milter.LogSize()
 		if err := errors.Join(inPlace(s.w.prefsYAML(), whole[:cut]), s.hangup(ctx, since)); err != nil {
 			return err
@@ -224,7 +224,7 @@ func (s *storm) checkList(domain string, added []string) error {
 		user, _, _ := strings.Cut(word, "@")
 		there = append(there, user)
 	}
-	for _, address := range slices.Concat(at(domain, standing...), added) {
+	for _, address := range slices.Concat(at(domain, baseUsers...), added) {
 		user, _, _ := strings.Cut(address, "@")
 		if !slices.Contains(there, user) {
 			s.fault("the list of %s has lost %s", domain, address)

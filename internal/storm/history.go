@@ -27,8 +27,8 @@ type want struct {
 	Attached string
 }
 
-// A letter is a message of which the client keeps the history.
-type letter struct {
+// A message is one that a client sends, and of which it keeps the history.
+type message struct {
 	ID    string // in its Message-ID, and in its envelope sender where that is unique
 	Kind  string
 	From  string // envelope sender
@@ -55,7 +55,7 @@ const (
 	lost     heard = "lost"     // the connection broke after that: nobody can tell
 )
 
-// An attempt is one try to hand a letter over.
+// An attempt is one try to hand a message over.
 type attempt struct {
 	Begun, Ended time.Time
 	Heard        heard
@@ -63,9 +63,9 @@ type attempt struct {
 	QueueID      string
 }
 
-// A history is a letter and what its client heard.
+// A history is a message and what its client heard.
 type history struct {
-	letter
+	message
 	Attempts []attempt
 }
 
@@ -95,7 +95,7 @@ func (h *history) span() (from, to time.Time) {
 	return h.Attempts[0].Begun, h.Attempts[len(h.Attempts)-1].Ended
 }
 
-// A delivery is a copy of a letter, delivered to or held for one recipient.
+// A delivery is a copy of a message, delivered to or held for one recipient.
 type delivery struct {
 	ID, Rcpt string
 	Held     bool
@@ -105,10 +105,10 @@ type delivery struct {
 	Keys           []string // values of X-Auth-Key
 }
 
-// A told is a DSN or a notice that was handed over.
-type told struct {
+// A notification is a DSN or a notice that was handed over.
+type notification struct {
 	Kind  string // "dsn" or "notice"
-	ID    string // of the letter
+	ID    string // of the message
 	To    string
 	About []string // a DSN's recipients
 }
@@ -129,11 +129,11 @@ const (
 // A logLine is the milter's line about a message.
 type logLine struct{ QueueID, From, Action string }
 
-// books are what was observed of a storm.
-type books struct {
+// observations are everything that was observed in one run.
+type observations struct {
 	Letters      []*history
 	Deliveries   []delivery
-	Told         []told
+	Told         []notification
 	Log          []logLine
 	Disturbances []disturbance
 	// LaterCopies: the MTA may deliver again what it was killed at delivering.
@@ -144,8 +144,8 @@ type books struct {
 	SureLines bool
 }
 
-// write writes the books to a file.
-func (b *books) write(path string) error {
+// write writes the observations to a file.
+func (b *observations) write(path string) error {
 	text, err := json.MarshalIndent(b, "", " ")
 	if err != nil {
 		return err

@@ -22,22 +22,22 @@ const (
 	away  = "away.test" // recipients who are not ours: submissions go there with a key
 )
 
-// few is how many recipients an everyday letter to many of them has, crowd how many
+// few is how many recipients an everyday message to many of them has, crowd how many
 // one has that is to be interrupted.
 const (
 	few   = 12
 	crowd = 150
 )
 
-// A kind is a sort of letter.
+// A kind is a sort of message.
 type kind struct {
 	name  string
 	write func(w *writer)
 }
 
-// A writer makes one letter.
+// A writer makes one message.
 type writer struct {
-	letter
+	message
 	keys   map[string]string // by address
 	random *rand.Rand
 	// of its header
@@ -51,7 +51,7 @@ func (w *writer) key(key string) {
 	w.fields = append(w.fields, "X-Auth-Key: "+key)
 }
 
-// sender makes the letter's unique sub-address of an address its envelope sender, and
+// sender makes the message's unique sub-address of an address its envelope sender, and
 // its From.
 func (w *writer) sender(address string) {
 	user, domain, _ := strings.Cut(address, "@")
@@ -71,8 +71,8 @@ func (w *writer) wrong() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// forged is a letter with a wrong key whose From belongs to a domain without AS, so
-// that the recipients' wishes decide alone.
+// forged is a message with a wrong key whose From belongs to a domain without AS, so
+// that the recipients' preferences decide alone.
 func (w *writer) forged(rcpts ...string) {
 	w.sender("alice@" + w.one(twoServers, edited))
 	w.author = "list@" + withoutAS
@@ -100,7 +100,7 @@ func numbered(n int) []string {
 	return list
 }
 
-// right is a letter with its sender's key.
+// right is a message with its sender's key.
 func right(domains ...string) func(w *writer) {
 	return func(w *writer) {
 		address := "alice@" + w.one(domains...)
@@ -181,21 +181,21 @@ var kinds = []kind{
 	}},
 }
 
-// submission is a letter of Alice's, with a key that has to go.
+// submission is a message of Alice's, with a key that has to go.
 func (w *writer) submission() {
 	w.Login = "alice@" + twoServers
 	w.sender(w.Login)
 	w.key(w.keys["mallory@"+twoServers])
 }
 
-// crowded is a letter to a crowd of recipients who want notices.
+// crowded is a message to a crowd of recipients who want notices.
 var crowded = kind{"a crowd of notices", func(w *writer) {
 	w.forged(append(at(local, "accept"), numbered(crowd)...)...)
 	w.Want.Boxes = at(local, "accept")
 	w.Want.Notices = numbered(crowd)
 }}
 
-// revoked is a letter with a key that was revoked.
+// revoked is a message with a key that was revoked.
 func revoked(address, key string, overdue bool) kind {
 	return kind{"revoked key", func(w *writer) {
 		w.sender(address)
@@ -206,8 +206,8 @@ func revoked(address, key string, overdue bool) kind {
 	}}
 }
 
-// wished is a letter to a recipient who has just wished to have forgeries marked.
-func wished(rcpt string, overdue bool) kind {
+// preferring is a message to a recipient who has just chosen to have forgeries marked.
+func preferring(rcpt string, overdue bool) kind {
 	return kind{"new preference", func(w *writer) {
 		w.forged(rcpt)
 		w.Want.Boxes = w.Rcpts
@@ -216,15 +216,15 @@ func wished(rcpt string, overdue bool) kind {
 	}}
 }
 
-// write makes the letter with that id. What it is made of follows from seed and number
+// write makes the message with that id. What it is made of follows from seed and number
 // alone.
-func write(k kind, id string, keys map[string]string, seed, number uint64) *letter {
-	w := &writer{letter: letter{ID: id, Kind: k.name, Rcpts: at(local, "bob")}, keys: keys, random: rand.New(rand.NewPCG(seed, number))}
+func write(k kind, id string, keys map[string]string, seed, number uint64) *message {
+	w := &writer{message: message{ID: id, Kind: k.name, Rcpts: at(local, "bob")}, keys: keys, random: rand.New(rand.NewPCG(seed, number))}
 	k.write(w)
 	fields := slices.Concat(w.fields, []string{
 		"Date: Tue, 24 Nov 2026 10:00:00 +0000", "From: " + w.author, "To: bob@rcpt.test",
 		"Message-ID: <" + id + "@storm.test>", "Subject: " + id,
 	})
 	w.Data = []byte(strings.Join(fields, "\r\n") + "\r\n\r\nHello.\r\n")
-	return &w.letter
+	return &w.message
 }

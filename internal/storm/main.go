@@ -26,8 +26,8 @@ import (
 	"github.com/authkey/authkey/internal/testmta"
 )
 
-// The deck of a long storm: some forty kills, and everything else now and then.
-var deck = []card{
+// The tasks of one round of a long run: some forty kills, and everything else less often.
+var round = []task{
 	{"milter killed", 16, killMilter},
 	{"milter killed while it notifies", 5, killAtNotices},
 	{"milter ended", 2, terminate},
@@ -73,7 +73,7 @@ func main() {
 // run is the program; it returns the exit code: 0 nothing went wrong, 1 something did,
 // or there could be no storm, 2 usage.
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
-	p := plan{deck: deck, say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
+	p := plan{round: round, say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.StringVar(&p.milter, "milter", "bin/authkey-milter", "the authkey-milter to try")
@@ -95,9 +95,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return 2
 	}
 	if *only != "" {
-		if p.deck = choose(strings.Split(*only, ",")); len(p.deck) == 0 {
+		if p.round = choose(strings.Split(*only, ",")); len(p.round) == 0 {
 			fmt.Fprintf(errOut, "storm: no disturbance %q; there are:\n", *only)
-			for _, c := range deck {
+			for _, c := range round {
 				fmt.Fprintf(errOut, "  %s\n", c.name)
 			}
 			return 2
@@ -121,9 +121,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	return 0
 }
 
-// choose returns the cards with these names.
-func choose(names []string) (chosen []card) {
-	for _, c := range deck {
+// choose returns the tasks with these names.
+func choose(names []string) (chosen []task) {
+	for _, c := range round {
 		if slices.Contains(names, c.name) {
 			chosen = append(chosen, c)
 		}

@@ -53,7 +53,7 @@ func parseLog(log []byte) (lines []logLine) {
 	return lines
 }
 
-// id is the letter's in a Message-ID, or what else stands there.
+// id is the message's id in a Message-ID, or else the whole Message-ID.
 func id(messageID string) string {
 	inner := strings.Trim(messageID, "<> ")
 	if id, ok := strings.CutSuffix(inner, "@storm.test"); ok {
@@ -77,8 +77,8 @@ func (d *delivery) addResults(fields []string) {
 }
 
 // report reads a DSN or a notice.
-func report(m testmta.Message) told {
-	r := told{Kind: m.Get("X-Authkey-Report"), ID: id(m.Get("In-Reply-To")), To: m.Recipient}
+func report(m testmta.Message) notification {
+	r := notification{Kind: m.Get("X-Authkey-Report"), ID: id(m.Get("In-Reply-To")), To: m.Recipient}
 	if r.Kind == "dsn" {
 		for line := range strings.Lines(string(m.Raw)) {
 			if about, ok := strings.CutPrefix(strings.TrimSpace(line), "Final-Recipient: rfc822; "); ok {
@@ -89,10 +89,10 @@ func report(m testmta.Message) told {
 	return r
 }
 
-// observe writes into the books what a storm has left, once nothing is queued, and
+// observe adds to the observations what can be read at the end, once nothing is queued, and
 // looks for keys in all of it.
-func (w *world) observe(b *books, keys []string) (faults []fault, err error) {
-	attached := make(map[string]string) // by letter
+func (w *world) observe(b *observations, keys []string) (faults []fault, err error) {
+	attached := make(map[string]string) // by message
 	for _, h := range b.Letters {
 		attached[h.ID] = h.Want.Attached
 	}
@@ -172,13 +172,13 @@ func (w *world) observe(b *books, keys []string) (faults []fault, err error) {
 	return faults, err
 }
 
-// usedKeys are all keys of letters and addresses.
-func usedKeys(letters []*history, keys map[string]string) []string {
+// usedKeys are all keys of messages and addresses.
+func usedKeys(messages []*history, keys map[string]string) []string {
 	var all []string
 	for _, k := range keys {
 		all = append(all, k)
 	}
-	for _, h := range letters {
+	for _, h := range messages {
 		all = append(all, h.Keys...)
 	}
 	slices.Sort(all)

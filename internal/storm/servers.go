@@ -58,10 +58,10 @@ func stopServer(s *storm, ctx context.Context) error {
 	return errors.Join(err, s.w.first.Signal(syscall.SIGCONT))
 }
 
-// spellLimit is how many letters a spell may take until one meets it.
+// spellLimit is how many messages a spell may take until one meets it.
 const spellLimit = 400
 
-// spell is a while in which something else is wrong already: it lasts until a letter
+// spell is a while in which something else is wrong already: it lasts until a message
 // could not be verified. The milter is killed in it, and knows nothing from before.
 func (s *storm) spell(ctx context.Context) error {
 	if err := killMilter(s, ctx); err != nil {

@@ -19,16 +19,16 @@ import (
 type plan struct {
 	programs
 	seed    uint64
-	kills   int    // at least so many; the deck is dealt to its end
-	repeats int    // see books.Repeats
-	record  string // file for the books; "" for none
+	kills   int    // at least so many; the last round is finished
+	repeats int    // see observations.Repeats
+	record  string // file for the observations; "" for none
 	keep    bool   // what the milter logged is printed
-	deck    []card
+	round   []task
 	say     func(format string, args ...any)
 }
 
-// A card is a disturbance and how often it is in the deck.
-type card struct {
+// A task is a disturbance, and how often a round has it.
+type task struct {
 	name  string
 	count int
 	do    func(s *storm, ctx context.Context) error
@@ -41,7 +41,7 @@ type storm struct {
 	load    *load
 	random  *rand.Rand
 	list    *editor // of the list of the domain edited
-	wishes  *editor // of the preferences
+	prefs   *editor // of the preferences
 	extra   []string
 	probes  client
 	revoked int
@@ -91,9 +91,9 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 		kills: make(map[string]int), counts: make(map[string]int),
 	}
 	s.list = startEditor(s.editList)
-	s.wishes = startEditor(s.writePreferences)
+	s.prefs = startEditor(s.writePreferences)
 	s.load.start()
-	for _, part := range []func(context.Context) error{s.calm, s.deal, s.calm} {
+	for _, part := range []func(context.Context) error{s.calm, s.runRounds, s.calm} {
 		if err = part(ctx); err != nil {
 			s.load.giveUp()
 			break
@@ -101,14 +101,14 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 	}
 	s.load.stop()
 	s.probes.hangUp()
-	err = errors.Join(err, s.list.stop(), s.wishes.stop())
+	err = errors.Join(err, s.list.stop(), s.prefs.stop())
 	if err == nil {
 		err = s.end(ctx)
 	}
 	if err != nil {
 		return r, fmt.Errorf("%w\n%s", err, s.w.milter.LogSince(max(0, s.w.milter.LogSize()-4096)))
 	}
-	b := &books{Letters: s.load.letters, Disturbances: s.disturbances, LaterCopies: p.sendmail != "", Repeats: p.repeats, SureLines: true}
+	b := &observations{Letters: s.load.messages, Disturbances: s.disturbances, LaterCopies: p.sendmail != "", Repeats: p.repeats, SureLines: true}
 	found, err := w.observe(b, usedKeys(b.Letters, w.keys))
 	if err != nil {
 		return r, err
@@ -124,17 +124,18 @@ func (p plan) run(ctx context.Context) (r result, err error) {
 	return r, nil
 }
 
-// deal deals the deck, shuffled anew each time, until there were enough kills.
-func (s *storm) deal(ctx context.Context) error {
+// runRounds runs the tasks of a round in random order, again and again, until there were
+// enough kills.
+func (s *storm) runRounds(ctx context.Context) error {
 	for {
-		var deck []card
-		for _, c := range s.deck {
+		var round []task
+		for _, c := range s.round {
 			for range c.count {
-				deck = append(deck, c)
+				round = append(round, c)
 			}
 		}
-		s.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
-		for _, c := range deck {
+		s.random.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+		for _, c := range round {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -182,7 +183,7 @@ func (s *storm) fault(format string, args ...any) {
 	s.faults = append(s.faults, fault{What: fmt.Sprintf(format, args...)})
 }
 
-// note writes a disturbance into the books.
+// note records a disturbance.
 func (s *storm) note(what string, from time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +211,7 @@ func (s *storm) moment(ctx context.Context) error {
 	return err
 }
 
-// calm sends a letter of each kind until it was verified: the system must come to
+// calm sends a message of each kind until it was verified: the system must come to
 // itself when nothing is wrong any more.
 func (s *storm) calm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
@@ -275,7 +276,7 @@ func (s *storm) end(ctx context.Context) error {
 	return s.checkList(twoServers, s.added)
 }
 
-// explain adds to some faults of each sort what the milter logged about their letters.
+// explain adds to some faults of each sort what the milter logged about their messages.
 func (s *storm) explain(faults []fault) {
 	log := s.w.milter.LogSince(0)
 	seen := make(map[string]int)

@@ -38,8 +38,8 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// The decks of the short storms. What takes its time is in one of them only.
-var shortDecks = map[string][]card{
+// The tasks of the short runs. One that takes long is in one of them only.
+var shortRounds = map[string][]task{
 	"postfix": {
 		{"milter killed", 4, killMilter},
 		{"milter killed while it notifies", 2, killAtNotices},
@@ -78,9 +78,9 @@ var shortDecks = map[string][]card{
 
 // TestStorm is a short storm on each MTA: every disturbance once or twice.
 func TestStorm(t *testing.T) {
-	for mta, deck := range shortDecks {
+	for mta, round := range shortRounds {
 		t.Run(mta, func(t *testing.T) {
-			p := plan{programs: tested, seed: 1, repeats: repeatsPerKill, deck: deck, say: t.Logf}
+			p := plan{programs: tested, seed: 1, repeats: repeatsPerKill, round: round, say: t.Logf}
 			if err := p.prepare(t.Context(), mta); err != nil {
 				t.Fatal(err)
 			}

@@ -25,8 +25,8 @@ type programs struct {
 	sendmail       string // prefix of Sendmail's files; "" for Postfix
 }
 
-// standing are the addresses of every domain.
-var standing = []string{"alice", "mallory", "boss"}
+// baseUsers are the addresses of every domain.
+var baseUsers = []string{"alice", "mallory", "boss"}
 
 // revocable is how many addresses of the domain edited can be revoked.
 const revocable = 400
@@ -129,7 +129,7 @@ func (w *world) found(ctx context.Context) error {
 
 // addDomain makes a domain's secret, its list, and the keys that the storm uses.
 func (w *world) addDomain(name string) error {
-	locals := standing
+	locals := baseUsers
 	if name == edited {
 		for i := range revocable {
 			locals = append(locals[:len(locals):len(locals)], fmt.Sprintf("r%d", i))
@@ -210,8 +210,8 @@ func (w *world) startMTA(ctx context.Context, socket string) error {
 	return err
 }
 
-// standingPreferences are what the recipients of letters with several wishes want.
-const standingPreferences = `- {recipient: accept@rcpt.test, fail: accept}
+// basePreferences are those of the recipients of messages about which recipients differ.
+const basePreferences = `- {recipient: accept@rcpt.test, fail: accept}
 - {recipient: mark@rcpt.test, fail: mark}
 - {recipient: quarantine@rcpt.test, fail: quarantine}
 - {recipient: discard-notify@rcpt.test, fail: discard-notify, language: de}
@@ -220,7 +220,7 @@ const standingPreferences = `- {recipient: accept@rcpt.test, fail: accept}
 `
 
 func (w *world) startMilter(ctx context.Context, socket string) error {
-	w.preferences = []byte(standingPreferences)
+	w.preferences = []byte(basePreferences)
 	// What is only there to be lost when the file is cut off stands at its end.
 	w.config = fmt.Appendf(nil, `listen: [%q]
 socket: {mode: "0666"}
