@@ -11,8 +11,7 @@ import (
 	"github.com/authkey/authkey/internal/testmta"
 )
 
-// builtin stands in for an MTA where none can be installed. What lies in mailboxes is
-// in memory.
+// builtin replaces an MTA where none can be installed. Its mailboxes are in memory.
 type builtin struct {
 	domain  string
 	socket  string
@@ -39,7 +38,7 @@ func (b *builtin) route(_ context.Context, next mta) error {
 	return nil
 }
 
-func (b *builtin) submit(ctx context.Context, login string, l letter) (found, error) {
+func (b *builtin) submit(ctx context.Context, login string, l message) (found, error) {
 	got, err := b.filter(ctx, login, l)
 	if err != nil || got.outcome != isDelivered {
 		return got, err
@@ -48,7 +47,7 @@ func (b *builtin) submit(ctx context.Context, login string, l letter) (found, er
 	return b.next.deliver(ctx, l)
 }
 
-func (b *builtin) deliver(ctx context.Context, l letter) (found, error) {
+func (b *builtin) deliver(ctx context.Context, l message) (found, error) {
 	got, err := b.filter(ctx, "", l)
 	if got.outcome == isDelivered {
 		for _, rcpt := range got.rcpts {
@@ -59,7 +58,7 @@ func (b *builtin) deliver(ctx context.Context, l letter) (found, error) {
 }
 
 // filter has the milter look at a message, and does what it says.
-func (b *builtin) filter(ctx context.Context, login string, l letter) (found, error) {
+func (b *builtin) filter(ctx context.Context, login string, l message) (found, error) {
 	f, err := front.Dial(ctx, "unix", strings.TrimPrefix(b.socket, "unix:"), "mx."+b.domain)
 	if err != nil {
 		return found{}, err

@@ -42,13 +42,13 @@ const result = "Authentication-Results: mx.b.example;\r\n\tx-authkey=pass\r\n sm
 // TestCompare finds each thing that may be wrong with a message.
 func TestCompare(t *testing.T) {
 	const agent = "X-Auth-Agent: smtp; authkey/1\r\n"
-	good := act{home: &office{}, from: alice, note: "key-attached", verdict: "pass", outcome: isDelivered}
+	good := trial{home: &site{}, from: alice, note: "key-attached", verdict: "pass", outcome: isDelivered}
 	direct := good
 	direct.home, direct.note = nil, ""
-	refused := act{from: alice, verdict: "fail required", outcome: keyMissing}
+	refused := trial{from: alice, verdict: "fail required", outcome: keyMissing}
 	for _, tt := range []struct {
 		name    string
-		act     act
+		trial   trial
 		event   event
 		bytes   string
 		want    int
@@ -65,7 +65,7 @@ func TestCompare(t *testing.T) {
 		{"a key elsewhere", direct, event{gotVerdict: "pass", gotOutcome: isDelivered}, result + "\r\nSECRET", 1, "a key was delivered"},
 	} {
 		e := tt.event
-		e.act = tt.act
+		e.trial = tt.trial
 		e.compare(found{bytes: []byte(tt.bytes)}, []string{"SECRET"})
 		if len(e.faults) != tt.want || !strings.Contains(strings.Join(e.faults, "\n"), tt.because) {
 			t.Errorf("%s: %q", tt.name, e.faults)

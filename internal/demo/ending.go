@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 )
 
-// moral is what the story shows, and what it does not.
-const moral = `
+// conclusion is what the demo shows, and what it does not.
+const conclusion = `
 What this does:
   + Where failures are refused, nobody sends as alice without a key of hers: no stranger,
     and no colleague with a login of his own, through a's server or around it.
@@ -28,9 +28,9 @@ What it does not:
     anything as mallory, with the name of alice before his address too (not her address).
 `
 
-// tell prints what became of the story, and returns an error that counts what is
+// tell prints what was done with each message, and returns an error that counts what is
 // wrong.
-func (s *story) tell(w io.Writer, events []event) error {
+func (s *exchange) tell(w io.Writer, events []event) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\nWHAT WAS SENT\tSENDER'S MILTER\tRECIPIENT'S\tWHAT BECAME OF IT")
 	var faults []string
@@ -55,7 +55,7 @@ func (s *story) tell(w io.Writer, events []event) error {
 		return err
 	}
 	faults = append(faults, left.withKey(s.keys)...)
-	fmt.Fprintf(w, moral, officeTTL)
+	fmt.Fprintf(w, conclusion, answerTTL)
 	for _, fault := range faults {
 		fmt.Fprintf(w, "NOT AS IT SHOULD BE: %s\n", fault)
 	}
@@ -73,10 +73,10 @@ type leftovers struct {
 	messages int               // how many of them are messages
 }
 
-// leftovers collects what was delivered and what was logged at both offices.
-func (s *story) leftovers() (leftovers, error) {
+// leftovers collects what was delivered and what was logged at both sites.
+func (s *exchange) leftovers() (leftovers, error) {
 	left := leftovers{texts: make(map[string]string)}
-	for _, o := range []*office{s.a, s.b} {
+	for _, o := range []*site{s.a, s.b} {
 		all, err := o.mta.delivered()
 		if err != nil {
 			return left, err
@@ -93,7 +93,7 @@ func (s *story) leftovers() (leftovers, error) {
 		left.texts[fmt.Sprintf("notice %d to %s", i+1, m.Recipient)] = string(m.Raw)
 	}
 	left.messages = len(left.texts)
-	for _, o := range []*office{s.a, s.b} {
+	for _, o := range []*site{s.a, s.b} {
 		for name, log := range o.logs() {
 			if log != "" { // the built-in front has none
 				left.texts[name] = log

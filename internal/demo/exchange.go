@@ -11,7 +11,7 @@ import (
 	"github.com/authkey/authkey/internal/lab"
 )
 
-// The offices, and who works there.
+// The two domains, and their users.
 const (
 	domainA = "a.example"
 	domainB = "b.example"
@@ -27,32 +27,32 @@ const (
 )
 
 const (
-	// revokedPatience is how long a revoked key may pass: far more than officeTTL.
-	revokedPatience = time.Minute
-	// thiefRests is between two messages of the thief.
-	thiefRests = 200 * time.Millisecond
+	// revokedLimit is how long a revoked key may pass: far more than answerTTL.
+	revokedLimit = time.Minute
+	// retryPause is between two messages with the stolen key.
+	retryPause = 200 * time.Millisecond
 )
 
-// A story is what happens between two offices.
-type story struct {
+// An exchange is the mail between two sites.
+type exchange struct {
 	world *lab.World
-	a, b  *office
-	keys  []string // all that were in play, to look for
+	a, b  *site
+	keys  []string // all that were used, to look for
 	sent  int
 }
 
-// openStory opens both offices and has the mail of each go out to the other.
-func openStory(ctx context.Context, w *lab.World, p programs, start startMTA) (_ *story, err error) {
-	s := &story{world: w}
+// openExchange opens both sites and has each send its mail to the other.
+func openExchange(ctx context.Context, w *lab.World, p programs, start startMTA) (_ *exchange, err error) {
+	s := &exchange{world: w}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.a, err = openOffice(ctx, w, p, start, domainA, alice, mallory); err != nil {
+	if s.a, err = openSite(ctx, w, p, start, domainA, alice, mallory); err != nil {
 		return nil, err
 	}
-	if s.b, err = openOffice(ctx, w, p, start, domainB, bob); err != nil {
+	if s.b, err = openSite(ctx, w, p, start, domainB, bob); err != nil {
 		return nil, err
 	}
 	if err = s.a.mta.route(ctx, s.b.mta); err != nil {
@@ -61,8 +61,8 @@ func openStory(ctx context.Context, w *lab.World, p programs, start startMTA) (_
 	return s, s.b.mta.route(ctx, s.a.mta)
 }
 
-func (s *story) close() (err error) {
-	for _, o := range []*office{s.a, s.b} {
+func (s *exchange) close() (err error) {
+	for _, o := range []*site{s.a, s.b} {
 		if o != nil {
 			err = errors.Join(err, o.close())
 		}
@@ -71,7 +71,7 @@ func (s *story) close() (err error) {
 }
 
 // key is the key of an address now, and remembers it.
-func (s *story) key(ctx context.Context, o *office, address string) (string, error) {
+func (s *exchange) key(ctx context.Context, o *site, address string) (string, error) {
 	key, err := o.key(ctx, address)
 	if err == nil {
 		s.keys = append(s.keys, key)
@@ -79,11 +79,11 @@ func (s *story) key(ctx context.Context, o *office, address string) (string, err
 	return key, err
 }
 
-// An act is a message, and what should become of it.
-type act struct {
+// A trial is a message, and what should be done with it.
+type trial struct {
 	what    string
-	home    *office // of the user who sends it; nil where it goes straight to the recipient's MX
-	login   string  // at home
+	home    *site  // of the user who sends it; nil where it goes straight to the recipient's MX
+	login   string // at home
 	from    string
 	author  string // the From field
 	to      string
@@ -93,17 +93,17 @@ type act struct {
 	outcome string // isDelivered, or the reply
 }
 
-// An event is what became of an act's message.
+// An event is what was done with the message of a trial.
 type event struct {
-	act
+	trial
 	gotNote, gotVerdict, gotOutcome string
 	more                            string // about the outcome
 	copy                            string // as delivered
 	faults                          []string
 }
 
-// play plays all acts. It tells w what it waits for.
-func (s *story) play(ctx context.Context, w io.Writer) ([]event, error) {
+// sendAll makes all trials. It writes to w what it waits for.
+func (s *exchange) sendAll(ctx context.Context, w io.Writer) ([]event, error) {
 	stolen, err := s.key(ctx, s.a, alice)
 	if err != nil {
 		return nil, err
@@ -115,27 +115,27 @@ func (s *story) play(ctx context.Context, w io.Writer) ([]event, error) {
 	if _, err := s.key(ctx, s.b, bob); err != nil {
 		return nil, err
 	}
-	theft := act{what: "a thief of alice's key sends as alice, straight to b", from: alice, author: alice, to: bob, key: stolen,
+	misuse := trial{what: "a thief of alice's key sends as alice, straight to b", from: alice, author: alice, to: bob, key: stolen,
 		verdict: "pass", outcome: isDelivered}
 	var events []event
-	for _, st := range append(s.acts(own), theft) {
+	for _, st := range append(s.trials(own), misuse) {
 		e, err := s.send(ctx, st)
 		if err != nil {
 			return events, fmt.Errorf("%s: %w", st.what, err)
 		}
 		events = append(events, e)
 	}
-	theft.what, theft.verdict, theft.outcome = "alice's keys are revoked; the thief goes on", "fail invalid-key", keyInvalid
-	after, err := s.revocation(ctx, theft, w)
+	misuse.what, misuse.verdict, misuse.outcome = "alice's keys are revoked; the thief goes on", "fail invalid-key", keyInvalid
+	after, err := s.revocation(ctx, misuse, w)
 	if err != nil {
-		return events, fmt.Errorf("%s: %w", theft.what, err)
+		return events, fmt.Errorf("%s: %w", misuse.what, err)
 	}
 	return append(events, after...), nil
 }
 
-// acts are those before a key is stolen. Own is mallory's key.
-func (s *story) acts(own string) []act {
-	return []act{
+// trials are those before a key is stolen. own is mallory's key.
+func (s *exchange) trials(own string) []trial {
+	return []trial{
 		{what: "alice writes to bob", home: s.a, login: alice, from: alice, author: alice, to: bob,
 			note: "key-attached", verdict: "pass", outcome: isDelivered},
 		{what: "bob answers", home: s.b, login: bob, from: bob, author: bob, to: alice,
@@ -153,8 +153,8 @@ func (s *story) acts(own string) []act {
 	}
 }
 
-// office is the one of an address.
-func (s *story) office(address string) *office {
+// site is the one of an address.
+func (s *exchange) site(address string) *site {
 	if strings.HasSuffix(address, "@"+s.a.domain) {
 		return s.a
 	}
@@ -162,10 +162,10 @@ func (s *story) office(address string) *office {
 }
 
 // send sends one message and reads what both milters and the mailbox say of it.
-func (s *story) send(ctx context.Context, st act) (event, error) {
+func (s *exchange) send(ctx context.Context, st trial) (event, error) {
 	s.sent++
-	e, there := event{act: st}, s.office(st.to)
-	l := newLetter(st.from, st.author, []string{st.to}, fmt.Sprintf("letter %d", s.sent), keyField(st.key))
+	e, there := event{trial: st}, s.site(st.to)
+	l := newMessage(st.from, st.author, []string{st.to}, fmt.Sprintf("letter %d", s.sent), keyField(st.key))
 	logged := len(there.milter.Log())
 	var got found
 	var err error
@@ -232,9 +232,9 @@ func (e *event) compare(got found, keys []string) {
 }
 
 // revocation revokes alice's keys. Recipients may rely for a while on what they were
-// told before, so that the thief's message is repeated until it is refused; and her
+// told before, so that the message with the stolen key is repeated until it is refused; and her
 // own milter looks at its list now and then, and attaches the old key until it has.
-func (s *story) revocation(ctx context.Context, theft act, w io.Writer) ([]event, error) {
+func (s *exchange) revocation(ctx context.Context, misuse trial, w io.Writer) ([]event, error) {
 	begun := time.Now()
 	if err := s.a.revoke(ctx, alice); err != nil {
 		return nil, err
@@ -244,8 +244,8 @@ func (s *story) revocation(ctx context.Context, theft act, w io.Writer) ([]event
 		return nil, err
 	}
 	fmt.Fprintf(w, "authkey-server address revoke %s, SIGHUP, and waiting: b may rely on what it was told for %s,\n"+
-		"and a's milter looks at its address list every second …\n", alice, officeTTL)
-	last, err := s.untilRefused(ctx, theft, begun)
+		"and a's milter looks at its address list every second …\n", alice, answerTTL)
+	last, err := s.untilRefused(ctx, misuse, begun)
 	if err != nil {
 		return nil, err
 	}
@@ -257,15 +257,15 @@ func (s *story) revocation(ctx context.Context, theft act, w io.Writer) ([]event
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.send(ctx, act{what: "alice writes to bob again, with her new key", home: s.a, login: alice, from: alice, author: alice, to: bob,
+	e, err := s.send(ctx, trial{what: "alice writes to bob again, with her new key", home: s.a, login: alice, from: alice, author: alice, to: bob,
 		note: "key-attached", verdict: "pass", outcome: isDelivered})
 	e.more = fmt.Sprintf(", a's milter had the new list %.1f s after", at.Sub(begun).Seconds())
 	return []event{last, e}, err
 }
 
 // untilRefused repeats a message, and returns what became of the last one.
-func (s *story) untilRefused(ctx context.Context, st act, begun time.Time) (event, error) {
-	ctx, cancel := context.WithTimeout(ctx, revokedPatience)
+func (s *exchange) untilRefused(ctx context.Context, st trial, begun time.Time) (event, error) {
+	ctx, cancel := context.WithTimeout(ctx, revokedLimit)
 	defer cancel()
 	for passed := 0; ; passed++ {
 		e, err := s.send(ctx, st)
@@ -276,7 +276,7 @@ func (s *story) untilRefused(ctx context.Context, st act, begun time.Time) (even
 		select {
 		case <-ctx.Done():
 			return e, fmt.Errorf("not refused yet, after %d messages: %w", passed+1, ctx.Err())
-		case <-time.After(thiefRests):
+		case <-time.After(retryPause):
 		}
 	}
 }

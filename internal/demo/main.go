@@ -105,7 +105,7 @@ func receive(ctx context.Context, w io.Writer, world *lab.World, p programs, sta
 
 	fmt.Fprintf(w, "1. MAIL FROM OUTSIDE\n\nDNS at %s, Authentication Server at 127.0.0.1:%d, milter at %s,\n%s at %s, everything in %s.\nIts policy is stricter than the default: fail is rejected, nokey marked, permerror quarantined, temperror deferred.\n%s\n",
 		world.DNS.Addr(), scene.asPort, scene.milter.Socket, mx.name(), mx.addr(), world.Dir, reservation(mx))
-	rows, err := scene.play(ctx, mx)
+	rows, err := scene.sendAll(ctx, mx)
 	if err != nil {
 		return err
 	}
@@ -123,22 +123,22 @@ func reservation(f mta) string {
 
 // correspond is the second part: two domains that write to each other.
 func correspond(ctx context.Context, w io.Writer, world *lab.World, p programs, start startMTA) (err error) {
-	story, err := openStory(ctx, world, p, start)
+	exchange, err := openExchange(ctx, world, p, start)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, story.close()) }()
+	defer func() { err = errors.Join(err, exchange.close()) }()
 
 	fmt.Fprintf(w, "\n\n2. TWO DOMAINS\n\n")
-	for _, o := range []*office{story.a, story.b} {
+	for _, o := range []*site{exchange.a, exchange.b} {
 		fmt.Fprintf(w, "%s has its authkey-server (made by init) at 127.0.0.1:%d, its authkey-milter, which attaches and verifies,\nand %s at %s.\n",
 			o.domain, o.port, o.mta.name(), o.mta.addr())
 	}
 	fmt.Fprintf(w, "%sBoth publish req=yes and refuse what fails. There are no passwords here: who is logged in, the demo tells\n"+
-		"the MTA (Postfix by XCLIENT). A submission service asks for one: docs/sender.md.\n\n", reservation(story.a.mta))
-	events, err := story.play(ctx, w)
+		"the MTA (Postfix by XCLIENT). A submission service asks for one: docs/sender.md.\n\n", reservation(exchange.a.mta))
+	events, err := exchange.sendAll(ctx, w)
 	if err != nil {
 		return err
 	}
-	return story.tell(w, events)
+	return exchange.tell(w, events)
 }

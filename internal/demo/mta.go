@@ -11,8 +11,8 @@ import (
 	"github.com/authkey/authkey/internal/testmta"
 )
 
-// A letter is a message as somebody hands it to an MTA.
-type letter struct {
+// A message is one as a client hands it to an MTA.
+type message struct {
 	from    string
 	rcpts   []string
 	subject string // unlike that of any other
@@ -20,11 +20,11 @@ type letter struct {
 }
 
 // newLetter writes a message with further fields, each with its line end, on top.
-func newLetter(from, author string, rcpts []string, subject, fields string) letter {
+func newMessage(from, author string, rcpts []string, subject, fields string) message {
 	_, domain, _ := strings.Cut(from, "@")
 	data := fields + "Date: " + time.Now().Format(time.RFC1123Z) + "\r\nFrom: " + author + "\r\nTo: " + strings.Join(rcpts, ", ") +
 		"\r\nMessage-ID: <" + strings.ReplaceAll(subject, " ", ".") + "@" + domain + ">\r\nSubject: " + subject + "\r\n\r\nHello.\r\n"
-	return letter{from, rcpts, subject, []byte(data)}
+	return message{from, rcpts, subject, []byte(data)}
 }
 
 // keyField is the field that carries a key; none for "".
@@ -40,13 +40,13 @@ type mta interface {
 	name() string
 	addr() string
 	// deliver takes a message from outside and says what became of it.
-	deliver(ctx context.Context, l letter) (found, error)
+	deliver(ctx context.Context, l message) (found, error)
 	// route sends what is for other domains to another MTA.
 	route(ctx context.Context, next mta) error
 	// submit takes a message from a user who is logged in, and says what became of
 	// it where it was routed to.
-	submit(ctx context.Context, login string, l letter) (found, error)
-	// delivered is everything that lies in mailboxes, bounces included.
+	submit(ctx context.Context, login string, l message) (found, error)
+	// delivered is everything that was delivered to mailboxes, bounces included.
 	delivered() ([]testmta.Message, error)
 	log() string
 	stop() error
@@ -61,12 +61,12 @@ const (
 	isHeld      = "held"
 )
 
-// found is what became of a message: where it lies and its bytes, or the reply
-// that its client heard.
+// found is what was done with a message: the mailboxes that have it and its bytes, or the
+// reply to its client.
 type found struct {
 	outcome string
 	bytes   []byte
-	rcpts   []string // whose mailboxes it lies in
+	rcpts   []string // whose mailboxes have it
 	bounce  string   // who was told that it was refused, by the MTA it was submitted to
 }
 
@@ -107,7 +107,7 @@ func (p *postfix) route(ctx context.Context, next mta) error {
 }
 
 // send carries a message to one of the listeners.
-func send(addr, xclient string, l letter) (testmta.Outcome, error) {
+func send(addr, xclient string, l message) (testmta.Outcome, error) {
 	c, err := testmta.Dial(addr)
 	if err != nil {
 		return testmta.Outcome{}, err
@@ -125,7 +125,7 @@ func refused(out testmta.Outcome) found {
 	return found{outcome: fmt.Sprintf("%d %s", out.Final.Code, out.Final.Text)}
 }
 
-func (p *postfix) deliver(ctx context.Context, l letter) (found, error) {
+func (p *postfix) deliver(ctx context.Context, l message) (found, error) {
 	out, err := send(p.mta.SMTPAddr(), "", l)
 	if err != nil {
 		return found{}, err
@@ -152,7 +152,7 @@ func (p *postfix) deliver(ctx context.Context, l letter) (found, error) {
 	return copiesOf(l.subject, all), err
 }
 
-// copiesOf is what lies in mailboxes of a message; outcome is empty where nothing does.
+// copiesOf is what mailboxes have of a message; outcome is empty where there is nothing.
 func copiesOf(subject string, all []testmta.Message) found {
 	var got found
 	for _, m := range all {
@@ -164,7 +164,7 @@ func copiesOf(subject string, all []testmta.Message) found {
 	return got
 }
 
-func (p *postfix) submit(ctx context.Context, login string, l letter) (found, error) {
+func (p *postfix) submit(ctx context.Context, login string, l message) (found, error) {
 	out, err := send(p.mta.Listener(submission), "LOGIN="+login, l)
 	if err != nil {
 		return found{}, err

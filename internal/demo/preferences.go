@@ -20,9 +20,9 @@ var wanted = map[string]string{
 	"reject-notify@rcpt.test":  "a notice, a DSN to the sender",
 }
 
-// reportWishes prints what each of the six got of their message, read from the
+// reportPreferences prints what each of the six got of their message, read from the
 // mailboxes and from what was handed over, and returns what is not as it should be.
-func reportWishes(w io.Writer, r row, told []testmta.Message, keys []string) (faults []string, err error) {
+func reportPreferences(w io.Writer, r row, told []testmta.Message, keys []string) (faults []string, err error) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\nOF THE SIX, WHO WANTS\tHAS IN THE END")
 	for _, rcpt := range r.rcpts {

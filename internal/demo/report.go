@@ -35,7 +35,7 @@ func report(w io.Writer, rows []row, s *scene) error {
 		if err != nil {
 			return err
 		}
-		wrong, err := reportWishes(w, r, told, s.keys)
+		wrong, err := reportPreferences(w, r, told, s.keys)
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ mark: {readdress: "{local}+spam@{domain}"}
 preferences: {source: "file:%s"}
 `
 
-// preferences are the wishes of those who get the same forged message.
+// preferences are those of the recipients of one forged message.
 const preferences = `
 - {recipient: "accept@rcpt.test", fail: accept}
 - {recipient: "mark@rcpt.test", fail: mark}
@@ -45,7 +45,7 @@ const preferences = `
 - {recipient: "reject-notify@rcpt.test", fail: reject-notify}
 `
 
-// A scene is the world of the demo with its milter.
+// A scene is the mail system of the first part, with its milter.
 type scene struct {
 	world  *lab.World
 	milter *lab.Milter
@@ -77,11 +77,11 @@ func newScene(ctx context.Context, w *lab.World, binary string) (*scene, error) 
 			return nil, err
 		}
 	}
-	wishes := filepath.Join(w.Dir, "preferences.yaml")
-	if err := os.WriteFile(wishes, []byte(preferences), 0o644); err != nil {
+	list := filepath.Join(w.Dir, "preferences.yaml")
+	if err := os.WriteFile(list, []byte(preferences), 0o644); err != nil {
 		return nil, err
 	}
-	milter, err := w.StartMilter(ctx, binary, "unix", fmt.Sprintf(policyYAML, wishes))
+	milter, err := w.StartMilter(ctx, binary, "unix", fmt.Sprintf(policyYAML, list))
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (s *scene) steps() []step {
 	}
 }
 
-// six are recipients who want six different things.
+// six are recipients with six different preferences.
 var six = []string{"accept@rcpt.test", "mark@rcpt.test", "discard@rcpt.test",
 	"discard-notify@rcpt.test", "reject@rcpt.test", "reject-notify@rcpt.test"}
 
@@ -149,12 +149,12 @@ type row struct {
 	gotCached                        bool
 	milliseconds                     string
 	keyGone                          bool
-	copies                           []string // the mailboxes it lies in
+	copies                           []string // the mailboxes that have it
 	ours                             string   // our Authentication-Results, as delivered
 	faults                           []string
 }
 
-func (s *scene) play(ctx context.Context, mx mta) ([]row, error) {
+func (s *scene) sendAll(ctx context.Context, mx mta) ([]row, error) {
 	var rows []row
 	for i, st := range s.steps() {
 		r, err := s.send(ctx, mx, st, fmt.Sprintf("demo %d", i+1))
@@ -185,7 +185,7 @@ func (s *scene) send(ctx context.Context, mx mta, st step, subject string) (row,
 		rcpts = []string{recipient}
 	}
 	logged := len(s.milter.Log())
-	found, err := mx.deliver(ctx, newLetter(st.from, author, rcpts, subject, st.fields+keyField(key)))
+	found, err := mx.deliver(ctx, newMessage(st.from, author, rcpts, subject, st.fields+keyField(key)))
 	if err != nil {
 		return r, err
 	}

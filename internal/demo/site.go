@@ -16,20 +16,20 @@ import (
 	"github.com/authkey/authkey/internal/testdaemon"
 )
 
-// officeTTL is how long recipients may rely on an answer of an office's server. The
-// default of an hour would be a long demo.
-const officeTTL = "2s"
+// answerTTL is how long recipients may rely on an answer of a site's server. With the
+// default of an hour the demo would take too long.
+const answerTTL = "2s"
 
-// officeYAML is how the milter of an office differs from the defaults: what is forged
-// is refused, in the From that people see too.
-const officeYAML = `
+// siteYAML is how the milter of a site differs from the defaults: forged mail is refused,
+// also if only the From field, which people see, is forged.
+const siteYAML = `
 local_domains: [%s]
 policy: {fail: reject}
 from: {check: enforce, actions: {fail: reject}}
 `
 
-// An office is a domain with everything that it runs.
-type office struct {
+// A site is a domain with everything that it runs.
+type site struct {
 	domain string
 	config string // of the Authentication Server
 	binary string // authkey-server
@@ -39,9 +39,9 @@ type office struct {
 	mta    mta
 }
 
-// openOffice sets a domain up as its postmaster would, and publishes its record.
-func openOffice(ctx context.Context, w *lab.World, p programs, start startMTA, domain string, users ...string) (_ *office, err error) {
-	o := &office{domain: domain, config: filepath.Join(w.Dir, domain, "server.yaml"), binary: p.server}
+// openSite sets a domain up as its postmaster would, and publishes its record.
+func openSite(ctx context.Context, w *lab.World, p programs, start startMTA, domain string, users ...string) (_ *site, err error) {
+	o := &site{domain: domain, config: filepath.Join(w.Dir, domain, "server.yaml"), binary: p.server}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("%s: %w", domain, err), o.close())
@@ -64,15 +64,15 @@ func openOffice(ctx context.Context, w *lab.World, p programs, start startMTA, d
 		return nil, err
 	}
 	// Keys are attached last, when everybody can verify them.
-	if o.milter, err = w.StartMilter(ctx, p.milter, "unix", fmt.Sprintf(officeYAML, domain)+attach); err != nil {
+	if o.milter, err = w.StartMilter(ctx, p.milter, "unix", fmt.Sprintf(siteYAML, domain)+attach); err != nil {
 		return nil, err
 	}
 	o.mta, err = start(ctx, domain, o.milter.Socket)
 	return o, err
 }
 
-// close ends what the world does not.
-func (o *office) close() (err error) {
+// close ends what lab.World does not.
+func (o *site) close() (err error) {
 	if o.mta != nil {
 		err = o.mta.stop()
 	}
@@ -84,7 +84,7 @@ func (o *office) close() (err error) {
 
 // init has authkey-server write the files of the domain, edits its configuration,
 // and returns the section for the milter.
-func (o *office) init(ctx context.Context) (attach string, err error) {
+func (o *site) init(ctx context.Context) (attach string, err error) {
 	out, err := o.tool(ctx, "init", o.domain, "--dir", filepath.Dir(o.config), "--host", "127.0.0.1", "--json")
 	if err != nil {
 		return "", err
@@ -100,7 +100,7 @@ func (o *office) init(ctx context.Context) (attach string, err error) {
 	}
 	return setup.Attach, edit(o.config, map[string]string{
 		`# listen: ["tcp:7425"]`: fmt.Sprintf(`listen: ["tcp:127.0.0.1:%d"]`, o.port),
-		`# ttl: 1h`:              "ttl: " + officeTTL,
+		`# ttl: 1h`:              "ttl: " + answerTTL,
 	})
 }
 
@@ -121,7 +121,7 @@ func edit(path string, texts map[string]string) error {
 }
 
 // serve starts the Authentication Server and returns when it has read its address list.
-func (o *office) serve(ctx context.Context) (err error) {
+func (o *site) serve(ctx context.Context) (err error) {
 	// Not ended with ctx: close does that.
 	cmd := exec.Command(o.binary, "serve", "--config", o.config)
 	if o.server, err = testdaemon.Start(cmd, filepath.Join(filepath.Dir(o.config), "server.log"), ""); err != nil {
@@ -131,7 +131,7 @@ func (o *office) serve(ctx context.Context) (err error) {
 }
 
 // revoke ends every key of an address, and has the server know at once.
-func (o *office) revoke(ctx context.Context, address string) error {
+func (o *site) revoke(ctx context.Context, address string) error {
 	if _, err := o.tool(ctx, "address", "revoke", address); err != nil {
 		return err
 	}
@@ -139,13 +139,13 @@ func (o *office) revoke(ctx context.Context, address string) error {
 }
 
 // key is the key that an address attaches now.
-func (o *office) key(ctx context.Context, address string) (string, error) {
+func (o *site) key(ctx context.Context, address string) (string, error) {
 	out, err := o.tool(ctx, "key", address)
 	return strings.TrimSpace(string(out)), err
 }
 
 // tool runs a command of authkey-server and returns its standard output.
-func (o *office) tool(ctx context.Context, args ...string) ([]byte, error) {
+func (o *site) tool(ctx context.Context, args ...string) ([]byte, error) {
 	if args[0] != "init" {
 		args = append(args, "--config", o.config)
 	}
@@ -159,8 +159,8 @@ func (o *office) tool(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// logs are what the office's programs have logged.
-func (o *office) logs() map[string]string {
+// logs are what the site's programs have logged.
+func (o *site) logs() map[string]string {
 	return map[string]string{
 		"the log of authkey-server at " + o.domain: string(o.server.Log()),
 		"the log of authkey-milter at " + o.domain: o.milter.Log(),
