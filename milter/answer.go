@@ -42,7 +42,7 @@ func (r ownReply) action() policy.Action {
 	return policy.Reject
 }
 
-// answer is what the MTA is told in the end.
+// answer is the final answer to the MTA.
 func (o *outcome) answer() *gomilter.Response {
 	reply := o.reply()
 	if reply.IsZero() && o.discards() {
@@ -51,7 +51,7 @@ func (o *outcome) answer() *gomilter.Response {
 	return response(reply)
 }
 
-// reply is what the client hears; zero for 250.
+// reply is the answer to the client; zero for 250.
 func (o *outcome) reply() policy.Reply {
 	if !o.own.IsZero() {
 		return o.own.Reply

@@ -137,7 +137,7 @@ func (a *author) sender(msg *message) *fromfield.Reading {
 	return &fromfield.Reading{Mailboxes: []fromfield.Mailbox{{Local: msg.address.Local(), Address: msg.address}}}
 }
 
-// progressEvery keeps an MTA waiting while somebody is asked; Sendmail gives up
+// progressEvery is how often the MTA is told to go on waiting; Sendmail stops waiting
 // after 10 s by default.
 const progressEvery = 3 * time.Second
 

@@ -14,7 +14,7 @@ import (
 )
 
 // maxDeletions bounds the header deletions of one message. Some 12 000 make
-// Postfix's cleanup abort, and honest mail has one or two.
+// Postfix's cleanup abort, and normal mail has one or two.
 const maxDeletions = 256
 
 // deletions counts the fields to delete.

@@ -66,7 +66,7 @@ type conn struct {
 	fields func(name, value []byte) // takes header fields; nil: the library does
 
 	deadline  time.Time   // the read deadline in force
-	onRefusal func(error) // told once, when a frame is refused
+	onRefusal func(error) // called once, when a frame is refused
 	onClose   func()
 	closed    sync.Once
 }

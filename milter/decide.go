@@ -20,8 +20,8 @@ type Preferences interface {
 // end of a message, and so has Examine.
 type handler struct {
 	abilities policy.Abilities              // of the MTA
-	progress  func()                        // called every progressEvery while somebody is asked; may be nil
-	panicked  func(panic any, where string) // told of panics, which are recovered then; nil: they are not
+	progress  func()                        // called every progressEvery while work waits; may be nil
+	panicked  func(panic any, where string) // called after a panic, which is recovered then; nil: panics are not recovered
 }
 
 // An outcome is what is to be done with one message: what the policy says, unless there is

@@ -96,8 +96,9 @@ func checkMailbox(ctx context.Context, msg *message, envelope verifier.Result, b
 	case !several && (envelope.Status == verifier.None || null):
 		return ask(msg.key)
 	}
-	// The key is the envelope sender's, or nobody can say whose. Asking A's server about
-	// it would show a live key to whoever wrote A into the field.
+	// The key is the envelope sender's, or it is not known whose it is. If the server of
+	// the From's domain were asked about it, a forger with a domain of his own could
+	// have somebody else's valid key shown to his server.
 	r := ask(wire.Key{})
 	if r.Status == verifier.NoKey || r.Status == verifier.Fail {
 		r.Reason = verifier.ReasonKeyIsEnvelopes
@@ -109,8 +110,8 @@ func checkMailbox(ctx context.Context, msg *message, envelope verifier.Result, b
 }
 
 // checkShown finds the result of an address that is no mailbox of the fields, but that
-// some program could show. The key is shown to nobody for it but to the server of the
-// envelope sender's domain.
+// some program could show. Of all servers only that of the envelope sender's domain is asked
+// about it with the key.
 func checkShown(ctx context.Context, msg *message, a wire.Address) fromResult {
 	q := verifier.Query{Address: a}
 	if msg.addrErr == nil && a.Domain() == msg.address.Domain() {

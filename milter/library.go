@@ -83,7 +83,7 @@ func (o *once) Addr() net.Addr { return nil }
 
 // negotiate takes what the MTA offers of what we want. The library by itself
 // would close the connection if anything were missing, and every client of an
-// MTA with milter_protocol = 2 would hear 451. Replies to RCPT are given only where
+// MTA with milter_protocol = 2 would get 451. Replies to RCPT are given only where
 // the policy has something to say there.
 func (s *Server) negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.OptAction,
 	mtaProtocol, ourProtocol gomilter.OptProtocol, offered gomilter.DataSize) (

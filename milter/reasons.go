@@ -12,7 +12,7 @@ const (
 
 	// Of the From field.
 	reasonBadFrom   verifier.Reason = "bad-from"   // permerror: no From field, or no address in it
-	reasonFromLimit verifier.Reason = "from-limit" // fail: more octets, fields or addresses than honest mail has
+	reasonFromLimit verifier.Reason = "from-limit" // fail: more octets, fields or addresses than normal mail has
 
 	// Of our own replies.
 	reasonFilterError       verifier.Reason = "filter-error"

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// staleProbe bounds the look whether somebody listens on a socket that is there.
+// staleProbe bounds the attempt to connect to a socket that is there already, which shows
+// whether a process listens on it.
 const staleProbe = time.Second
 
 // maxListenQueue bounds the connections that wait to be accepted; the kernel cuts it down

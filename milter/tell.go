@@ -45,14 +45,14 @@ type Original struct {
 // A Field is a header field as the MTA gave it, folded or not.
 type Field struct{ Name, Value string }
 
-// A Failure is a recipient whom the sender is to be told of.
+// A Failure is a recipient about whom the sender is to get a DSN.
 type Failure struct {
 	Recipient string       // RCPT TO without angle brackets
 	RcptArgs  string       // its ESMTP parameters, separated by blanks
 	Reply     policy.Reply // the answer if this were the only recipient
 }
 
-// A Notice is a recipient who is to be told of the Original.
+// A Notice is a recipient who is to get a notice about the Original.
 type Notice struct {
 	Recipient string // RCPT TO without angle brackets
 	Language  string // of the recipient, such as de or pt-BR; "" is the default one

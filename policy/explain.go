@@ -73,7 +73,7 @@ func (t *tracer) atLeast(layer Layer, a Action) {
 	t.steps = append(t.steps, Step{layer, noRule, a, outcome})
 }
 
-// trace asks the layers as rule does, and goes on where it stops.
+// trace asks the layers as rule does, and also those after the one that decides.
 func (q *question) trace(r *Recipient) []Step {
 	var t tracer
 	if q.slot == noSlot {

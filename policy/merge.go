@@ -84,7 +84,7 @@ func (m *merger) any(is func(*RecipientPlan) bool) *RecipientPlan {
 	return nil
 }
 
-// canReaddress reports whether the MTA lets one recipient stand in for another.
+// canReaddress reports whether the MTA lets one recipient be replaced by another.
 func (m *merger) canReaddress() bool {
 	return m.env.Abilities.DeleteRecipient && m.env.Abilities.AddRecipient
 }

@@ -101,5 +101,5 @@ func fill(pieces []piece, box mailbox) (string, bool) {
 	return b.String(), true
 }
 
-// isControl reports whether r can stand in no address, quoted or not.
+// isControl reports whether no address can have r, quoted or not.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -44,7 +44,7 @@ type deadline struct {
 	running  time.Duration // since started
 }
 
-// started is where the clock that nobody sets is counted from.
+// started is the beginning of the monotonic clock's count.
 var started = time.Now()
 
 func deadlineAt(t time.Time) deadline { return deadline{t.UnixNano(), t.Sub(started)} }

@@ -15,7 +15,7 @@ import (
 // DefaultEntries is the size of the Cache that a Verifier makes for itself, in addresses.
 const DefaultEntries = 1_000_000
 
-// A digest stands for an (address, key) pair: the first half of an HMAC-SHA-256,
+// A digest is of an (address, key) pair: the first half of an HMAC-SHA-256,
 // which RFC 2104 section 5 allows, under a secret that only this Cache has.
 type digest [16]byte
 

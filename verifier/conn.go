@@ -200,8 +200,8 @@ func (c *conn) markEnded(why error) map[uint64]*question {
 	return pending
 }
 
-// finish does what follows from the end. The target is told first, so that whoever
-// asks again does not get the same connection.
+// finish does what follows from the end. The target forgets the connection first, so that a
+// question that is asked again does not get the same one.
 func (c *conn) finish(why error, pending map[uint64]*question) {
 	close(c.ended)
 	answered := c.answered()

@@ -164,8 +164,8 @@ func (d *dialer) dialAddress(ctx context.Context, s Server, peer netip.AddrPort)
 	return link{secure, raw, peer}, nil
 }
 
-// A tlsError is why TLS failed. Its text says nothing that the server chose, such as
-// the names in its certificate: whoever was told keys before could put one there.
+// A tlsError is why TLS failed. Its text has nothing that the server chose, such as the
+// names in its certificate: a server that was told keys before could put a key there.
 type tlsError struct{ err error }
 
 func (e *tlsError) Unwrap() error { return e.err }

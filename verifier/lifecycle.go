@@ -61,9 +61,9 @@ func (l *lifecycle) spawn(f func()) bool {
 	return true
 }
 
-// recoverAs is deferred by all work that somebody waits for and that runs in a goroutine
-// of ours: there a panic would end the process, and every message in it. It becomes
-// the error of that work.
+// recoverAs is deferred by all work that a caller waits for and that runs in a goroutine of
+// ours. There a panic would end the process and all of its messages. Instead the panic
+// becomes the error of that work.
 func (l *lifecycle) recoverAs(err *error) {
 	if p := recover(); p != nil {
 		*err = failuref(ReasonBroken, "panic: %s", oplog.Panic(l.log, "panic in a verification, which ends without result", p))

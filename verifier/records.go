@@ -161,7 +161,7 @@ func (v *Verifier) knowledgeOf(ctx context.Context, domain string) (knowledge, e
 	case r := <-v.lookups.DoChan(domain, func() (any, error) { return v.refresh(domain) }):
 		return r.Val.(knowledge), r.Err
 	case <-ctx.Done():
-		// DNS fails for this verification, whatever it may still say to others.
+		// For this verification DNS has failed; the lookup goes on for others.
 		now := time.Now()
 		return d.withFailure(fmt.Errorf("%s: %w: %w", domain, ErrDNSTimeout, ctx.Err()), now).whileFailing(now)
 	}

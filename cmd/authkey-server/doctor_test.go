@@ -16,8 +16,8 @@ import (
 	"github.com/authkey/authkey/internal/testdns"
 )
 
-// A patient is a running server whose records are published.
-type patient struct {
+// A subject is a running server whose records are published.
+type subject struct {
 	place
 	t    *testing.T
 	dns  *testdns.Server
@@ -26,23 +26,23 @@ type patient struct {
 }
 
 // newPatient is well, until a test makes it ill. more is put into its server.yaml.
-func newPatient(t *testing.T, dns *testdns.Server, more string) *patient {
+func newSubject(t *testing.T, dns *testdns.Server, more string) *subject {
 	t.Helper()
 	addr := freePort(t)
 	_, port, _ := strings.Cut(addr, ":")
-	p := &patient{place: newPlace(t, ""), t: t, dns: dns}
+	p := &subject{place: newPlace(t, ""), t: t, dns: dns}
 	fmt.Sscan(port, &p.port)
 	p.write(t, p.fill("host: 127.0.0.1\nlisten: ['tcp:127.0.0.1:{port}']\n"+more))
 	p.publish(fmt.Sprintf("AS=%s", addr))
 	return p
 }
 
-func (p *patient) fill(text string) string {
+func (p *subject) fill(text string) string {
 	return strings.NewReplacer("{port}", fmt.Sprint(p.port), "{dir}", p.dir).Replace(text)
 }
 
 // publish publishes records of both domains.
-func (p *patient) publish(texts ...string) {
+func (p *subject) publish(texts ...string) {
 	p.t.Helper()
 	var records []string
 	for _, domain := range []string{"example.com", "example.org"} {
@@ -55,10 +55,10 @@ func (p *patient) publish(texts ...string) {
 	}
 }
 
-func (p *patient) start() { p.proc = startServing(p.t, serveCommand(p.config)) }
+func (p *subject) start() { p.proc = startServing(p.t, serveCommand(p.config)) }
 
 // examine runs the doctor and returns what it says is no good, check by check.
-func (p *patient) examine(args ...string) (faults []doctor.Finding, all []doctor.Finding) {
+func (p *subject) examine(args ...string) (faults []doctor.Finding, all []doctor.Finding) {
 	p.t.Helper()
 	code, out, errOut := run(p.t, "", append([]string{"doctor", "--json", "--config", p.config, "--resolver", p.dns.Addr()}, args...)...)
 	var report struct {
@@ -89,18 +89,18 @@ func TestDoctor(t *testing.T) {
 	// Recipients do not dial loopback.
 	const loopback = "warn dns: .*127.0.0.1 is not globally reachable"
 	for _, tt := range []struct {
-		name string
-		ill  func(t *testing.T, p *patient)
-		want []string // "status check: what", patterns; without those about loopback
+		name  string
+		spoil func(t *testing.T, p *subject)
+		want  []string // "status check: what", patterns; without those about loopback
 	}{
-		{"well", func(_ *testing.T, p *patient) { p.start() }, nil},
-		{"not running", func(*testing.T, *patient) {}, []string{"fault listening: nobody listens on tcp:127.0.0.1:{port}", "fault outside: 127.0.0.1:{port} at 127.0.0.1, an address of this machine: .*refused"}},
-		{"stuck", func(_ *testing.T, p *patient) {
+		{"well", func(_ *testing.T, p *subject) { p.start() }, nil},
+		{"not running", func(*testing.T, *subject) {}, []string{"fault listening: nobody listens on tcp:127.0.0.1:{port}", "fault outside: 127.0.0.1:{port} at 127.0.0.1, an address of this machine: .*refused"}},
+		{"stuck", func(_ *testing.T, p *subject) {
 			p.start()
 			p.proc.signal(syscall.SIGSTOP)
 			awaitStopped(t, p.proc.Process.Pid)
 		}, []string{"fault listening: tcp:127.0.0.1:{port}: what answers there is no Authentication Server: .*timeout", "fault outside: .*no Authentication Server"}},
-		{"another program", func(t *testing.T, p *patient) {
+		{"another program", func(t *testing.T, p *subject) {
 			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p.port))
 			if err != nil {
 				t.Fatal(err)
@@ -113,35 +113,35 @@ func TestDoctor(t *testing.T) {
 				}
 			}()
 		}, []string{"fault listening: .*no Authentication Server", "fault outside: .*no Authentication Server"}},
-		{"settings that were saved and not reloaded", func(t *testing.T, p *patient) {
+		{"settings that were saved and not reloaded", func(t *testing.T, p *subject) {
 			p.start()
 			writeFile(t, p.config, strings.Replace(readFile(t, p.config), "addresses: \"file:", "avt: 12h, addresses: \"file:", 1), 0o644)
 		}, []string{"fault own-question: example.com: the running server refuses the key of bob@example.com that the files here make"}},
-		{"a domain that was saved and not reloaded", func(t *testing.T, p *patient) {
+		{"a domain that was saved and not reloaded", func(t *testing.T, p *subject) {
 			p.start()
 			writeFile(t, p.config, strings.ReplaceAll(readFile(t, p.config), "Example.ORG", "example.net"), 0o644)
 		}, []string{"fault own-question: example.net: the running server answers ERROR notserved", `fault dns: example.net: "AS=127.0.0.1:{port}" is not published`}},
-		{"a list with a bad line", func(t *testing.T, p *patient) {
+		{"a list with a bad line", func(t *testing.T, p *subject) {
 			p.start()
 			writeFile(t, p.list, "bob\nbob bob\n", 0o640)
 		}, []string{"fault addresses: .*line 2"}},
-		{"an empty list", func(t *testing.T, p *patient) {
+		{"an empty list", func(t *testing.T, p *subject) {
 			p.start()
 			writeFile(t, p.list, "# empty\n", 0o640)
 		}, []string{"fault addresses: example.com: {dir}/list has no address"}},
-		{"no list", func(t *testing.T, p *patient) {
+		{"no list", func(t *testing.T, p *subject) {
 			p.start()
 			remove(t, p.list)
 		}, []string{"fault addresses: .*no such file"}},
-		{"an open secret", func(t *testing.T, p *patient) {
+		{"an open secret", func(t *testing.T, p *subject) {
 			p.start()
 			writeFile(t, p.secret, readFile(t, p.secret), 0o644)
 		}, []string{"fault secret: example.com: .*readable by others"}},
-		{"no secret", func(t *testing.T, p *patient) {
+		{"no secret", func(t *testing.T, p *subject) {
 			p.start()
 			remove(t, p.secret+"2")
 		}, []string{"fault secret: Example.ORG: .*no such file"}},
-		{"a rotation that waits", func(t *testing.T, p *patient) {
+		{"a rotation that waits", func(t *testing.T, p *subject) {
 			p.start()
 			for range 2 {
 				mustRun(t, "secret", "rotate", "--unchecked", "--config", p.config, "example.com")
@@ -150,20 +150,20 @@ func TestDoctor(t *testing.T) {
 			text := regexp.MustCompile(`(?m)^(#rotation used \w+) .*$`).ReplaceAllString(readFile(t, p.secret), "$1 2026-01-01T00:00:00Z")
 			writeFile(t, p.secret, text, 0o600)
 		}, []string{"warn secret: example.com: the old secret .* is not needed since 2026-01-07T00:05:00Z"}},
-		{"no record", func(t *testing.T, p *patient) {
+		{"no record", func(t *testing.T, p *subject) {
 			p.start()
 			p.publish("v=spf1 -all")
 		}, []string{`fault dns: example.com: "AS=127.0.0.1:{port}" is not published`, "fault dns: Example.ORG: .*is not published"}},
-		{"a record of another port", func(t *testing.T, p *patient) {
+		{"a record of another port", func(t *testing.T, p *subject) {
 			p.start()
 			p.publish("AS=127.0.0.1:1999", p.fill("AS=127.0.0.1:{port}"))
 		}, []string{`fault dns: example.com: "AS=127.0.0.1:1999" is published, and this server does not listen so`, "fault dns: Example.ORG: "}},
-		{"a host without address", func(t *testing.T, p *patient) {
+		{"a host without address", func(t *testing.T, p *subject) {
 			writeFile(t, p.config, strings.Replace(readFile(t, p.config), "host: 127.0.0.1", "host: as.nowhere.example", 1), 0o644)
 			p.start()
 			p.publish(p.fill("AS=as.nowhere.example:{port}"))
 		}, []string{"fault outside: as.nowhere.example has no address"}},
-		{"a host elsewhere", func(t *testing.T, p *patient) {
+		{"a host elsewhere", func(t *testing.T, p *subject) {
 			writeFile(t, p.config, strings.Replace(readFile(t, p.config), "host: 127.0.0.1", "host: as.else.example", 1), 0o644)
 			if err := dns.Set("as.else.example. 60 IN A 127.0.0.2"); err != nil {
 				t.Fatal(err)
@@ -173,8 +173,8 @@ func TestDoctor(t *testing.T) {
 		}, []string{"fault outside: as.else.example:{port} at 127.0.0.2.*refused"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPatient(t, dns, "")
-			tt.ill(t, p)
+			p := newSubject(t, dns, "")
+			tt.spoil(t, p)
 			found, all := p.examine()
 			well := map[string]bool{}
 			for _, f := range all {
@@ -225,7 +225,7 @@ func TestDoctorLooksAtCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dns.Close()
-	p := newPatient(t, dns, "tls: {cert: '{dir}/cert.pem', key: '{dir}/key.pem'}\n")
+	p := newSubject(t, dns, "tls: {cert: '{dir}/cert.pem', key: '{dir}/key.pem'}\n")
 	writeFile(t, p.config, strings.Replace(readFile(t, p.config), "tcp:127", "tls:127", 1), 0o644)
 	writePair(t, p.dir, 1)
 	p.publish(p.fill("AS=127.0.0.1:{port}; tls=yes"))
@@ -269,7 +269,7 @@ func TestDoctorLooksAtCertificates(t *testing.T) {
 }
 
 // fillAll puts the port's name in place of it, for patterns.
-func fillAll(p *patient, found []doctor.Finding) []doctor.Finding {
+func fillAll(p *subject, found []doctor.Finding) []doctor.Finding {
 	out := slices.Clone(found)
 	for i := range out {
 		out[i].What = strings.ReplaceAll(out[i].What, fmt.Sprint(p.port), "{port}")
@@ -284,7 +284,7 @@ func TestDoctorTellsNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dns.Close()
-	p := newPatient(t, dns, "")
+	p := newSubject(t, dns, "")
 	p.start()
 	key := p.key(t, "bob@example.com")
 	for _, flag := range []string{"--json=false", "--json"} {

@@ -10,9 +10,9 @@ import (
 	"github.com/authkey/authkey/milter"
 )
 
-// A story is one submission and what becomes of it: the address whose key it is
+// A submissionCase is one submission and its outcome: the address whose key it is
 // given, or why none.
-type story struct {
+type submissionCase struct {
 	name          string
 	login, client string
 	sender        string
@@ -23,7 +23,7 @@ type story struct {
 	reason        Reason
 }
 
-func (s story) tell(t *testing.T, o Options, a *Attacher) {
+func (s submissionCase) check(t *testing.T, o Options, a *Attacher) {
 	t.Helper()
 	sub := milter.OwnMail{Login: s.login, Sender: s.sender, From: addresses(t, s.from...), FromKnown: true, Recipients: s.to}
 	for _, mailbox := range s.shown {
@@ -60,7 +60,7 @@ func from(mailboxes ...string) []string { return mailboxes }
 
 func TestAuthorizeLogin(t *testing.T) {
 	const bob, carol = "bob@example.com", "carol@example.com"
-	tests := []story{
+	tests := []submissionCase{
 		{name: "own address", login: bob, sender: bob, from: from(bob), key: bob},
 		{name: "another's address", login: carol, sender: bob, from: from(bob), reason: SenderNotAllowed},
 		{name: "another's MAIL FROM", login: bob, sender: carol, from: from(bob), reason: SenderNotAllowed},
@@ -131,13 +131,13 @@ func TestAuthorizeLogin(t *testing.T) {
 	o.TempFail = true // nothing of this passes
 	a := start(t, o)
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, o, a) })
 	}
 }
 
 func TestAuthorizeMap(t *testing.T) {
 	const bob, carol, sales = "bob@example.com", "carol@example.com", "sales@example.com"
-	tests := []story{
+	tests := []submissionCase{
 		{name: "own address", login: "b1", sender: bob, from: from(bob), key: bob},
 		{name: "login in another case", login: "B1", sender: "BOB@example.com", from: from(bob), key: bob},
 		{name: "login in another case, the first and last letters", login: "AZaz@[{", sender: bob, from: from(bob), key: bob},
@@ -200,13 +200,13 @@ bob@mail.example	b1
 `)
 	a := start(t, o)
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, o, a) })
 	}
 }
 
 func TestNetworks(t *testing.T) {
 	const bob, carol = "bob@example.com", "carol@example.com"
-	tests := []story{
+	tests := []submissionCase{
 		{name: "IPv4", client: "192.0.2.7", sender: bob, from: from(bob), key: bob},
 		{name: "IPv6", client: "2001:db8::1", sender: bob, from: from(bob), key: bob},
 		{name: "elsewhere", client: "192.0.3.1", sender: bob, from: from(bob), reason: NoLogin},
@@ -219,14 +219,14 @@ func TestNetworks(t *testing.T) {
 	o := options(t)
 	a := start(t, o)
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, o, a) })
 	}
 }
 
 func TestRecipientDomains(t *testing.T) {
 	const bob, carol = "bob@example.com", "carol@example.org"
 	to := func(recipients ...string) []string { return recipients }
-	tests := []story{
+	tests := []submissionCase{
 		{name: "listed", to: to("a@partner.example", "b@PARTNER.example."), key: carol},
 		{name: "listed, IDN", to: to("a@xn--bcher-kva.example", "b@Bücher.example"), key: carol},
 		{name: "one not listed", to: to("a@partner.example", "b@stranger.example"), reason: RecipientDomain},
@@ -245,7 +245,7 @@ func TestRecipientDomains(t *testing.T) {
 				tt.sender = carol
 			}
 			tt.login, tt.from = tt.sender, from(tt.sender)
-			tt.tell(t, o, a)
+			tt.check(t, o, a)
 		})
 	}
 }
@@ -256,19 +256,19 @@ func TestNameIsNotEnough(t *testing.T) {
 	o := options(t)
 	o.Domains[0].Config = ringConfig(t, "example.com", "any")
 	o.Domains[0].Subaddress = "="
-	tests := []story{
+	tests := []submissionCase{
 		{name: "no UTF-8", login: "a\xff@example.com", sender: "a\xfe@example.com", from: from("a\xfe@example.com"), reason: SenderNotAllowed},
 		{name: "BATV looks like a sub-address", login: "prvs@example.com", sender: "prvs=0123ab=bob@example.com", from: from("bob@example.com"), reason: SenderNotAllowed},
 		{name: "sub-address", login: "bob@example.com", sender: "bob=x@example.com", from: from("bob@example.com"), key: "bob@example.com"},
 	}
 	a := start(t, o)
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, o, a) })
 	}
 	o.Authorize = "map:" + write(t, filepath.Join(t.TempDir(), "logins"), "prvs@example.com x\nbob@example.com x\n")
 	a = start(t, o)
-	story{login: "x", sender: "prvs=0123ab=carol@example.com", from: from("bob@example.com"), reason: SenderNotAllowed}.tell(t, o, a)
-	story{login: "x", sender: "prvs@example.com", from: from("Bob@example.com"), key: "prvs@example.com"}.tell(t, o, a)
+	submissionCase{login: "x", sender: "prvs=0123ab=carol@example.com", from: from("bob@example.com"), reason: SenderNotAllowed}.check(t, o, a)
+	submissionCase{login: "x", sender: "prvs@example.com", from: from("Bob@example.com"), key: "prvs@example.com"}.check(t, o, a)
 }
 
 // With another separator, a login that looks like a mailbox is a sub-address of one.
@@ -277,13 +277,13 @@ func TestLoginIsASubaddress(t *testing.T) {
 	o.Domains[0].Config = ringConfig(t, "example.com", "mary\nbob\n")
 	o.Domains[0].Subaddress = "-"
 	a := start(t, o)
-	tests := []story{
+	tests := []submissionCase{
 		{name: "her own", login: "mary-ann@example.com", sender: "mary-ann@example.com", from: from("mary-ann@example.com"), reason: LoginSpelling},
 		{name: "the base's", login: "mary-ann@example.com", sender: "mary@example.com", from: from("mary@example.com"), reason: LoginSpelling},
 		{name: "the base", login: "Mary@example.com", sender: "mary-ann@example.com", from: from("mary@example.com"), key: "mary@example.com"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { tt.tell(t, o, a) })
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, o, a) })
 	}
 }
 
@@ -297,7 +297,7 @@ func TestFromWithoutList(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Reload(func(*keyring.Domain, error) {})
-	story{login: "x", sender: "bob@example.com", from: from("bob@example.org"), key: "bob@example.com"}.tell(t, o, a)
+	submissionCase{login: "x", sender: "bob@example.com", from: from("bob@example.org"), key: "bob@example.com"}.check(t, o, a)
 }
 
 func BenchmarkAttach(b *testing.B) {

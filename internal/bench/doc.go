@@ -1,8 +1,8 @@
 // Command bench measures authkey-milter as MTAs see it, and authkey-server as
 // recipients do: `make bench`.
 //
-// A raw milter client plays the MTA (milter protocol version 6, as Postfix speaks
-// it) on a unix socket and measures messages a second, and the processor time and
+// A raw milter client takes the place of the MTA (milter protocol version 6, as Postfix
+// speaks it) on a unix socket and measures messages a second, and the processor time and
 // memory of the filter's process. It does the same to Debian's OpenDKIM, to a C
 // filter on libmilter that makes the same changes, and to a Go program that reads the
 // frames, answers with the same changes and does nothing else: no filter in Go could be

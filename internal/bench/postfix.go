@@ -29,8 +29,8 @@ type relay struct {
 	cpu    []float64  // of the filter, µs a message
 }
 
-// runPostfix sends mail through a Postfix that throws it away, and counts what the
-// filters add to the time that it takes.
+// runPostfix sends mail through a Postfix that discards it, and measures how much time the
+// filters add.
 func runPostfix(ctx context.Context, b *bench) error {
 	if err := testmta.EnsurePostfix(ctx, b.logf); err != nil {
 		return err

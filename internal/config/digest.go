@@ -29,8 +29,8 @@ func (s Settings) Digest(without []string) string {
 		if slices.Contains(without, setting.Key) {
 			continue
 		}
-		// Values are as a file has them, so that JSON has a form for each; and one
-		// that it had none for would still be different from others.
+		// Values are as a file has them, so that each can be written as JSON. If one could
+		// not, it would still be in the digest.
 		if err := enc.Encode([]any{setting.Key, setting.Value}); err != nil {
 			fmt.Fprintf(h, "%s %v\n", setting.Key, setting.Value)
 		}

@@ -132,9 +132,9 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// TestLibraries: each library with a room of its own is imported there only.
+// TestLibraries: each of these libraries is imported only in the packages that are listed.
 func TestLibraries(t *testing.T) {
-	rooms := map[string][]string{
+	importers := map[string][]string{
 		"github.com/d--j/go-milter":     {"milter", "internal/front"},
 		"github.com/miekg/dns":          {"internal/stubdns", "internal/testdns", "internal/bench", "internal/storm"}, // the last for constants
 		"github.com/patrickmn/go-cache": {"verifier"},
@@ -143,7 +143,7 @@ func TestLibraries(t *testing.T) {
 	used := make(map[string]bool)
 	for _, p := range listPackages(t) {
 		for _, i := range p.Imports {
-			if allowed, special := rooms[i]; special {
+			if allowed, special := importers[i]; special {
 				used[i] = true
 				if !slices.Contains(allowed, short(p.ImportPath)) {
 					t.Errorf("%s imports %s, which belongs to %v", short(p.ImportPath), i, allowed)
@@ -151,7 +151,7 @@ func TestLibraries(t *testing.T) {
 			}
 		}
 	}
-	for library := range rooms {
+	for library := range importers {
 		if !used[library] {
 			t.Errorf("nobody imports %s", library)
 		}

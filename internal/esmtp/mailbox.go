@@ -131,7 +131,7 @@ func QuoteLocal(local string) string {
 var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // Quote writes s as a quoted string (RFC 5321 section 4.1.2, RFC 5322 section 3.2.4). The
-// caller sees to it that s has no characters that cannot stand in one.
+// caller makes sure that s has no characters that are not allowed in one.
 func Quote(s string) string { return `"` + escapes.Replace(s) + `"` }
 
 // UnquoteLocal returns a local part without the quotes and backslashes of a Quoted-string

@@ -15,7 +15,7 @@ const TypeUTF8 = "utf-8"
 const maxParam = 500
 
 // DeclinesDSN reports whether the parameters of a RCPT say that the sender does not want
-// to hear of a failure: NOTIFY without FAILURE (RFC 3461 section 4.1).
+// a DSN about a failure: NOTIFY without FAILURE (RFC 3461 section 4.1).
 func DeclinesDSN(rcptArgs string) bool {
 	notify := param(rcptArgs, "NOTIFY")
 	if notify == "" {

@@ -158,7 +158,7 @@ func parseMark(line string) (what, id string, at time.Time, ok bool) {
 
 // readSecretFile reads a file that loadRing takes.
 func readSecretFile(path string) (*secretFile, error) {
-	// The mode is judged when it is served; here whoever may read it, and write it, may
+	// A wrong mode is refused when it is served; here a user who may read and write it may
 	// edit it.
 	content, _, err := diskfile.Read(path, maxSecretFile)
 	if err != nil {

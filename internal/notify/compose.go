@@ -61,7 +61,7 @@ func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 		h.SetMsgIDList("In-Reply-To", []string{id})
 	}
 	h.SetMessageID("authkey-" + c.kind + "." + hex.EncodeToString(c.id[:]) + "@" + c.host())
-	// A text that only looks like an encoded word (RFC 2047 section 2) must not be read as one.
+	// What looks like an encoded word and is none must not be read as one.
 	h.SetSubject(strings.ReplaceAll(subject, "=?", "= ?"))
 	h.AddRaw([]byte("To: <" + c.to + ">\r\n")) // it is quoted where need be; a quoted blank is no place to fold
 	h.SetAddressList("From", []*mail.Address{{Name: c.n.opts.FromName, Address: from + "@" + c.host()}})

@@ -42,7 +42,7 @@ func (n *Notifier) handOver(ctx context.Context, mails []outgoing, done func(i i
 		err := broken
 		if err == nil {
 			err = c.send(m)
-			broken = c.broken(err) // which for one that was taken asks nobody
+			broken = c.broken(err) // without err it returns at once
 		}
 		if err != nil {
 			err = fmt.Errorf("hand over to %s: %w", n.opts.SMTP, err)

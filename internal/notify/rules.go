@@ -21,7 +21,7 @@ const (
 	Allowed Suppression = ""
 
 	ByMode          Suppression = "mode"            // DSN: notify.dsn is never
-	NullSender      Suppression = "null-sender"     // there is nobody to tell, or the mail is itself a report
+	NullSender      Suppression = "null-sender"     // there is no sender, or the mail is itself a report
 	BadAddress      Suppression = "bad-address"     // an address that cannot be written to
 	OwnMessage      Suppression = "own-message"     // about mail of ours
 	AutoSubmitted   Suppression = "auto-submitted"  // RFC 3834: a program wrote it

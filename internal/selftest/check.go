@@ -205,7 +205,7 @@ func (c *checker) verdict(plan policy.Plan, why string) {
 	}
 }
 
-// meanings are what each action can come to, whatever a policy makes of it.
+// meanings are the verdicts that each action can have, under any policy.
 var meanings = map[policy.Action][]front.Verdict{
 	policy.Accept:        {front.Delivered},
 	policy.Mark:          {front.Delivered},
@@ -302,7 +302,7 @@ func (c *checker) removed(line logLine) {
 	c.must("removed= in the log", *line.Removed, keys)
 }
 
-// told checks who was sent a notice.
+// told checks which recipients were sent a notice.
 func (c *checker) told(rcpt policy.RecipientPlan) {
 	notices := 0
 	if rcpt.Notice {
@@ -317,7 +317,7 @@ func (c *checker) told(rcpt policy.RecipientPlan) {
 	}
 }
 
-// became says in words what became of the message.
+// became says in words what was done with the message.
 func (c *checker) became() string {
 	words := string(c.seen.Verdict)
 	switch {

@@ -25,7 +25,7 @@ type Subject struct {
 	Recipients []string
 }
 
-// strangers are documentation addresses (RFC 5737, RFC 3849), which nobody has.
+// strangers are documentation addresses (RFC 5737, RFC 3849), which no host has.
 var strangers = []netip.Addr{
 	netip.MustParseAddr("192.0.2.25"), netip.MustParseAddr("198.51.100.25"),
 	netip.MustParseAddr("203.0.113.25"), netip.MustParseAddr("2001:db8::25"),
@@ -51,9 +51,9 @@ func contains(networks milter.Networks, addr netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
-// Run sends every message to every recipient and reports what became of them. An
-// error means that it could not be told; what is not as it must be is in the
-// Report. The milter must serve the World around it, and log to it.
+// Run sends every message to every recipient and reports what was done with them. An error
+// means that this could not be found out; what is not as it must be is in the Report. The
+// milter must use the DNS, AS and SMTP server of the World, and log to it.
 func (w *World) Run(ctx context.Context, subject Subject) (*Report, error) {
 	settings := &subject.Engine.Settings
 	client, ok := chooseClient(settings)

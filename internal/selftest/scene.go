@@ -107,8 +107,8 @@ type sentField struct {
 	goes bool
 }
 
-// header writes the header of a scene's message. Its key stands at both ends, which
-// is the same as once.
+// header writes the header of a scene's message. Its key is at the beginning and at the end,
+// which is the same as once.
 func (s *scene) header(id, recipient string, settings *milter.Settings) (fields []sentField, keys []string) {
 	stays := func(name, value string) {
 		fields = append(fields, sentField{front.Field{Name: name, Value: value}, false})
@@ -144,7 +144,7 @@ func (s *scene) header(id, recipient string, settings *milter.Settings) (fields 
 	return fields, keys
 }
 
-// ownIDs are the authserv-ids under which nobody outside may speak.
+// ownIDs are the authserv-ids under which only our own filters may write results.
 func ownIDs(settings *milter.Settings) []string {
 	ids := []string{settings.AuthservID}
 	if settings.AuthservID == "" {
