@@ -2,9 +2,9 @@ package policy
 
 import "strings"
 
-// A Plan is what becomes of one message. The caller carries it out and has nothing left to
-// decide: it takes recipients that are deleted or replaced off the envelope, adds Added,
-// marks or holds the message, hands over the DSNs and notices, and only then answers.
+// A Plan says what is done with one message. The caller carries it out and decides nothing
+// itself: it removes recipients with Delete or Replace from the envelope, adds Added, marks
+// or holds the message, hands over the DSNs and notices, and only then answers.
 type Plan struct {
 	// Action is what is done with the message; in test mode, Accept. Where recipients
 	// differ it is the strictest action of those who stay on the envelope. Discard and
@@ -26,12 +26,12 @@ type Plan struct {
 	QuarantineFields []string
 	// Added are the recipients to add to the envelope, each once.
 	Added []string
-	// Recipients says what becomes of each recipient, in the order of the Envelope. It is
-	// nil where the Action is done for all of them, all stay, and nobody is told.
+	// Recipients says what is done for each recipient, in the order of the Envelope. It is
+	// nil where the Action is done for all of them, all stay, and there is no DSN or notice.
 	Recipients []RecipientPlan
 }
 
-// A RecipientPlan is what becomes of the message for one recipient.
+// A RecipientPlan says what is done with the message for one recipient.
 type RecipientPlan struct {
 	Address string // as RCPT gave it
 	Chosen  Action // what the layers chose for this recipient
@@ -76,7 +76,8 @@ func (p *Plan) Differ() bool {
 	return false
 }
 
-// Notes say where a Plan differs from what was chosen, and why; the log has them as note=.
+// Notes are remarks about a Plan, such as why it differs from what was chosen; the log has
+// them as note=.
 type Notes uint16
 
 // Notes, in the order in which they are listed.

@@ -25,7 +25,7 @@ const (
 	// maxVerifications bounds the verifications under way, also those whose caller has
 	// stopped waiting.
 	maxVerifications = 10_000
-	// maxPrefetches bounds the lookups that nobody waits for yet.
+	// maxPrefetches bounds the lookups of Prefetch, for which no verification waits yet.
 	maxPrefetches = 256
 )
 

@@ -171,8 +171,8 @@ func policyOptions(c config.Config) policy.Options {
 	return opts
 }
 
-// mayTell reports whether the policy can ask for DSNs or notices: if any recipient
-// can be refused or be told. Otherwise no headers need to be kept for them.
+// mayTell reports whether the policy can ask for DSNs or notices. Otherwise no headers need to
+// be kept for them.
 func (p parts) mayTell() bool {
 	opts := p.policy
 	if opts.Test {

@@ -9,15 +9,15 @@ import (
 	"github.com/authkey/authkey/internal/inforce"
 )
 
-// An announcer tells others on this machine, the doctor above all, what the service has
-// in force.
+// An announcer writes down, for other programs on this machine such as the doctor, which
+// configuration the service has in force.
 type announcer struct {
 	started time.Time
 	dir     string // where the note is; empty: there is none
 }
 
-// announce leaves a note of the configuration that is in force now. Without a place for
-// it there is none: that is no reason not to serve.
+// announce writes a note of the configuration that is in force now. If there is no folder
+// for it, the service runs without.
 func (a *announcer) announce(loaded *config.Loaded) error {
 	now := time.Now()
 	if a.started.IsZero() {

@@ -83,9 +83,9 @@ func loadPair(certFile, keyFile string) (tls.Certificate, error) {
 	return tls.X509KeyPair(cert, key)
 }
 
-// Refresh reads the pair again if one of its files has changed and is whole as far as can
-// be told. It reports whether it did. A renewal that replaces one file after the other is an
-// error at most once in between.
+// Refresh reads the pair again if one of its files has changed and seems to be whole. It
+// reports whether it did. A renewal that replaces one file after the other causes at most one
+// error in between.
 func (c *certificate) Refresh() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,9 +105,10 @@ func (c *certificate) Refresh() (changed bool, err error) {
 	return changed, nil
 }
 
-// warnings says why clients may refuse the pair in force, or others read its key. host is
-// the name or address under which they look for the server; "" where it is not known.
-// judgeKey: this process is the one that reads the key, so that its groups are what counts.
+// warnings says why clients may refuse the pair in force, and whether others can read its
+// key. host is the name or address to which clients connect; "" where it is not known.
+// judgeKey: look whether others can read the key, with the groups of this process, which
+// must be the one that serves.
 func (c *certificate) warnings(host string, judgeKey bool) []string {
 	roots, err := x509.SystemCertPool()
 	if err != nil { // without any every issuer is unknown, and that would be said

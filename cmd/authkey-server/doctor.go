@@ -158,8 +158,8 @@ func resolver(nameServers []netip.AddrPort) *net.Resolver {
 	}}
 }
 
-// fingerprint tells what a configuration file says from what another says; comments and
-// spelling do not matter. Empty: it cannot be read.
+// fingerprint is the same for two configuration files with the same values, whatever their
+// comments and spelling. Empty: the file cannot be read.
 func fingerprint(path string) string {
 	loaded, err := config.LoadServer(path, nil)
 	if err != nil {

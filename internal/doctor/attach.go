@@ -111,8 +111,8 @@ func (c *checks) secret(d attach.Domain) (Finding, *keyring.Domain) {
 	return Okf(CheckSecret, "%s: the milter may read %s, and nobody else", d.Domain, path), ring
 }
 
-// mayNotRead is what keeps the milter's user from reading a file, as far as that can be
-// told.
+// mayNotRead is what keeps the milter's user from reading a file; nil also where that cannot
+// be found out.
 func (c *checks) mayNotRead(path string) (*obstacle, account) {
 	if c.Service.User == "" {
 		return nil, account{}

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// maxError is above what a synchronised clock may be off, as the kernel sees it
-	// and systemd judges it; the kernel's estimate grows to it while nobody keeps
+	// maxError is the kernel's estimate of the clock's error at which systemd too takes
+	// the clock for not synchronised; the estimate grows to it while no program adjusts
 	// the clock.
 	maxError = 16_000_000 // µs
 	// ahead is how far in the future a file may have been changed.
 	ahead = time.Minute
 )
 
-// Synchronized asks the kernel whether somebody keeps its clock, such as timesyncd,
-// chrony or ntpd. It needs no network.
+// Synchronized asks the kernel whether a program such as timesyncd, chrony or ntpd keeps its
+// clock right. It needs no network.
 func Synchronized() (bool, error) {
 	var t unix.Timex
 	if _, err := unix.Adjtimex(&t); err != nil {

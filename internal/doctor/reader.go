@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// A Reader is a user, of whom it is judged which files he may read: by folders, owners,
-// groups, modes and access control lists, for root, who may read everything.
+// A Reader finds out which files a user may read, from folders, owners, groups, modes and
+// access control lists. It is for root, who cannot find out by reading the files.
 type Reader struct {
 	Name string
 	who  account

@@ -108,6 +108,5 @@ func parseUnit(name, properties, files string) Unit {
 	return u
 }
 
-// ConfigFile is the configuration that the unit runs with; def is what the program takes
-// where it is not told.
+// ConfigFile is the configuration that the unit runs with; def is the program's default.
 func (u Unit) ConfigFile(def string) string { return cmp.Or(configOf(u.Args), def) }

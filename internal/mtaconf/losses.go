@@ -258,8 +258,8 @@ func (p *Postfix) defaultMacros(s Service, m Milter) []Loss {
 	return []Loss{{Class, false, s.Name + " gives every client a login (auth_authen in milter_macro_defaults)", takenOver, p.reload(mend)}}
 }
 
-// macroless: before version 6 of the protocol a milter cannot ask for macros, and hears
-// of a login only where Postfix is told to say it.
+// macroless: before version 6 of the protocol a milter cannot ask for macros, and gets the
+// login only where Postfix is configured to send it.
 func (p *Postfix) macroless(s Service, m Milter) []Loss {
 	macros, protocol := p.value(s.own, "milter_mail_macros"), p.value(s.own, "milter_protocol")
 	if protocol >= "6" || strings.Contains(macros, "auth_authen") || !m.Authenticated {

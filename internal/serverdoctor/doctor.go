@@ -50,8 +50,8 @@ type Options struct {
 	// and of ConfigFile; InForce is empty where that is not known.
 	InForce, Saved string
 
-	// Reader is as whom the service reads its files, nil where that is not known, and
-	// ReaderFrom how it is known.
+	// Reader is the user as which the service reads its files, nil where that is not known.
+	// ReaderFrom says how it is known.
 	Reader     *doctor.Reader
 	ReaderFrom string
 
