@@ -69,8 +69,7 @@ func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	_ = textproto.WriteHeader(b, h.Header.Header) // a buffer takes everything, and no value has a line break
 }
 
-// notice writes a notice: one text, in quoted-printable whatever its language (RFC 2045
-// section 6.7).
+// notice writes a notice: one text, 7bit whatever its language.
 func (c composer) notice(notice milter.Notice) []byte {
 	t := c.n.text(c.o, kindNotice, notice.Language, NoticeFields{
 		MessageFields: c.fields(),
