@@ -17,7 +17,7 @@ type Options struct {
 	// Unset action is that of an empty configuration.
 	Defaults Actions
 	// Allowed are the actions that recipients may choose; nil means all but TempFail, with
-	// which one recipient could hold up everybody else's copy. A preference for another
+	// which one recipient could delay the copies of all others. A preference for another
 	// action counts as none (NotePreferenceNotAllowed).
 	Allowed []Action
 	// Floor is the most lenient action for each result; Unset is no floor.
@@ -28,8 +28,8 @@ type Options struct {
 	// Separate: recipients whose Profiles differ get transactions of their own.
 	Separate bool
 	// UnmarkMixed matters where some recipients have Mark, others Accept, and the copies
-	// of the first cannot be sent to other addresses. True marks nobody's copy, false
-	// marks everybody's.
+	// of the first cannot be sent to other addresses. True marks no copy, false marks all
+	// copies.
 	UnmarkMixed bool
 	// EnforceFrom: the result of the From field counts too, with the actions of From. An
 	// Unset action there is Mark for a fail, and Accept for all else.
@@ -43,7 +43,7 @@ type Options struct {
 	Texts                        Texts
 }
 
-// A Policy decides what becomes of messages. Make one with New. It does not change, and is
+// A Policy decides what is done with messages. Make one with New. It does not change, and is
 // safe for concurrent use.
 type Policy struct {
 	opts      Options
@@ -56,11 +56,12 @@ type Policy struct {
 	mailbox   *template
 }
 
-// New returns the Policy of opts. It checks nothing, as a configuration is checked where it
-// is read, by line (authkey-milter does so). What is wrong has these effects: a pattern of a
-// Rule that is not in the form which Fold makes matches nothing; a placeholder other than
-// {local} and {domain} is text of the address; an address longer than 320 octets or with
-// control characters is not used (NoteNoReaddress). Actions must be those of AllActions.
+// New returns the Policy of opts. It checks nothing: the program that reads a configuration
+// can report faults with their lines, as authkey-milter does. Faults have these effects: a
+// pattern of a Rule that is not in the form which Fold makes matches nothing; a placeholder
+// other than {local} and {domain} is text of the address; an address longer than 320 octets
+// or with control characters is not used (NoteNoReaddress). Actions must be those of
+// AllActions.
 func New(opts Options) *Policy {
 	compiled := compile(opts.Rules)
 	opts.Rules = nil

@@ -34,9 +34,9 @@ func addUser(cmd *cobra.Command) *string {
 	return cmd.Flags().String("user", "", "`name` of the service's user")
 }
 
-// findServiceUser finds the service's user: as the flag says, or the unit, or
-// the packages. Only root is told: of others the system judges better than we do. The
-// error ends the program.
+// findServiceUser finds the service's user: by the flag, by the unit, or by the packages.
+// Only root gets an answer: for other users, trying to read a file shows more. The error
+// ends the program.
 func findServiceUser(ctx context.Context, flag string) (serviceUser, error) {
 	s := serviceUser{unit: doctor.FindUnit(ctx, serviceUnit)}
 	name := flag

@@ -52,9 +52,8 @@ func (c *checks) note() (*inforce.Note, error) {
 	return nil, nil
 }
 
-// serviceUser is the milter's user: by its unit, by whose the note is that it
-// left, or else as our packages have it, where there is such a user. Empty: that is not
-// known.
+// serviceUser is the milter's user: by its unit, by the owner of the note that it wrote, or
+// else that of our packages, if there is such a user. Empty: it is not known.
 func (c *checks) serviceUser() string {
 	if c.Service.User != "" {
 		return c.Service.User
