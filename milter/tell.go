@@ -56,7 +56,7 @@ type Failure struct {
 type Notice struct {
 	Recipient string // RCPT TO without angle brackets
 	Language  string // of the recipient, such as de or pt-BR; "" is the default one
-	Refused   bool   // the sender is told too; otherwise the message was discarded silently
+	Refused   bool   // the sender is told too; otherwise the message was discarded
 }
 
 // mayTellSender reports whether the sender may be sent the DSN that the plan asks for, if
