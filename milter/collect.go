@@ -228,7 +228,7 @@ func (e *Engine) kindOf(name []byte) fieldKind {
 // length that is not in it, and need not be looked at further.
 type lengths uint64
 
-const longest = 63 // stands for longer ones too
+const longest = 63 // longer names count as this long
 
 func (l *lengths) add(n int)     { *l |= 1 << min(n, longest) }
 func (l lengths) has(n int) bool { return l>>min(n, longest)&1 != 0 }

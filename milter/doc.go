@@ -16,6 +16,6 @@
 // an attached message.
 //
 // The milter protocol is spoken through github.com/d--j/go-milter (library.go). Under the
-// library lies a connection of our own (conn.go) that refuses frames which the library
+// library is a connection of our own (conn.go) that refuses frames which the library
 // would panic on, bounds memory and time, and keeps the number of packets small.
 package milter

@@ -50,7 +50,7 @@ type conn struct {
 	ended chan struct{} // closed by end
 
 	mu       sync.Mutex
-	err      error // why it ended; nil while it lives
+	err      error // why it ended; nil until then
 	endedAt  time.Time
 	retired  bool // takes no more questions
 	pending  map[uint64]*question

@@ -130,9 +130,9 @@ func open(l config.Listen, socket config.Socket) ([]net.Listener, error) {
 	return []net.Listener{ln}, nil
 }
 
-// startCode is the exit code of a start that failed. What passes by itself is worth
-// another attempt: a state folder that the process before has not left yet, a secret that
-// somebody is writing.
+// startCode is the exit code of a start that failed. A temporary cause may be gone at the
+// next attempt: a state folder that the previous process still uses, a secret that somebody
+// is writing.
 func startCode(err error) int {
 	if errors.Is(err, notify.ErrLocked) || errors.Is(err, diskfile.ErrBeingWritten) {
 		return program.Temp

@@ -14,8 +14,8 @@ import (
 	"github.com/authkey/authkey/internal/program"
 )
 
-// loadForUndo is loadConfig for what must be possible with any configuration, also with
-// one that is refused: then the defaults stand for it.
+// loadForUndo is loadConfig for what must be possible with any configuration, also with one
+// that is refused: then the defaults are used.
 func loadForUndo(cmd *cobra.Command, mustExist bool) (*config.Loaded, error) {
 	return program.LoadConfig(self(), cmd, mustExist, func(path string, environ []string) (*config.Loaded, error) {
 		if loaded, err := config.Load(path, environ); err == nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/authkey/authkey/internal/keyring"
 )
 
-// Configured are the Options that a configuration stands for. Secret files are those
-// that it names; brand is Options.Brand.
+// Configured returns the Options of a configuration. Secret files are those that it names;
+// brand is Options.Brand.
 func Configured(c config.Attach, brand string) Options {
 	o := Options{Authorize: c.Authorize, Networks: c.Networks, TempFail: c.OnError == "tempfail", Brand: brand}
 	for _, d := range c.Domains {

@@ -21,9 +21,9 @@ type lineReader struct {
 	r, w int // buf[r:w] is what has been read and not been returned
 }
 
-// next returns a line without its end, CRLF or LF, which stands until the next
-// call. With errTooLong it returns the beginning of the line; the reader is of no
-// use after an error.
+// next returns a line without its end, CRLF or LF. The line is valid until the next call.
+// With errTooLong it returns the beginning of the line; the reader must not be used after an
+// error.
 func (l *lineReader) next() ([]byte, error) {
 	for searched := 0; ; {
 		if i := bytes.IndexByte(l.buf[l.r+searched:l.w], '\n'); i >= 0 {

@@ -73,7 +73,7 @@ type serverSet struct {
 	key    string // of every address of the load
 	milter *contender
 	killed *contender
-	slow   *laggard
+	slow   *slowProxy
 }
 
 // startSet starts all of it. Each server has the same secret and list; nothing else
@@ -97,7 +97,7 @@ func (w *world) startSet(ctx context.Context, b *bench) (*serverSet, error) {
 		servers = append(servers, server)
 	}
 	s := &serverSet{domain: v.name, key: known.key.Reveal(), killed: servers[1]}
-	if s.slow, err = startLaggard(servers[2].socket); err != nil {
+	if s.slow, err = startSlowProxy(servers[2].socket); err != nil {
 		return nil, err
 	}
 	w.OnClose(s.slow.close)

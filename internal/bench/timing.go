@@ -60,8 +60,8 @@ func runTiming(ctx context.Context, b *bench) error {
 // addTimed makes a domain and questions about it: the addresses that do not exist
 // first, and then two kinds that do. All addresses look alike, and all keys are of the
 // server's own, of the same day: that of another address, or of a generation that is
-// revoked. Among the addresses that exist stand so many others each, about which there
-// are no questions. valid is a question that has another answer.
+// revoked. For each address that exists the list has this many others, about which there are
+// no questions. valid is a question that has another answer.
 func (w *world) addTimed(others int) (v *vouched, kinds []*timedKind, valid question, err error) {
 	random := func() string { return fmt.Sprintf("u%012x", rand.Uint64N(1<<48)) }
 	locals := make([]string, 3*timedAddresses)

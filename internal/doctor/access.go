@@ -170,9 +170,9 @@ const (
 // maxLinks bounds the links on the way to a file, as the kernel does.
 const maxLinks = 40
 
-// reach walks from a folder, in which the user is, to a socket or file, for which he needs
-// a permission, and returns the first obstacle. Links are followed, and the folders that
-// they stand in count too.
+// reach follows a path from a folder, in which the user is, to a socket or file, for which
+// he needs a permission, and returns the first obstacle. Links are followed, and the folders
+// in which they are count too.
 func (a account) reach(from, path string, permission uint32) (*obstacle, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -46,7 +46,7 @@ type Obstacle struct {
 }
 
 // Read looks for what keeps the user from reading a file; nil: nothing does. Links are
-// followed, and the folders that they stand in count too.
+// followed, and the folders in which they are count too.
 func (r Reader) Read(path string) (*Obstacle, error) {
 	o, err := r.who.reach("/", path, mayRead)
 	if o == nil || err != nil {

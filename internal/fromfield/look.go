@@ -100,14 +100,14 @@ func resembled(s string) string {
 	}, s)
 }
 
-// dashes are those that stand between words, too.
+// dashes are those that people also write between words.
 var dashes = strings.NewReplacer("–", "-", "—", "-")
 
 // prototypes are the characters of addresses by what UTS 39 makes of everything that
 // resembles them.
 var prototypes = func() map[string]rune {
 	m := make(map[string]rune)
-	// What UTS 39 keeps apart, but not everybody's eyes do.
+	// Characters that differ by UTS 39, but look alike to some people.
 	for c, others := range map[rune]string{'.': "·", 'b': "в", 'e': "є", 'h': "нћ", 'k': "кκ", 'm': "м", 'n': "пŋ", 'r': "гґ", 't': "тτŧ", 'u': "ц", 'w': "шω"} {
 		for _, o := range others {
 			m[confusables.Skeleton(string(o))] = c
@@ -184,8 +184,8 @@ func innermost(s string) []int32 {
 	return ends
 }
 
-// withoutComments takes out the comments that end where ends says, if they do not
-// stand in a quoted string.
+// withoutComments takes out the comments that end where ends says, if they are not in a
+// quoted string.
 func withoutComments(s string, ends []int32) string {
 	if ends == nil {
 		return s

@@ -142,7 +142,7 @@ func encodedEnd(s string, i int) int {
 	return end
 }
 
-// cutEncoded splits the encoded word that begins at s[i], where "=?" stands; text is
+// cutEncoded splits the encoded word that begins at s[i] with "=?"; text is
 // the letter of its encoding, "?", and what is encoded. The charset may be empty, and
 // there may be "?" in the text: programs read both. end is -1 where there is none.
 func cutEncoded(s string, i int) (charset, text string, end int) {

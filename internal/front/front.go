@@ -1,5 +1,5 @@
-// Package front stands in for an MTA in front of a milter: it takes a message as if
-// by SMTP, asks the milter about it over the milter protocol, version 6, and does
+// Package front takes the place of an MTA in front of a milter: it takes a message as if by
+// SMTP, asks the milter about it over the milter protocol, version 6, and does
 // with it what the milter says, as Postfix does: each deletion of a header field
 // renumbers those of its name that follow.
 //

@@ -27,7 +27,7 @@ type Milter struct {
 // world's DNS, permission to dial loopback, loopback clients counted as strangers,
 // and Told as the place for notices. Its timeouts are such that what answers at all
 // answers in time, however busy the machine is. listen is a value of the configuration's
-// listen. notify stands last, so that more of it can follow on its indented lines.
+// listen. notify is the last section, so that more of it can be added on indented lines.
 func (w *World) MilterConfig(listen string) string {
 	return fmt.Sprintf(`listen: [%q]
 socket: {mode: "0666"}

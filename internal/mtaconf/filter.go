@@ -190,10 +190,10 @@ func misplaced(filters []Filter, mail traffic, dkimMode string) *Misplacement {
 	return nil
 }
 
-// arrange puts ours where it belongs: behind the last filter that must run before it,
-// else before the first that must run after it, else at the end. What must run after it
-// and stands before a filter that must run before it is moved behind ours: there is no
-// place between. Of the others none changes its place.
+// arrange puts ours where it belongs: after the last filter that must run before it, else
+// before the first that must run after it, else at the end. A filter that must run after
+// ours, but is listed before one that must run before ours, is moved after ours. No other
+// filter changes its place.
 func arrange(filters []Filter, ours Filter, mail traffic, dkimMode string) (list, moved []Filter) {
 	side := func(f Filter) int {
 		side, _ := f.place(mail, dkimMode)

@@ -272,7 +272,7 @@ func (f *file) copyAttributes(fd int, mode uint32) error {
 		return err
 	}
 	for name, value := range f.attrs {
-		// Others are not worth a refusal: a label, for one, is given by the folder too.
+		// Errors about other attributes are ignored: a label, for example, comes from the folder too.
 		if name != aclAttribute {
 			_ = unix.Fsetxattr(fd, name, value, 0)
 		}

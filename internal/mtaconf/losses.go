@@ -46,7 +46,7 @@ type Milter struct {
 	MarkValue     string
 	AuthservID    string
 	Timeout       time.Duration // verify.timeout
-	Notify        string        // notify.smtp, by which no filter hands back
+	Notify        string        // notify.smtp, to which no content filter hands mail back
 }
 
 // Losses looks for every setting of Postfix by which the milter cannot do its work, or a part

@@ -233,8 +233,8 @@ func (s *Sendmail) Asks() bool {
 // A SendmailPlan is what has to be in sendmail.mc.
 type SendmailPlan struct {
 	Line string // the one for authkey
-	// Order are the names of all filters as they are to stand; empty where it stands
-	// alone, or where sendmail.cf is not known.
+	// Order are the names of all filters in the order in which they are to run; empty where
+	// authkey is the only one, or where sendmail.cf is not known.
 	Order []string
 	// Moves says which of the others change their place, and why.
 	Moves []string

@@ -200,7 +200,7 @@ func halfPreferences(s *storm, ctx context.Context) error {
 	return s.half(ctx, s.w.milter, s.w.prefsYAML(), "its preferences file")
 }
 
-// trouble kills a program and starts it again while something is wrong that passes.
+// trouble kills a program and starts it again while something is wrong for a time.
 func (s *storm) trouble(ctx context.Context, u *unit, what string, begin func() (mend func() error, err error)) error {
 	if err := s.moment(ctx); err != nil {
 		return err

@@ -45,7 +45,7 @@ type writer struct {
 	fields []string
 }
 
-// key puts a key into the header, or what stands for one.
+// key puts a key into the header, or a text in place of one.
 func (w *writer) key(key string) {
 	w.Keys = append(w.Keys, key)
 	w.fields = append(w.fields, "X-Auth-Key: "+key)

@@ -105,7 +105,7 @@ func (u *unit) end(sig syscall.Signal) (code int, err error) {
 	return state.ExitCode(), nil
 }
 
-// A through is what happened to a unit that was started in a passing trouble.
+// A through is what happened to a unit that was started while something was wrong for a time.
 type through struct {
 	starts int
 	given  bool // an exit code ended it on which the unit is not started again

@@ -221,7 +221,7 @@ const basePreferences = `- {recipient: accept@rcpt.test, fail: accept}
 
 func (w *world) startMilter(ctx context.Context, socket string) error {
 	w.preferences = []byte(basePreferences)
-	// What is only there to be lost when the file is cut off stands at its end.
+	// At the end are settings that are lost when the file is cut off.
 	w.config = fmt.Appendf(nil, `listen: [%q]
 socket: {mode: "0666"}
 authserv_id: mx.test

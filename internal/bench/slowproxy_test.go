@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// dialLaggard starts a laggard in front of a server, and connects to it.
-func dialLaggard(t *testing.T, server string) (*laggard, net.Conn) {
+// dialSlowProxy starts a slowProxy in front of a server, and connects to it.
+func dialSlowProxy(t *testing.T, server string) (*slowProxy, net.Conn) {
 	t.Helper()
-	l, err := startLaggard(server)
+	l, err := startSlowProxy(server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,8 +26,8 @@ func dialLaggard(t *testing.T, server string) (*laggard, net.Conn) {
 	return l, conn
 }
 
-func TestLaggard(t *testing.T) {
-	l, conn := dialLaggard(t, startTestEcho(t).socket)
+func TestSlowProxy(t *testing.T) {
+	l, conn := dialSlowProxy(t, startTestEcho(t).socket)
 	in := bufio.NewReader(conn)
 	for _, lag := range []time.Duration{0, 100 * time.Millisecond} {
 		l.lag.Store(int64(lag))
@@ -59,8 +59,8 @@ func TestLaggard(t *testing.T) {
 	}
 }
 
-func TestLaggardWithoutServer(t *testing.T) {
-	l, conn := dialLaggard(t, "127.0.0.1:1")
+func TestSlowProxyWithoutServer(t *testing.T) {
+	l, conn := dialSlowProxy(t, "127.0.0.1:1")
 	if n, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Errorf("%d octets from no server", n)
 	}

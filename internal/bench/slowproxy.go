@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// A laggard passes TCP connections on to a server, and holds back for a while what
-// the server says.
-type laggard struct {
+// A slowProxy passes TCP connections on to a server, and delays what the server says.
+type slowProxy struct {
 	ln     net.Listener
 	server string
 	lag    atomic.Int64 // a time.Duration
@@ -22,17 +21,17 @@ type laggard struct {
 }
 
 const (
-	laggardReads  = 16 << 10
-	laggardPieces = 4096 // that one connection holds back at most
+	slowReads  = 16 << 10
+	slowPieces = 4096 // that one connection holds back at most
 )
 
-// startLaggard starts one without a lag. It ends with close.
-func startLaggard(server string) (*laggard, error) {
+// startSlowProxy starts a slowProxy without delay (lag). It ends with close.
+func startSlowProxy(server string) (*slowProxy, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	l := &laggard{ln: ln, server: server}
+	l := &slowProxy{ln: ln, server: server}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	l.wg.Go(func() {
 		for {
@@ -46,7 +45,7 @@ func startLaggard(server string) (*laggard, error) {
 	return l, nil
 }
 
-func (l *laggard) close() error {
+func (l *slowProxy) close() error {
 	l.end()
 	err := l.ln.Close()
 	l.wg.Wait()
@@ -54,7 +53,7 @@ func (l *laggard) close() error {
 }
 
 // pass serves one connection until either side ends it.
-func (l *laggard) pass(client net.Conn) {
+func (l *slowProxy) pass(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", l.server)
 	if err != nil {
@@ -65,7 +64,7 @@ func (l *laggard) pass(client net.Conn) {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(client.Close(), server.Close()) })
 	defer stop()
-	held := make(chan piece, laggardPieces)
+	held := make(chan piece, slowPieces)
 	var both sync.WaitGroup
 	both.Go(func() {
 		defer cancel()
@@ -87,9 +86,9 @@ type piece struct {
 }
 
 // hold reads what the server says.
-func (l *laggard) hold(ctx context.Context, server io.Reader, held chan<- piece) {
+func (l *slowProxy) hold(ctx context.Context, server io.Reader, held chan<- piece) {
 	for {
-		b := make([]byte, laggardReads)
+		b := make([]byte, slowReads)
 		n, err := server.Read(b)
 		if n > 0 {
 			select {
