@@ -21,6 +21,7 @@ func TestCheckIdle(t *testing.T) {
 		return path
 	}
 	prefs := write("prefs.yaml", "- {recipient: a@b.test, fail: reject}\n- {recipient: c@b.test, fail: tempfail}\n- {recipient: d@b.test, nokey: discard}\n")
+	bad := write("bad.yaml", "- {recipient: '*@b.test', fail: reject}\n- {recipient: c@b.test, fial: mark}\n")
 	for _, tc := range []struct {
 		name, yaml string
 		code       int
@@ -35,6 +36,8 @@ func TestCheckIdle(t *testing.T) {
 		{"certificates without end", "verify: {ca_file: /dev/zero}\n", 78, []string{"verify.ca_file: /dev/zero: not a regular file"}},
 		{"a state folder that is a file", "notify: {state_dir: " + prefs + "}\n", 0, []string{"warning: notify.state_dir: " + prefs + " is no folder: what was sent is forgotten when the milter ends\n"}},
 		{"no state folder", "notify: {state_dir: " + filepath.Join(dir, "none") + "}\n", 0, []string{"warning: notify.state_dir: stat " + filepath.Join(dir, "none") + ": no such file or directory"}},
+		{"a file with several faults, each on a line", "mode: test\npreferences: {source: 'file:" + bad + "'}\n", 78,
+			[]string{"milter.yaml:2: preferences.source: preferences: " + bad + ": line 1: ", "\n" + filepath.Join(dir, "milter.yaml") + ":2: preferences.source: " + bad + ": line 2: "}},
 		{"a group by number", "socket: {group: '7'}\n", 0, nil},
 		{"preferences that are not acted on", "preferences: {source: 'file:" + prefs + "', timeout: 1s, cache: 5m}\n", 0,
 			[]string{"preferences.timeout: no effect yet\n", "preferences.cache: no effect yet\n"}},

@@ -38,7 +38,7 @@ func assemble(loaded *config.Loaded, old parts) (parts, config.Faults) {
 	var faults config.Faults
 	note := func(key string, err error) {
 		if err != nil {
-			faults = append(faults, loaded.FaultOf(key, err))
+			faults = append(faults, loaded.FaultsOf(key, err)...)
 		}
 	}
 	var err error
@@ -88,7 +88,7 @@ func notifier(loaded *config.Loaded, ledger *notify.Ledger, log *slog.Logger) (m
 		},
 	}, ledger, log)
 	if err != nil {
-		return nil, config.Faults{loaded.FaultOf("notify", err)}
+		return nil, loaded.FaultsOf("notify", err)
 	}
 	return n, nil
 }

@@ -128,3 +128,14 @@ func (s Settings) FaultOf(key string, err error) Fault {
 	f.Err = err
 	return f
 }
+
+// FaultsOf is FaultOf for an error that may be several, one a line of its text, as
+// errors.Join makes it. Each fault wraps all of the error.
+func (s Settings) FaultsOf(key string, err error) (faults Faults) {
+	for problem := range strings.SplitSeq(err.Error(), "\n") {
+		f := s.Fault(key, problem, "")
+		f.Err = err
+		faults = append(faults, f)
+	}
+	return faults
+}

@@ -63,10 +63,23 @@ func (c composer) writeHeader(b *bytes.Buffer, h mail.Header, subject string) {
 	h.SetMessageID("authkey-" + c.kind + "." + hex.EncodeToString(c.id[:]) + "@" + c.host())
 	// What looks like an encoded word and is none must not be read as one.
 	h.SetSubject(strings.ReplaceAll(subject, "=?", "= ?"))
+	foldWords(&h, "Subject")
 	h.AddRaw([]byte("To: <" + c.to + ">\r\n")) // it is quoted where need be; a quoted blank is no place to fold
 	h.SetAddressList("From", []*mail.Address{{Name: c.n.opts.FromName, Address: from + "@" + c.host()}})
+	foldWords(&h, "From")
 	h.SetDate(c.n.now())
 	_ = textproto.WriteHeader(b, h.Header.Header) // a buffer takes everything, and no value has a line break
+}
+
+// foldWords folds the field on top between its encoded words: a line with them may have 76
+// octets (RFC 2047 section 2), and the library, for which one word is too long to fold
+// after, puts them on lines of up to 998.
+func foldWords(h *mail.Header, name string) {
+	value := h.Get(name)
+	if folded := strings.ReplaceAll(value, "?= =?", "?=\r\n =?"); folded != value {
+		h.Del(name)
+		h.AddRaw([]byte(name + ": " + folded + "\r\n"))
+	}
 }
 
 // notice writes a notice: one text, 7bit whatever its language.

@@ -196,7 +196,12 @@ func TestFromName(t *testing.T) {
 	for _, name := range []string{"Mail Delivery System", `Post "Office" \ Ltd.`, "Poststelle für Grüße und sehr viele andere Dinge, die man im Namen führen kann"} {
 		var header bytes.Buffer
 		c := composer{n: newNotifier(t, "", memoryLedger(t), func(o *Options) { o.FromName = name }), o: honest(), to: "a@b.example"}
-		c.writeHeader(&header, mail.Header{}, "subject")
+		c.writeHeader(&header, mail.Header{}, "subject: "+strings.Repeat(name+" ", 3))
+		for line := range strings.SplitSeq(header.String(), "\r\n") {
+			if strings.Count(line, "=?utf-8?") > 1 {
+				t.Errorf("%q is not folded: %q", name, line)
+			}
+		}
 		m, err := netmail.ReadMessage(&header)
 		if err != nil {
 			t.Fatal(err)

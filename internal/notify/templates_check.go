@@ -114,7 +114,7 @@ func (c *checker) checkCall(n *parse.TemplateNode, dot reflect.Type) {
 	switch {
 	case callee == nil:
 		c.fault(n, "there is no such template")
-	case dot != nil && n.Pipe != nil && n.Pipe.String() == "." && !c.called[n.Name]:
+	case n.Pipe != nil && (dot != nil && n.Pipe.String() == "." || n.Pipe.String() == "$") && !c.called[n.Name]:
 		c.called[n.Name] = true
 		caller := c.tree
 		c.checkTree(callee.Tree)

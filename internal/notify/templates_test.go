@@ -113,6 +113,7 @@ func TestTemplateFaults(t *testing.T) {
 		{"second field", body("{{.Sender}}{{.Sendr}}\n{{.Sndr}}"), ":4:2: "},
 		{"field in an argument", body("{{printf \"%s\" (len .Sendr)}}"), ":3:"},
 		{"field in a template that calls itself", body("{{template \"x\" .}}{{define \"x\"}}{{if eq .Result \"never\"}}{{template \"x\" .}}\n{{.Sendr}}{{end}}{{end}}"), ":4:"},
+		{"field in a template that is given $", body("{{if eq .Result \"never\"}}{{with .Sender}}{{template \"x\" $}}{{end}}{{end}}{{define \"x\"}}\n{{.Sendr}}{{end}}"), ":4:"},
 		{"no template in a branch", body("{{if eq .Result \"never\"}}\n{{template \"x\"}}{{end}}"), ":4:"},
 		{"no template", body("{{template \"x\" .}}"), ":3:"},
 		{"no function", body("{{shout .Sender}}"), ":3: "},
