@@ -134,16 +134,8 @@ func changed(o outcome) error {
 }
 
 func runLoad(ctx context.Context, b *bench) error {
-	return inWorld(func(w *world) error {
-		d, err := w.addDomain(benchDomain)
-		if err != nil {
-			return err
-		}
+	return b.withMilter(ctx, func(w *world, d *domain, milter *contender) error {
 		l := load{connections: usualConnections, next: same(d.message(), 0)}
-		milter, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
-		if err != nil {
-			return err
-		}
 		dkim, err := w.startOpenDKIM(ctx, b.logf)
 		if err != nil {
 			return err
@@ -199,15 +191,7 @@ func (b *bench) compare(figures []*figure) {
 const uncachedShare = 1.0 / 3
 
 func runUncached(ctx context.Context, b *bench) error {
-	return inWorld(func(w *world) error {
-		d, err := w.addDomain(benchDomain)
-		if err != nil {
-			return err
-		}
-		milter, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
-		if err != nil {
-			return err
-		}
+	return b.withMilter(ctx, func(_ *world, d *domain, milter *contender) error {
 		figures := []*figure{
 			{contender: milter, check: changed, load: load{connections: usualConnections, next: same(d.message(), 0)}},
 			{contender: milter, check: changed, load: load{connections: usualConnections, next: same(d.messages(), 0)}},

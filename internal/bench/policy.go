@@ -19,11 +19,7 @@ const (
 
 // runPolicy measures many rules and preferences against none, in pairs.
 func runPolicy(ctx context.Context, b *bench) error {
-	return inWorld(func(w *world) error {
-		d, err := w.addDomain(benchDomain)
-		if err != nil {
-			return err
-		}
+	return b.withMilter(ctx, func(w *world, d *domain, plain *contender) error {
 		preferences := filepath.Join(w.Dir, "preferences.yaml")
 		var list, rules strings.Builder
 		for i := range manyPreferences {
@@ -33,10 +29,6 @@ func runPolicy(ctx context.Context, b *bench) error {
 			fmt.Fprintf(&rules, "    - {recipient: \"someone%d@rcpt.test\", fail: quarantine}\n", i)
 		}
 		if err := os.WriteFile(preferences, []byte(list.String()), 0o644); err != nil {
-			return err
-		}
-		plain, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
-		if err != nil {
 			return err
 		}
 		rich, err := w.startMilter(ctx, b.binary, milterName+"-rich", "unix",

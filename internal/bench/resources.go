@@ -172,15 +172,7 @@ func readFrame(r io.Reader) (code byte, data []byte, err error) {
 
 // runMemory has the milter remember as many addresses as it is made for.
 func runMemory(ctx context.Context, b *bench) error {
-	return inWorld(func(w *world) error {
-		d, err := w.addDomain(benchDomain)
-		if err != nil {
-			return err
-		}
-		milter, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
-		if err != nil {
-			return err
-		}
+	return b.withMilter(ctx, func(_ *world, d *domain, milter *contender) error {
 		n := b.of(cachedAddresses, cachedAddresses/20)
 		begun := time.Now()
 		o, err := load{socket: milter.socket, connections: usualConnections, next: same(d.messages(), n)}.run(ctx)

@@ -26,15 +26,7 @@ const (
 // with and without others beside them that wait for what never answers: half for
 // DNS, half for an AS.
 func runStuck(ctx context.Context, b *bench) error {
-	return inWorld(func(w *world) error {
-		d, err := w.addDomain(benchDomain)
-		if err != nil {
-			return err
-		}
-		milter, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
-		if err != nil {
-			return err
-		}
+	return b.withMilter(ctx, func(w *world, d *domain, milter *contender) error {
 		fast := load{socket: milter.socket, connections: fastConnections, next: same(d.messages(), 0), duration: stuckTime, timed: true}
 		p95 := func() (float64, error) {
 			o, err := fast.run(ctx)

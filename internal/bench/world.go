@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -19,11 +19,23 @@ type world struct{ *lab.World }
 
 // inWorld runs f in a world of its own.
 func inWorld(f func(*world) error) error {
-	w, err := lab.NewWorld()
-	if err != nil {
-		return err
-	}
-	return errors.Join(f(&world{w}), w.Close())
+	return lab.InWorld(func(w *lab.World) error { return f(&world{w}) })
+}
+
+// withMilter runs f in a world with benchDomain and authkey-milter, its configuration that of
+// the world.
+func (b *bench) withMilter(ctx context.Context, f func(w *world, d *domain, milter *contender) error) error {
+	return inWorld(func(w *world) error {
+		d, err := w.addDomain(benchDomain)
+		if err != nil {
+			return err
+		}
+		milter, err := w.startMilter(ctx, b.binary, milterName, "unix", "")
+		if err != nil {
+			return err
+		}
+		return f(w, d, milter)
+	})
 }
 
 // A domain has an Authentication Server of its own, for which every address is

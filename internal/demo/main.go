@@ -60,8 +60,8 @@ func run(ctx context.Context, w io.Writer, p programs, builtin bool) (err error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return errors.Join(inWorld(func(world *lab.World) error { return receive(ctx, w, world, p, start) }),
-		inWorld(func(world *lab.World) error { return correspond(ctx, w, world, p, start) }))
+	return errors.Join(lab.InWorld(func(world *lab.World) error { return receive(ctx, w, world, p, start) }),
+		lab.InWorld(func(world *lab.World) error { return correspond(ctx, w, world, p, start) }))
 }
 
 // choose takes Postfix where it can, and installs it where it is missing.
@@ -79,16 +79,6 @@ func choose(ctx context.Context, w io.Writer) (startMTA, error) {
 		return nil, err
 	}
 	return startPostfix, nil
-}
-
-// inWorld does something in a world of its own.
-func inWorld(do func(*lab.World) error) (err error) {
-	world, err := lab.NewWorld()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, world.Close()) }()
-	return do(world)
 }
 
 // receive is the first part: all that a milter may meet in mail from outside.

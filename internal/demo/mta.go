@@ -19,7 +19,7 @@ type message struct {
 	data    []byte
 }
 
-// newLetter writes a message with further fields, each with its line end, on top.
+// newMessage writes a message with further fields, each with its line end, on top.
 func newMessage(from, author string, rcpts []string, subject, fields string) message {
 	_, domain, _ := strings.Cut(from, "@")
 	data := fields + "Date: " + time.Now().Format(time.RFC1123Z) + "\r\nFrom: " + author + "\r\nTo: " + strings.Join(rcpts, ", ") +

@@ -63,6 +63,15 @@ func NewWorld() (*World, error) {
 	return &World{Dir: dir, DNS: dns, Told: told, domains: make(map[string]*domain)}, nil
 }
 
+// InWorld runs f in a World of its own, and closes it.
+func InWorld(f func(*World) error) error {
+	w, err := NewWorld()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(w), w.Close())
+}
+
 // Close ends everything, last started first, and removes the folder.
 func (w *World) Close() error {
 	w.mu.Lock()
