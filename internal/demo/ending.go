@@ -107,7 +107,7 @@ func (s *exchange) leftovers() (leftovers, error) {
 func (l leftovers) withKey(keys []string) []string {
 	var faults []string
 	for name, text := range l.texts {
-		if slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(text, key) }) {
+		if containsKey(text, keys) {
 			faults = append(faults, "a key is in "+name)
 		}
 	}
@@ -117,6 +117,9 @@ func (l leftovers) withKey(keys []string) []string {
 
 // hasKey tells whether a delivered message has one of the keys, or a field for one.
 func hasKey(message string, keys []string) bool {
-	return strings.Contains(strings.ToLower(message), "x-auth-key") ||
-		slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(message, key) })
+	return strings.Contains(strings.ToLower(message), "x-auth-key") || containsKey(message, keys)
+}
+
+func containsKey(text string, keys []string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { return strings.Contains(text, key) })
 }
