@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"strings"
 	"sync"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/loopback"
 )
 
@@ -50,15 +50,9 @@ func (s *Sink) WaitDelivered(ctx context.Context, match func(Message) bool) (Mes
 // quoteLocalPart puts back the quotes that go-smtp has taken from a local part
 // that is no dot-string.
 func quoteLocalPart(addr string) string {
-	i := strings.LastIndexByte(addr, '@')
-	if i < 0 {
+	local, domain, ok := esmtp.Cut(addr)
+	if !ok {
 		return addr
 	}
-	local := addr[:i]
-	if local != "" && !strings.ContainsAny(local, "()<>[]:;@\\,\" \t") &&
-		!strings.HasPrefix(local, ".") && !strings.HasSuffix(local, ".") && !strings.Contains(local, "..") {
-		return addr
-	}
-	local = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local)
-	return `"` + local + `"` + addr[i:]
+	return esmtp.QuoteLocal(local) + "@" + domain
 }
