@@ -147,7 +147,7 @@ func (d *Domain) Reload() error {
 	return d.name(errors.Join(secretErr, listErr))
 }
 
-// Refresh is a Reload of those files which have changed since they were read, and are
+// Refresh is a Reload of those files which have changed since they were read, and
 // seem to be whole (see diskfile.Watched). It reports whether it read any. A file with a
 // fault is not read again before it changes.
 func (d *Domain) Refresh() (changed bool, err error) {
@@ -245,29 +245,31 @@ func (d *Domain) issue(s *secret, c claim) (Issued, error) {
 	return Issued{Key: key, Secret: s.id, Until: until, End: until.Add(d.conf.Grace)}, nil
 }
 
-// claim says what a key of the address stands for, epoch aside. The error is
-// ErrOtherDomain, ErrUnknownAddress or ErrNoList.
-func (d *Domain) claim(a wire.Address) (claim, error) {
+// claim says what a key of the address stands for, epoch aside. For an unknown address it is
+// made all the same, by the same steps (see table.generation). The error is ErrOtherDomain or
+// ErrNoList.
+func (d *Domain) claim(a wire.Address) (c claim, known bool, err error) {
 	if a.Domain() != d.conf.Domain {
-		return claim{}, ErrOtherDomain
+		return claim{}, false, ErrOtherDomain
 	}
 	local, ok := d.conf.local(a)
-	c := claim{domain: d.conf.Domain, local: local}
-	gen, known, err := d.generation(c.local)
-	if err != nil {
-		return claim{}, err
+	gen, known, err := d.generation(local)
+	return claim{domain: d.conf.Domain, local: local, gen: gen}, known && ok, err
+}
+
+// claimOfKnown is claim, with ErrUnknownAddress for an unknown address.
+func (d *Domain) claimOfKnown(a wire.Address) (claim, error) {
+	c, known, err := d.claim(a)
+	if err == nil && !known {
+		err = ErrUnknownAddress
 	}
-	if !known || !ok {
-		return claim{}, ErrUnknownAddress
-	}
-	c.gen = gen
-	return c, nil
+	return c, err
 }
 
 // KeyAt returns the key to attach to mail of the address at the time now. The
 // error is ErrOtherDomain, ErrUnknownAddress or ErrNoList.
 func (d *Domain) KeyAt(a wire.Address, now time.Time) (Issued, error) {
-	c, err := d.claim(a)
+	c, err := d.claimOfKnown(a)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -292,7 +294,7 @@ func (d *Domain) KeyOf(a wire.Address, generation uint32, now time.Time) (Issued
 // KeysAt returns every key of the address that Verify accepts at the time now,
 // newest first. Errors are those of KeyAt.
 func (d *Domain) KeysAt(a wire.Address, now time.Time) ([]Issued, error) {
-	c, err := d.claim(a)
+	c, err := d.claimOfKnown(a)
 	if err != nil {
 		return nil, err
 	}
@@ -334,21 +336,15 @@ type Answer struct {
 // one look-up, and one HMAC for each secret of the file (4 at most), whatever AVT
 // and grace are.
 func (d *Domain) Verify(a wire.Address, key wire.Key, now time.Time) (Answer, error) {
-	if a.Domain() != d.conf.Domain {
-		return Answer{}, ErrOtherDomain
-	}
-	local, ok := d.conf.local(a)
-	c := claim{domain: d.conf.Domain, local: local}
-	gen, known, err := d.generation(c.local)
+	c, known, err := d.claim(a) // of an unknown address a key is derived all the same
 	if err != nil {
 		return Answer{}, err
 	}
 	text := key.Reveal()
-	c.gen = gen // of an unknown address a key is derived all the same
 	c.epoch = hintedEpoch(text, d.newestEpoch(now))
 	match := d.ring.Load().matches(text, c)
 	left := d.keyEnd(c.epoch).Sub(now)
-	if match != 1 || !known || !ok || left <= 0 {
+	if match != 1 || !known || left <= 0 {
 		return Answer{}, nil
 	}
 	return Answer{Valid: true, TTL: min(d.conf.TTL, left).Truncate(time.Second)}, nil

@@ -96,11 +96,11 @@ func eachLine(path string, r io.Reader, f func(line string) error) error {
 	number := 0
 	for sc.Scan() {
 		number++
-		line := sc.Text()
+		line := sc.Bytes()
 		if number == 1 {
-			line = strings.TrimPrefix(line, "\uFEFF")
+			line = diskfile.TrimBOM(line)
 		}
-		if err := f(line); err != nil {
+		if err := f(string(line)); err != nil {
 			return &LineError{Path: path, Line: number, Err: err}
 		}
 	}
