@@ -99,10 +99,7 @@ func clientPrefix(addr net.Addr) netip.Prefix {
 	if ip.Is6() {
 		bits = 64 // what one customer gets; single addresses are free to take
 	}
-	prefix, err := ip.Prefix(bits)
-	if err != nil { // no address at all
-		return netip.Prefix{}
-	}
+	prefix, _ := ip.Prefix(bits) // without an address it is the zero Prefix; only wrong bits are an error
 	return prefix
 }
 
@@ -113,9 +110,8 @@ func networksOf(prefix netip.Prefix) (networks []netip.Prefix, shares []int) {
 		widths, shares = []int{32, 48}, []int{providerShare, networkShare}
 	}
 	for _, bits := range widths {
-		if wider, err := prefix.Addr().Prefix(bits); err == nil { // no address is in none
-			networks = append(networks, wider)
-		}
+		wider, _ := prefix.Addr().Prefix(bits)
+		networks = append(networks, wider)
 	}
 	return networks, shares
 }
