@@ -188,14 +188,11 @@ func (r *reasons) repair(s string, malformed bool) (right string, ok bool) {
 		}
 	}
 	rec, err := ParseRecord(record)
-	switch {
-	case err != nil && len(*r) == 0 && !malformed:
+	if len(*r) == 0 && !malformed {
 		r.add("its version is not 1") // an ErrNotRecord that begins with AS=
+	}
+	if err != nil {
 		return placeholder, false
-	case err != nil:
-		return placeholder, false
-	case len(*r) == 0 && !malformed:
-		r.add("its version is not 1")
 	}
 	right = rec.String()
 	if portless {
