@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -374,5 +375,69 @@ func BenchmarkFill(b *testing.B) {
 				_, _ = d.Fill(b.Context(), rcpts) // a File does not fail
 			}
 		})
+	}
+}
+
+func TestIdle(t *testing.T) {
+	text := bobRejects + "- {recipient: a@x.test, fail: discard, nokey: mark}\n- {recipient: b@x.test, fail: mark}\n- {recipient: c@x.test, fail: reject}\n"
+	f, _ := newFile(t, text)
+	if idle := f.Idle(nil); len(idle) > 0 {
+		t.Errorf("of a file that was not read: %v", idle)
+	}
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if idle := f.Idle([]policy.Action{policy.Mark, policy.Reject, policy.Discard}); len(idle) > 0 {
+		t.Errorf("everything is allowed: %v", idle)
+	}
+	var got []string
+	for _, err := range f.Idle([]policy.Action{policy.Mark}) {
+		var line *LineError
+		if !errors.As(err, &line) {
+			t.Fatalf("%v", err)
+		}
+		word, _, _ := strings.Cut(line.Err.Error(), ":")
+		got = append(got, fmt.Sprint(line.Line, " ", word))
+	}
+	if want := []string{"1 reject", "2 discard", "4 reject"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	var many strings.Builder
+	for i := range maxFaults + 5 {
+		fmt.Fprintf(&many, "- {recipient: u%d@x.test, fail: reject}\n", i)
+	}
+	f, _ = newFile(t, many.String())
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if idle := f.Idle(nil); len(idle) != maxFaults {
+		t.Errorf("%d are listed, want %d", len(idle), maxFaults)
+	}
+}
+
+// A new configuration must not lose preferences because their file was cut off meanwhile.
+func TestFollow(t *testing.T) {
+	old, path := newFile(t, bobRejects)
+	if err := old.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, path, "", time.Hour)
+	f := NewFile(path)
+	f.Follow(old)
+	if err := f.Reload(); !errors.Is(err, ErrCutOff) {
+		t.Errorf("a file that was cut off: %v", err)
+	}
+	if got := lookUp(t, f, "bob@x.test"); got != fails(policy.Reject) {
+		t.Errorf("%+v", got)
+	}
+	other, _ := newFile(t, "")
+	other.Follow(old)
+	if err := other.Reload(); err != nil || other.Len() != 0 {
+		t.Errorf("another file: %v, %d preferences", err, other.Len())
+	}
+	first, _ := newFile(t, bobRejects)
+	first.Follow(nil)
+	if _, _, err := first.Lookup(t.Context(), "bob@x.test"); err == nil {
+		t.Error("after none it answers before it was read")
 	}
 }

@@ -1,7 +1,6 @@
 package prefs
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -25,24 +24,12 @@ func (f *File) Idle(allowed []policy.Action) []error {
 			}
 		}
 	}
-	if len(refused) == 0 {
-		return nil
-	}
-	var found []*LineError
-	for _, e := range t.entries {
-		action, ok := refused[e.choice]
-		if !ok {
-			continue
-		}
-		if found = append(found, &LineError{Path: f.path, Line: int(e.line),
-			Err: fmt.Errorf("%s: has no effect: policy.allowed does not have it", action)}); len(found) == maxFaults {
-			break
+	var found []error
+	for _, e := range t.entries { // in the order of the file
+		if action, ok := refused[e.choice]; ok && len(found) < maxFaults {
+			found = append(found, &LineError{Path: f.path, Line: int(e.line),
+				Err: fmt.Errorf("%s: has no effect: policy.allowed does not have it", action)})
 		}
 	}
-	slices.SortFunc(found, func(a, b *LineError) int { return cmp.Compare(a.Line, b.Line) })
-	errs := make([]error, len(found))
-	for i, e := range found {
-		errs[i] = e
-	}
-	return errs
+	return found
 }
