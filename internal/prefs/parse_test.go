@@ -138,3 +138,35 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A list whose entries do not begin in the first column goes to the parser as a whole.
+func TestLargeIndentedFile(t *testing.T) {
+	var text strings.Builder
+	n := 0
+	for ; text.Len() < 2*maxChunk; n++ {
+		fmt.Fprintf(&text, "  - {recipient: user%d@x.test, fail: mark}\n", n)
+	}
+	tab, err := parse("p", []byte(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(tab.entries) != n {
+		t.Errorf("%d entries, want %d", len(tab.entries), n)
+	}
+	if got, ok := tab.lookup(fmt.Sprintf("user%d@x.test", n-1)); !ok || got != fails(policy.Mark) {
+		t.Errorf("the last one: %+v, %v", got, ok)
+	}
+}
+
+func TestTooManyPreferences(t *testing.T) {
+	p := &parser{path: "p", table: newTable(), known: make(map[policy.Preference]uint32)}
+	p.table.entries = make([]entry, maxEntries-1)
+	p.put(1, "last@x.test", fails(policy.Mark))
+	if len(p.faults) > 0 || len(p.table.entries) != maxEntries {
+		t.Errorf("%v, %d entries", p.faults, len(p.table.entries))
+	}
+	p.put(2, "more@x.test", fails(policy.Mark))
+	if len(p.faults) != 1 || p.faults[0].Error() != "p: line 2: more than 2000000 preferences" || len(p.table.entries) != maxEntries {
+		t.Errorf("%v, %d entries", p.faults, len(p.table.entries))
+	}
+}
