@@ -152,3 +152,19 @@ func FuzzQuoteLocal(f *testing.F) {
 		}
 	})
 }
+
+func TestHasWildcard(t *testing.T) {
+	for local, want := range map[string]bool{"": false, "bob": false, "*": true, "bob*": true, "%": true, "%bob": true, "100%": false, `"*"`: false, `"%"`: false} {
+		if got := HasWildcard(local); got != want {
+			t.Errorf("HasWildcard(%q) = %v", local, got)
+		}
+	}
+}
+
+func TestIsASCII(t *testing.T) {
+	for s, want := range map[string]bool{"": true, "bob\x00\x7f": true, "bob\x80": false, "zo\u00eb": false} {
+		if got := IsASCII(s); got != want {
+			t.Errorf("IsASCII(%q) = %v", s, got)
+		}
+	}
+}

@@ -69,6 +69,8 @@ func TestOriginalRecipient(t *testing.T) {
 		`ORCPT=utf-8;a\x{2028}b`:               "",
 		`ORCPT=utf-8;a\x{202E}b`:               "",
 		`ORCPT=utf-8;a\x{`:                     "",
+		`ORCPT=utf-8;a\x{zz}`:                  "",
+		"ORCPT=utf-8;a+4":                      "",
 		`ORCPT=utf-8;a\x{D800}`:                "",
 		"ORCPT=utf-8;\xff":                     "",
 		"ORCPT=rfc822;" + long(maxParam):       "rfc822;" + long(maxParam),

@@ -205,3 +205,14 @@ func TestReplyRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// Only the words of version 1 may be logged.
+func TestKnownCodes(t *testing.T) {
+	for code, want := range map[Code]bool{
+		CodeSyntax: true, CodeTooLong: true, CodeBusy: true, CodeNotServed: true, "": false, "Busy": false, "busy ": false, "AQIDBAUGBwgJ": false,
+	} {
+		if got := code.Known(); got != want {
+			t.Errorf("%q is known: %v", code, got)
+		}
+	}
+}

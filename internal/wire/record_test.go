@@ -212,3 +212,14 @@ func checkSet(t *testing.T, txts []string, set Set) {
 		t.Errorf("%q backwards: %+v, forwards %+v", txts, other, set)
 	}
 }
+
+func TestServerIsAddress(t *testing.T) {
+	for txt, want := range map[string]bool{"AS=192.0.2.1:7425": true, "AS=[2001:db8::1]:7425": true, "AS=as.example.com:7425": false, "AS=1.example:7425": false} {
+		rec, err := ParseRecord(txt)
+		if err != nil {
+			t.Errorf("%s: %v", txt, err)
+		} else if got := rec.Server.IsAddress(); got != want {
+			t.Errorf("%s has an address: %v", txt, got)
+		}
+	}
+}
