@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -561,4 +563,140 @@ func FuzzCheckName(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestCutOff(t *testing.T) {
+	list := func(text string, last byte) List { return List{Entries: len(text), Text: []byte(text), Last: last} }
+	meant := List{Last: '\n', SaysEmpty: true}
+	for _, tt := range []struct {
+		name              string
+		old, now          List
+		settled, writing  bool // it looks cut off
+		unexplainedAtOnce bool
+	}{
+		{name: "the same", old: list("ab", '\n'), now: list("ab", '\n')},
+		{name: "more", old: list("ab", '\n'), now: list("abc", '\n')},
+		{name: "another", old: list("ab", '\n'), now: list("c", '\n')},
+		{name: "a beginning", old: list("ab", '\n'), now: list("a", '\n'), writing: true},
+		{name: "a beginning without line end", old: list("ab", '\n'), now: list("a", 'a'), settled: true, writing: true},
+		{name: "more without line end", old: list("ab", '\n'), now: list("abc", 'c'), settled: true, writing: true},
+		{name: "never a line end", old: list("ab", 'b'), now: list("abc", 'c')},
+		{name: "nothing", old: list("ab", '\n'), settled: true, writing: true, unexplainedAtOnce: true},
+		{name: "nothing, and meant", old: list("ab", '\n'), now: meant},
+		{name: "nothing was there", old: meant, unexplainedAtOnce: true},
+		{name: "the first entries", old: meant, now: list("a", 'a')},
+	} {
+		if got := tt.now.CutOff(tt.old, true); got != tt.settled {
+			t.Errorf("%s: settled, it looks cut off: %v", tt.name, got)
+		}
+		if got := tt.now.CutOff(tt.old, false); got != tt.writing {
+			t.Errorf("%s: not settled, it looks cut off: %v", tt.name, got)
+		}
+		if got := tt.now.Unexplained(); got != tt.unexplainedAtOnce {
+			t.Errorf("%s: unexplained: %v", tt.name, got)
+		}
+	}
+}
+
+// ReplaceData follows a link of one's own, and replaces regular files only.
+func TestReplaceData(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	inPlace(t, path, "old")
+	must(t, os.Chmod(path, 0o640))
+	must(t, os.Symlink("file", link))
+	must(t, ReplaceData(link, []byte("new")))
+	info, err := os.Lstat(path)
+	must(t, err)
+	if data, err := os.ReadFile(path); string(data) != "new" || err != nil || info.Mode() != 0o640 {
+		t.Errorf("%q, %v, mode %v", data, err, info.Mode())
+	}
+	if target, err := os.Readlink(link); target != "file" || err != nil {
+		t.Errorf("the link: %q, %v", target, err)
+	}
+	if err := ReplaceData(dir, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a folder: %v", err)
+	}
+	if err := ReplaceData(filepath.Join(dir, "none"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+}
+
+// What a writer left that was killed is no obstacle.
+func TestReplaceAfterAKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	inPlace(t, path, "old")
+	inPlace(t, path+".new", "half of what was to be writ")
+	must(t, ReplaceData(path, []byte("new")))
+	if data, err := os.ReadFile(path); string(data) != "new" || err != nil {
+		t.Errorf("%q, %v", data, err)
+	}
+	if _, err := os.Lstat(path + ".new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	long := strings.Repeat("x", 79)
+	for s, want := range map[string]string{
+		"":               `""`,
+		"a\"b\n":         `"a\"b\n"`,
+		long + "y":       `"` + long + `y"`,
+		long + "yz":      `"` + long + `y…"`,
+		long + "\u00eb":  `"` + long + `…"`, // no half of a character
+		"\u202e\u200bab": `"\u202e\u200bab"`,
+	} {
+		if got := Quote(s); got != want {
+			t.Errorf("Quote(%q) = %s, want %s", s, got, want)
+		}
+	}
+}
+
+func TestLineError(t *testing.T) {
+	fault := errors.New("a fault")
+	for line, want := range map[int]string{0: "file: a fault", 7: "file: line 7: a fault"} {
+		if err := error(&LineError{"file", line, fault}); err.Error() != want || !errors.Is(err, fault) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// A Watch reports each change, and the same error once.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad, worse := errors.New("bad"), errors.New("worse")
+		a := &scripted{{true, nil}, {false, nil}, {true, bad}, {false, bad}, {true, bad}, {false, nil}, {true, worse}, {true, nil}, {true, worse}}
+		b := &scripted{{false, bad}, {false, bad}, {false, nil}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		var got []string
+		go func() {
+			defer close(ended)
+			Watch(ctx, time.Second, []*scripted{a, b}, func(f *scripted, err error) {
+				got = append(got, fmt.Sprintf("%v %v", map[*scripted]string{a: "a", b: "b"}[f], err))
+			})
+		}()
+		time.Sleep(time.Minute)
+		cancel()
+		<-ended
+		want := []string{"a <nil>", "b bad", "a bad", "a worse", "a <nil>", "a worse"}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// A scripted file says this at each Refresh, one after the other, and then nothing more.
+type scripted []struct {
+	changed bool
+	err     error
+}
+
+func (s *scripted) Refresh() (changed bool, err error) {
+	if len(*s) == 0 {
+		return false, nil
+	}
+	next := (*s)[0]
+	*s = (*s)[1:]
+	return next.changed, next.err
 }
