@@ -253,3 +253,29 @@ func FuzzListLine(f *testing.F) {
 		}
 	})
 }
+
+// A list that is too large is not read at all.
+func TestListTooLarge(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "list"), "bob\n")
+	if err := os.Truncate(path, maxListFile+1); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("address list %s: longer than %d octets", path, maxListFile)
+	if _, info, err := loadTable(path, testForm); err == nil || err.Error() != want || info == nil {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestFirst(t *testing.T) {
+	for content, want := range map[string]string{"": "", "# empty\n": "", "# head\nbob gen=2\ncarol\n": "bob@example.com"} {
+		f := ListFile{Path: write(t, filepath.Join(t.TempDir(), "list"), content), Form: testForm}
+		if got, err := f.First(); got != want || err != nil {
+			t.Errorf("%q: %q, %v", content, got, err)
+		}
+	}
+	var line *LineError
+	f := ListFile{Path: write(t, filepath.Join(t.TempDir(), "list"), "bob bob\n"), Form: testForm}
+	if got, err := f.First(); got != "" || !errors.As(err, &line) {
+		t.Errorf("a bad line: %q, %v", got, err)
+	}
+}
