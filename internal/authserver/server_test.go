@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/authkey/authkey/internal/keyring"
@@ -378,6 +379,31 @@ func TestAcceptRecovers(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// A server that cannot accept waits for a second, and ends meanwhile if it is to.
+func TestShutdownWhileAcceptFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &faultyListener{Listener: newPipeListener(), faults: make(chan error, 100)}
+		for range cap(l.faults) {
+			l.faults <- syscall.EMFILE
+		}
+		s := New(Options{Limits: testLimits()})
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(l) }()
+		time.Sleep(10*maxAcceptDelay + maxAcceptDelay/2)
+		// 5 ms, twice as much each time, and a second from the ninth on.
+		if got := s.Stats().AcceptFailures; got < 15 || got > 20 {
+			t.Errorf("%d failures in %s", got, 10*maxAcceptDelay)
+		}
+		begun := time.Now()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil || time.Since(begun) > 0 {
+			t.Errorf("Serve: %v after %s", err, time.Since(begun))
+		}
+	})
 }
 
 func TestSetDomains(t *testing.T) {
