@@ -3,15 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"iter"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -208,31 +204,11 @@ const certificateHost = "as.bench.test"
 
 // makeCertificate writes one to the world's folder.
 func (w *world) makeCertificate() (*certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{certificateHost},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	certPEM, keyPEM, err := loopback.MakeCertificate(certificateHost)
 	if err != nil {
 		return nil, err
 	}
 	c := &certificate{file: filepath.Join(w.Dir, "cert.pem"), keyFile: filepath.Join(w.Dir, "key.pem"), roots: x509.NewCertPool()}
-	c.roots.AddCert(leaf)
-	if err := os.WriteFile(c.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		return nil, err
-	}
-	return c, os.WriteFile(c.keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
+	c.roots.AppendCertsFromPEM(certPEM)
+	return c, errors.Join(os.WriteFile(c.file, certPEM, 0o644), os.WriteFile(c.keyFile, keyPEM, 0o600))
 }

@@ -1,6 +1,8 @@
 package loopback
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -79,5 +81,34 @@ func TestAS(t *testing.T) {
 	if c, err := net.Dial("tcp", addr); err == nil {
 		c.Close()
 		t.Error("it still listens")
+	}
+}
+
+func TestASOverTLS(t *testing.T) {
+	certPEM, keyPEM, err := MakeCertificate("as.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := StartAS(&cert, authserver.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
+	for host, want := range map[string]bool{"as.test": true, "other.test": false} {
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", as.Port), &tls.Config{RootCAs: roots, ServerName: host})
+		if (err == nil) != want {
+			t.Errorf("%s: %v", host, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+	if err := as.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,19 +1,12 @@
 package selftest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/authkey/authkey/internal/authserver"
 	"github.com/authkey/authkey/internal/keyring"
@@ -43,8 +36,12 @@ func startServer(dir, certFile string, names ...string) (*keyServer, error) {
 		s.domains[name] = domain
 		served = append(served, domain)
 	}
-	cert, err := makeCertificate(certFile)
+	certPEM, keyPEM, err := loopback.MakeCertificate(asHost)
 	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err := errors.Join(err, os.WriteFile(certFile, certPEM, 0o600)); err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	s.AS, err = loopback.StartAS(&cert, authserver.DefaultLimits(), served...)
@@ -61,26 +58,4 @@ func (s *keyServer) asked() uint64 {
 func (s *keyServer) key(mailbox string) (string, error) {
 	_, domain, _ := strings.Cut(mailbox, "@")
 	return loopback.Key(s.domains[domain], mailbox)
-}
-
-// makeCertificate makes a certificate for asHost that signs itself, and writes it
-// to file.
-func makeCertificate(file string) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: asHost}, DNSNames: []string{asHost},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, os.WriteFile(file, text, 0o600)
 }
