@@ -44,10 +44,7 @@ func (w *world) start(ctx context.Context, name, socket string, program string, 
 	defer cancel()
 	err = c.process.Ready(ctx, func() bool {
 		conn, err := c.dial()
-		if err != nil {
-			return false
-		}
-		return conn.Close() == nil
+		return err == nil && conn.Close() == nil
 	})
 	return c, err
 }

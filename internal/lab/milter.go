@@ -99,10 +99,7 @@ func (m *Milter) StartListening(ctx context.Context) error {
 	if err := m.Start(); err != nil {
 		return err
 	}
-	return m.Ready(ctx, func() bool {
-		c, err := m.Dial()
-		return err == nil && c.Close() == nil
-	})
+	return m.Ready(ctx, func() bool { return testdaemon.Listens(m.Network, m.Address) })
 }
 
 // Dial connects to it.

@@ -142,7 +142,7 @@ func emptyList(s *storm, ctx context.Context) error {
 	}
 	u.mayEnd(true)
 	defer u.end(syscall.SIGKILL)
-	if err := testdaemon.Poll(ctx, func() (bool, error) { return u.Ended() || dials("tcp", address), nil }); err != nil {
+	if err := testdaemon.Poll(ctx, func() (bool, error) { return u.Ended() || testdaemon.Listens("tcp", address), nil }); err != nil {
 		return err
 	}
 	if u.Ended() { // refused

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -178,14 +177,9 @@ func (w *world) newServer(ctx context.Context, n, port int, domains ...string) (
 		Program: lab.Program{Name: fmt.Sprintf("authkey-server %d", n), Path: w.server, Args: []string{"serve", "--config", w.serverYAML(n)},
 			Dir: under(w.Dir, "run"), LogFile: under(w.Dir, fmt.Sprintf("server%d.log", n))},
 		ready:   "domain is served",
-		answers: func() bool { return dials("tcp", address) },
+		answers: func() bool { return testdaemon.Listens("tcp", address) },
 	}
 	return u, u.start(ctx)
-}
-
-func dials(network, address string) bool {
-	c, err := net.Dial(network, address)
-	return err == nil && c.Close() == nil
 }
 
 func (w *world) startMTA(ctx context.Context, socket string) error {
@@ -260,7 +254,7 @@ from:
 		Program: lab.Program{Name: "authkey-milter", Path: w.programs.milter, Args: []string{"serve", "--config", w.milterYAML()},
 			Dir: under(w.Dir, "run"), LogFile: under(w.Dir, "milter.log")},
 		ready:   "configuration in force",
-		answers: func() bool { return dials("unix", socket) },
+		answers: func() bool { return testdaemon.Listens("unix", socket) },
 	}
 	return w.milter.start(ctx)
 }

@@ -124,3 +124,9 @@ func Poll(ctx context.Context, done func() (bool, error)) error {
 		}
 	}
 }
+
+// Listens reports whether somebody accepts connections there.
+func Listens(network, address string) bool {
+	c, err := net.Dial(network, address)
+	return err == nil && c.Close() == nil
+}

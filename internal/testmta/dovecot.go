@@ -3,7 +3,6 @@ package testmta
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +145,7 @@ func StartDovecot(ctx context.Context, passwords map[string]string, config ...st
 		conf := filepath.Join(dir, "dovecot.conf")
 		text := strings.ReplaceAll(dovecotConf, "DIR", dir) + strings.Join(config, "\n") + "\n"
 		return []string{"-F", "-c", conf}, os.WriteFile(conf, []byte(text), 0o644)
-	}, func() bool { return listens("unix", d.socket) })
+	}, func() bool { return testdaemon.Listens("unix", d.socket) })
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +154,3 @@ func StartDovecot(ctx context.Context, passwords map[string]string, config ...st
 
 // AuthSocket is the path for smtpd_sasl_path.
 func (d *Dovecot) AuthSocket() string { return d.socket }
-
-func listens(network, address string) bool {
-	c, err := net.Dial(network, address)
-	return err == nil && c.Close() == nil
-}

@@ -96,7 +96,7 @@ func startOpenDKIM(ctx context.Context, prepare func(dir string) (config []strin
 			"Socket local:" + d.socket, "TemporaryDirectory " + dir}, config...)
 		conf := filepath.Join(dir, "opendkim.conf")
 		return []string{"-f", "-x", conf}, os.WriteFile(conf, []byte(strings.Join(config, "\n")+"\n"), 0o644)
-	}, func() bool { return listens("unix", d.socket) })
+	}, func() bool { return testdaemon.Listens("unix", d.socket) })
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (d *OpenDKIM) Stop() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var knocking sync.WaitGroup
 	knocking.Go(func() {
-		_ = testdaemon.Poll(ctx, func() (bool, error) { return !listens("unix", d.socket), nil })
+		_ = testdaemon.Poll(ctx, func() (bool, error) { return !testdaemon.Listens("unix", d.socket), nil })
 	})
 	err := d.Daemon.Stop()
 	cancel()
