@@ -99,23 +99,28 @@ func (w *World) AddDomain(name string, locals ...string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	d := &domain{list: keyring.ListFile{Path: filepath.Join(dir, "addresses"), Form: keyring.Form{Domain: name, Subaddress: "+"}}}
-	if err := d.list.Create(); err != nil {
-		return err
-	}
-	if len(locals) > 0 {
-		if _, err := d.list.Add(context.Background(), locals...); err != nil {
-			return err
-		}
-	}
-	var err error
-	if d.Domain, err = loopback.OpenDomain(name, filepath.Join(dir, "secret"), "file:"+d.list.Path); err != nil {
+	list := keyring.ListFile{Path: filepath.Join(dir, "addresses"), Form: keyring.Form{Domain: name, Subaddress: "+"}}
+	d, err := NewDomain(list, filepath.Join(dir, "secret"), locals...)
+	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.domains[name] = d
+	w.domains[name] = &domain{d, list}
 	return nil
+}
+
+// NewDomain writes an address list with these local parts and a secret, and opens their domain.
+func NewDomain(list keyring.ListFile, secretFile string, locals ...string) (*keyring.Domain, error) {
+	if err := list.Create(); err != nil {
+		return nil, err
+	}
+	if len(locals) > 0 {
+		if _, err := list.Add(context.Background(), locals...); err != nil {
+			return nil, err
+		}
+	}
+	return loopback.OpenDomain(list.Form.Domain, secretFile, "file:"+list.Path)
 }
 
 // Revoke ends every key of an address at once; the next Key is a new one.

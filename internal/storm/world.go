@@ -141,14 +141,7 @@ func (w *world) addDomain(name string) error {
 
 // newDomain writes a domain's secret and its list, and returns the keys by address.
 func newDomain(name, secret, path string, locals ...string) (keys map[string]string, err error) {
-	list := keyring.ListFile{Path: path, Form: keyring.Form{Domain: name, Subaddress: "+"}}
-	if err := list.Create(); err != nil {
-		return nil, err
-	}
-	if _, err := list.Add(context.Background(), locals...); err != nil {
-		return nil, err
-	}
-	d, err := loopback.OpenDomain(name, secret, "file:"+path)
+	d, err := lab.NewDomain(keyring.ListFile{Path: path, Form: keyring.Form{Domain: name, Subaddress: "+"}}, secret, locals...)
 	if err != nil {
 		return nil, err
 	}
