@@ -1,6 +1,7 @@
 package design
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -19,34 +21,31 @@ const root = "../.."
 
 // A listed is a package as "go list" knows it.
 type listed struct {
-	ImportPath   string
-	Imports      []string
-	TestImports  []string
-	XTestImports []string
+	ImportPath string
+	Imports    []string
 }
 
 // short is its folder in the tree.
 func short(importPath string) string { return strings.TrimPrefix(importPath, module+"/") }
 
-func listPackages(t *testing.T) []listed {
-	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")
+// listPackages lists the tree's packages, once for all tests.
+var listPackages = sync.OnceValues(func() (all []listed, err error) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	var all []listed
-	for in := json.NewDecoder(strings.NewReader(string(out))); ; {
+	for in := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p listed
 		if err := in.Decode(&p); errors.Is(err, io.EOF) {
-			return all
+			return all, nil
 		} else if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		all = append(all, p)
 	}
-}
+})
 
 // block returns the lines of the code block of docs/design.md that follows a heading.
 func block(t *testing.T, heading string) []string {
@@ -73,7 +72,9 @@ func TestPackagesAreListed(t *testing.T) {
 			described = append(described, strings.TrimSuffix(fields[0], "/"))
 		}
 	}
-	for _, p := range listPackages(t) {
+	packages, err := listPackages()
+	must(t, err)
+	for _, p := range packages {
 		there = append(there, short(p.ImportPath))
 	}
 	slices.Sort(described)
@@ -99,7 +100,9 @@ func TestArrows(t *testing.T) {
 	lines := block(t, "## What imports what")
 	var got []string
 	imports := make(map[string][]string)
-	for _, p := range listPackages(t) {
+	packages, err := listPackages()
+	must(t, err)
+	for _, p := range packages {
 		for _, i := range p.Imports {
 			if strings.HasPrefix(i, module+"/") {
 				imports[short(p.ImportPath)] = append(imports[short(p.ImportPath)], short(i))
@@ -141,7 +144,9 @@ func TestLibraries(t *testing.T) {
 		"github.com/spf13/viper":        {"internal/config"},
 	}
 	used := make(map[string]bool)
-	for _, p := range listPackages(t) {
+	packages, err := listPackages()
+	must(t, err)
+	for _, p := range packages {
 		for _, i := range p.Imports {
 			if allowed, special := importers[i]; special {
 				used[i] = true
