@@ -70,7 +70,7 @@ func domainOf(addr string) string { return addr[strings.LastIndexByte(addr, '@')
 // section 2.3.1).
 const typeRFC822 = "rfc822"
 
-// maxTyped keeps an address of a delivery status on one line.
+// maxTyped keeps an address of a delivery status, its type included, on one line.
 const maxTyped = 900
 
 // typedAddress writes an address as the fields of a delivery status have it: address type,
@@ -81,7 +81,7 @@ func typedAddress(kind, addr string, wide bool) string {
 		kind = esmtp.TypeUTF8
 	}
 	if kind != esmtp.TypeUTF8 {
-		return kind + "; " + cutOctets(printable(addr), maxTyped)
+		return cutOctets(kind+"; "+printable(addr), maxTyped)
 	}
 	var b strings.Builder
 	for _, r := range strings.ToValidUTF8(addr, "?") {
@@ -92,5 +92,5 @@ func typedAddress(kind, addr string, wide bool) string {
 			fmt.Fprintf(&b, `\x{%X}`, r)
 		}
 	}
-	return kind + "; " + cutOctets(b.String(), maxTyped)
+	return cutOctets(kind+"; "+b.String(), maxTyped)
 }
