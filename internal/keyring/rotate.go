@@ -59,13 +59,8 @@ func AddSecret(ctx context.Context, path string, now time.Time) (Rotation, error
 		if r.Stage != StageIdle {
 			return ErrStage
 		}
-		var key [secretSize]byte
-		var tag [4]byte
-		rand.Read(key[:]) // never fails: see crypto/rand
-		rand.Read(tag[:])
-		id := hex.EncodeToString(tag[:])
-		f.lines = append(f.lines, secretLine{text: mark("added", id, now)}, secretLine{id + " " + base64.StdEncoding.EncodeToString(key[:]), id})
-		clear(key[:])
+		fresh := newSecret()
+		f.lines = append(f.lines, secretLine{text: mark("added", fresh.id, now)}, fresh)
 		return nil
 	})
 }
@@ -130,6 +125,17 @@ type secretFile struct{ lines []secretLine }
 type secretLine struct {
 	text string
 	id   string // of the secret that it holds; empty: none
+}
+
+// newSecret makes a secret with an id, which says nothing about it.
+func newSecret() secretLine {
+	var key [secretSize]byte
+	var tag [4]byte
+	rand.Read(key[:]) // never fails: see crypto/rand
+	rand.Read(tag[:])
+	defer clear(key[:])
+	id := hex.EncodeToString(tag[:])
+	return secretLine{id + " " + base64.StdEncoding.EncodeToString(key[:]), id}
 }
 
 // Format keeps the secret out of every text.

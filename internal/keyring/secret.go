@@ -2,9 +2,7 @@ package keyring
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -83,19 +81,15 @@ func (r *ring) Format(f fmt.State, _ rune) {
 // fs.ErrExist. The id it returns names the secret in the file and in the output
 // of tools; it says nothing about it.
 func CreateSecret(path string) (id string, err error) {
-	var key [secretSize]byte
-	var tag [4]byte
-	rand.Read(key[:]) // never fails: see crypto/rand
-	rand.Read(tag[:])
-	id = hex.EncodeToString(tag[:])
+	fresh := newSecret()
 	text := "# AuthKey secret. Keep it from everybody: who has it can make the keys of all addresses.\n" +
 		"# One secret a line; the first makes keys, all are accepted. To replace it: add a new\n" +
 		"# one below on every machine, then move it up, and remove the old one after avt + grace.\n" +
-		id + " " + base64.StdEncoding.EncodeToString(key[:]) + "\n"
+		fresh.text + "\n"
 	if err := diskfile.Create(path, 0o600, text); err != nil {
 		return "", fmt.Errorf("create secret file: %w", err)
 	}
-	return id, nil
+	return fresh.id, nil
 }
 
 // errNoSecret says that there is nothing in a secret file but comments.
