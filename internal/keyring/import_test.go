@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -226,4 +227,23 @@ func FuzzImport(f *testing.F) {
 			t.Fatalf("once more: %d added, %v, %q became %q", again, err, after, now)
 		}
 	})
+}
+
+// An input without an end is refused.
+func TestImportOfEndlessInput(t *testing.T) {
+	f := ListFile{Path: write(t, filepath.Join(t.TempDir(), "list"), "bob\n"), Form: testForm}
+	_, err := Import(t.Context(), "input", endless(strings.Repeat("#", maxListLine/2)+"\n"), f)
+	if err == nil || !strings.HasSuffix(err.Error(), fmt.Sprintf("input is longer than %d octets", maxListFile)) {
+		t.Errorf("%v", err)
+	}
+}
+
+// endless is read as this text again and again.
+type endless string
+
+func (e endless) Read(p []byte) (n int, err error) {
+	for n+len(e) <= len(p) {
+		n += copy(p[n:], e)
+	}
+	return n, nil
 }
