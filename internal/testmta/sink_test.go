@@ -30,7 +30,7 @@ func TestSink(t *testing.T) {
 	if err != nil || string(m.Content()) != string(data) {
 		t.Errorf("Content() = %q, %v", m.Content(), err)
 	}
-	if all, err := s.Deliveries(); err != nil || len(all) != 4 || all[0].Sender != "" || all[0].Recipient != "x@rcpt.test" {
+	if all, err := s.Deliveries(); err != nil || len(all) != 4 || s.Count() != 4 || all[0].Sender != "" || all[0].Recipient != "x@rcpt.test" {
 		t.Errorf("Deliveries = %v, %v", all, err)
 	}
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
