@@ -3,7 +3,6 @@ package esmtp
 import (
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -50,7 +49,7 @@ func OriginalRecipient(rcptArgs string) (kind, address string) {
 	}
 	if strings.EqualFold(kind, TypeUTF8) {
 		address, ok = decodeUnitext(encoded)
-		ok = ok && utf8.ValidString(address) && !strings.ContainsFunc(address, isControl)
+		ok = ok && utf8.ValidString(address) && !strings.ContainsFunc(address, IsControl)
 	} else {
 		address, ok = decodeXtext(encoded)
 		ok = ok && isPrintable(address)
@@ -74,11 +73,6 @@ func param(args, name string) string {
 
 func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
-}
-
-// isControl reports whether r could change how the text around it is read or shown.
-func isControl(r rune) bool {
-	return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
 // decodeXtext undoes the xtext of RFC 3461 section 4.

@@ -98,7 +98,7 @@ func FuzzParams(f *testing.F) {
 			t.Errorf("EnvelopeID(%q) = %q", args, id)
 		}
 		kind, address := OriginalRecipient(args)
-		if !isPrintable(kind) || strings.ContainsFunc(address, isControl) || len(kind) > maxParam || len(address) > maxParam ||
+		if !isPrintable(kind) || strings.ContainsFunc(address, IsControl) || len(kind) > maxParam || len(address) > maxParam ||
 			kind != TypeUTF8 && !isPrintable(address) || (kind == "") != (address == "") {
 			t.Errorf("OriginalRecipient(%q) = %q, %q", args, kind, address)
 		}

@@ -21,7 +21,7 @@ var errMailbox = errors.New("address cannot be written to")
 // among other things, control characters in quoted local parts.
 func mailbox(path string) (string, error) {
 	path = esmtp.DropSourceRoute(path)
-	if path == "" || len(path) > maxPath || !utf8.ValidString(path) || strings.ContainsFunc(path, isControl) {
+	if path == "" || len(path) > maxPath || !utf8.ValidString(path) || strings.ContainsFunc(path, esmtp.IsControl) {
 		return "", errMailbox
 	}
 	local, domain, ok := esmtp.CutUnquoted(path)
@@ -86,7 +86,7 @@ func typedAddress(kind, addr string, wide bool) string {
 	var b strings.Builder
 	for _, r := range strings.ToValidUTF8(addr, "?") {
 		switch {
-		case r > 0x20 && r < 0x7F && r != '+' && r != '=' && r != '\\', r >= 0x80 && wide && !isControl(r):
+		case r > 0x20 && r < 0x7F && r != '+' && r != '=' && r != '\\', r >= 0x80 && wide && !esmtp.IsControl(r):
 			b.WriteRune(r)
 		default:
 			fmt.Fprintf(&b, `\x{%X}`, r)

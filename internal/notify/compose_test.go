@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-message/textproto"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/verifier"
 )
@@ -353,7 +354,7 @@ func FuzzQuote(f *testing.F) {
 				t.Fatalf("%d fields instead of %d: %q", got, want, quoted)
 			}
 		}
-		if line := oneLine(value, 50); strings.ContainsFunc(line, isControl) || len([]rune(line)) > 51 {
+		if line := oneLine(value, 50); strings.ContainsFunc(line, esmtp.IsControl) || len([]rune(line)) > 51 {
 			t.Fatalf("oneLine: %q", line)
 		}
 		o := &original{milter.Original{Header: []milter.Field{field("Subject", value), field("Message-ID", value)}}}

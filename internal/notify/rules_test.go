@@ -125,7 +125,7 @@ func FuzzMailbox(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if strings.ContainsFunc(got, isControl) || got == "" {
+		if strings.ContainsFunc(got, esmtp.IsControl) || got == "" {
 			t.Fatalf("mailbox(%q) = %q", s, got)
 		}
 		quoted := false

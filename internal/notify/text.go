@@ -2,9 +2,9 @@ package notify
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
 )
 
@@ -22,21 +22,6 @@ const (
 	keyField    = "X-Auth-Key"
 	newKeyField = "X-New-Auth-Key"
 )
-
-// isControl reports characters that must not come into a text of ours: controls,
-// line separators, and those that turn the direction of writing.
-func isControl(r rune) bool {
-	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
-}
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
 
 func isPrintable(s string) bool { return printable(s) == s }
 
@@ -69,7 +54,7 @@ func cutOctets(s string, most int) string {
 func oneLine(s string, most int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {
-		if isControl(r) {
+		if esmtp.IsControl(r) {
 			return ' '
 		}
 		return r
