@@ -136,7 +136,7 @@ func broken(err error) error {
 // within is the configuration with the DNS server, the AS and the rest of world in place of
 // the real ones.
 func within(world *selftest.World, c config.Config) config.Config {
-	c.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort(world.DNS())}
+	c.DNS.Servers = []netip.AddrPort{world.DNS()}
 	c.Verify.CAFile = world.CAFile()
 	c.Verify.AllowNetworks = append(slices.Clip(c.Verify.AllowNetworks), world.Network())
 	c.Notify.SMTP = world.SMTP()

@@ -35,7 +35,7 @@ func startResolver(texts map[string]string, hosts map[string]netip.Addr) (*resol
 	return r, nil
 }
 
-func (r *resolver) addr() string { return r.conn.LocalAddr().String() }
+func (r *resolver) addr() netip.AddrPort { return r.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 func (r *resolver) close() error {
 	err := r.conn.Close()

@@ -53,7 +53,7 @@ func newEngine(t *testing.T, w *World, opts policy.Options) *milter.Engine {
 		t.Fatalf("%s: no certificate", w.CAFile())
 	}
 	v := verifier.New(verifier.Options{
-		Resolvers: []netip.AddrPort{netip.MustParseAddrPort(w.DNS())}, AllowNetworks: []netip.Prefix{w.Network()}, Roots: roots,
+		Resolvers: []netip.AddrPort{w.DNS()}, AllowNetworks: []netip.Prefix{w.Network()}, Roots: roots,
 		// What answers answers in time, however busy the machine is.
 		DNSTimeout: 20 * time.Second, Timeout: 45 * time.Second, ConnectTimeout: 20 * time.Second, ReplyTimeout: 20 * time.Second,
 		DefaultTTL: time.Minute, MaxTTL: time.Hour,

@@ -97,8 +97,8 @@ func (w *World) onClose(end func() error) { w.closers = append(w.closers, end) }
 // Dir is a folder of this process's own, gone with the World.
 func (w *World) Dir() string { return w.dir }
 
-// DNS is the name server to ask, as IP:PORT.
-func (w *World) DNS() string { return w.dns.addr() }
+// DNS is the name server to ask.
+func (w *World) DNS() netip.AddrPort { return w.dns.addr() }
 
 // CAFile holds the certificate to trust in place of the system's roots.
 func (w *World) CAFile() string { return filepath.Join(w.dir, "ca.pem") }
