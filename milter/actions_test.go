@@ -118,15 +118,8 @@ func TestNoDSNNoSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, step := range []func() (*gomilter.Action, error){
-		s.DataStart,
-		func() (*gomilter.Action, error) { return s.HeaderField("X-Auth-Key", "wrong", nil) },
-		s.HeaderEnd,
-		func() (*gomilter.Action, error) { return s.BodyChunk([]byte("x")) },
-	} {
-		if _, err := step(); err != nil {
-			t.Fatal(err)
-		}
+	if err := content(s, field{"X-Auth-Key", "wrong"}); err != nil {
+		t.Fatal(err)
 	}
 	mods, _, err := s.End()
 	if err != nil {

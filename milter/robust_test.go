@@ -297,15 +297,8 @@ func TestSwap(t *testing.T) {
 	settings := defaultSettings()
 	settings.AuthservID = "new.test"
 	r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(policy.Options{})})
-	for _, step := range []func() (*gomilter.Action, error){
-		s.DataStart,
-		func() (*gomilter.Action, error) { return s.HeaderField("X-Auth-Key", "wrong", nil) },
-		s.HeaderEnd,
-		func() (*gomilter.Action, error) { return s.BodyChunk([]byte("x")) },
-	} {
-		if _, err := step(); err != nil {
-			t.Fatal(err)
-		}
+	if err := content(s, field{"X-Auth-Key", "wrong"}); err != nil {
+		t.Fatal(err)
 	}
 	_, act, err := s.End()
 	if err != nil || act.SMTPCode != 550 {
