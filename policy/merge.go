@@ -12,17 +12,12 @@ import (
 // maxQuarantineFields bounds the X-Authkey-Quarantine fields of one message.
 const maxQuarantineFields = 50
 
-// decide makes the Plan. Its Recipients are filled in where there is anything to
-// say about one of them, or where all is set.
-func (p *Policy) decide(env Envelope, res verifier.Result, all bool) Plan {
-	var ids [maxIDs]int32
-	q := p.question(&env, &res, ids[:0])
-	recipients := env.Recipients
+// planFor makes the Plan for the recipients, of which one is enough where all are alike. Its
+// Recipients are filled in where there is anything to say about one of them, or where all
+// is set. It takes copies, since they are allocated: Decide needs none for most messages.
+func (p *Policy) planFor(q *question, env Envelope, res verifier.Result, recipients []Recipient, all bool) Plan {
 	if len(recipients) == 0 {
 		recipients = make([]Recipient, 1)
-	}
-	if first, ok := q.alike(recipients); ok && !all && !p.oneByOne(first.action) {
-		recipients = recipients[:1]
 	}
 	list := make([]RecipientPlan, len(recipients))
 	for i := range recipients {
@@ -346,10 +341,7 @@ func (m *merger) summarize() {
 // special reports whether the recipients have to be listed: they differ, or
 // something is to be done about one of them.
 func (m *merger) special() bool {
-	first := &m.list[0]
-	return m.any(func(r *RecipientPlan) bool {
-		return r.Disposition != Keep || r.Notice || r.Action != first.Action || r.Would != first.Would
-	}) != nil
+	return differ(m.list) || m.any(func(r *RecipientPlan) bool { return r.Disposition != Keep || r.Notice }) != nil
 }
 
 // onlySay turns the Plan into that of test mode, which only says what would be done.
