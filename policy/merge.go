@@ -1,10 +1,6 @@
 package policy
 
 import (
-	"fmt"
-	"strings"
-	"unicode/utf8"
-
 	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/verifier"
 )
@@ -308,15 +304,8 @@ func because(res *verifier.Result) string {
 
 // printable writes an address, which came from outside, in the ASCII of a header field.
 func printable(s string) string {
-	var b strings.Builder
-	for i, safe := 0, esmtp.SafeAddress(s); i < len(safe) && b.Len() < esmtp.MaxMailbox; i++ {
-		if c := safe[i]; c < utf8.RuneSelf {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
+	s = esmtp.SafeASCII(s)
+	return s[:min(len(s), esmtp.MaxMailbox)]
 }
 
 // summarize says what is done with the message as a whole, and which layer chose it.
