@@ -146,7 +146,7 @@ func routeLibraryWarnings(log *slog.Logger) {
 			log := libraryLog.log
 			libraryLog.mu.Unlock()
 			if left, ok := libraryLog.rate.Allow(); ok {
-				log.Warn("milter connection", "detail", cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
+				log.Warn("milter connection", "detail", oplog.Cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
 			}
 		}
 	})
