@@ -129,6 +129,23 @@ func TestFrameClaimsCostNothing(t *testing.T) {
 	}
 }
 
+// TestNoMail: a message without MAIL FROM, of which nothing is known, does not pass.
+func TestNoMail(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	c := r.dialRaw()
+	for _, f := range [][]byte{optNeg(), frame('R', "<bob@rcpt.test>\x00"), frame('L', "X-Auth-Key\x00good\x00"), frame('E', "")} {
+		if _, err := c.Write(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if command, _, err := readFrame(c); err != nil || command != 'O' {
+		t.Fatalf("%q, %v", command, err)
+	}
+	if command, data, err := readFrame(c); err != nil || command != 'y' || string(data) != filterErrorText+"\x00" {
+		t.Errorf("%q %q, %v; want %q", command, data, err, filterErrorText)
+	}
+}
+
 // TestHeaderChanges: what an MTA would misread is not sent, and not more is held back than
 // holdBytes.
 func TestHeaderChanges(t *testing.T) {
