@@ -99,6 +99,62 @@ func TestNoticesGoBeforeTheVerdict(t *testing.T) {
 	}
 }
 
+// TestQuarantineMailbox: who looks there is told for whom the message was, and why.
+func TestQuarantineMailbox(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{QuarantineMailbox: "q@rcpt.test"}, everyAction)
+	in := forged("quarantine")
+	in.fields = append(in.fields, field{"X-Authkey-Quarantine", "forged@rcpt.test; pass"})
+	got := r.mustSend(r.connect(), in)
+	if !slices.Equal(got.rcpts, []string{"q@rcpt.test"}) || got.held != "" {
+		t.Errorf("recipients %q, held %q", got.rcpts, got.held)
+	}
+	got.fields = slices.DeleteFunc(got.fields, func(f field) bool { return f.name != "X-Authkey-Quarantine" })
+	if want := []field{{"X-Authkey-Quarantine", "quarantine@rcpt.test; fail (invalid-key)"}}; !slices.Equal(got.fields, want) {
+		t.Errorf("%q, want %q", got.fields, want)
+	}
+}
+
+// TestTestModePerRecipient: nothing is changed, and the log says what each one would get.
+func TestTestModePerRecipient(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{Test: true}, everyAction)
+	got := r.mustSend(r.connect(), forged("accept", "reject"))
+	if got.action != gomilter.ActionAccept || len(got.rcpts) != 2 || len(r.told.failures) != 0 {
+		t.Errorf("%v, recipients %q, %d DSNs", got.action, got.rcpts, len(r.told.failures))
+	}
+	if want := `would="accept@rcpt.test=accept,reject@rcpt.test=reject"`; !strings.Contains(r.log.String(), want) ||
+		strings.Contains(r.log.String(), "actions=") {
+		t.Errorf("log: %s", r.log)
+	}
+}
+
+// TestDSNHasTheParameters of its recipient's RCPT, also where those before had none.
+func TestDSNHasTheParameters(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	r.swap(policy.Options{}, everyAction)
+	s := r.connect()
+	if _, err := s.Mail("alice@a.test", ""); err != nil {
+		t.Fatal(err)
+	}
+	const args = "NOTIFY=FAILURE ORCPT=rfc822;r@rcpt.test"
+	for _, rcpt := range []struct{ address, args string }{{"accept@rcpt.test", ""}, {"reject@rcpt.test", args}, {"reject-notify@rcpt.test", ""}} {
+		if _, err := s.Rcpt(rcpt.address, rcpt.args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := content(s, field{"X-Auth-Key", "wrong"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.End(); err != nil {
+		t.Fatal(err)
+	}
+	got := r.told.failures
+	if len(got) != 2 || got[0].RcptArgs != args || got[1].RcptArgs != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestNoDSNNoSilence: a refusing recipient whose sender may not be told gets the
 // message marked, unless the sender asked not to be told.
 func TestNoDSNNoSilence(t *testing.T) {
@@ -118,15 +174,8 @@ func TestNoDSNNoSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, step := range []func() (*gomilter.Action, error){
-		s.DataStart,
-		func() (*gomilter.Action, error) { return s.HeaderField("X-Auth-Key", "wrong", nil) },
-		s.HeaderEnd,
-		func() (*gomilter.Action, error) { return s.BodyChunk([]byte("x")) },
-	} {
-		if _, err := step(); err != nil {
-			t.Fatal(err)
-		}
+	if err := content(s, field{"X-Auth-Key", "wrong"}); err != nil {
+		t.Fatal(err)
 	}
 	mods, _, err := s.End()
 	if err != nil {
@@ -176,6 +225,19 @@ func TestSeparateTransactions(t *testing.T) {
 	// Two in one transaction that agree share its verdict.
 	if got := r.mustSend(s, forged("reject", "reject+tag")); got.code != 250 && got.code != 550 {
 		t.Errorf("%d %q", got.code, got.reply)
+	}
+	// Our own users' mail is not checked, and nobody's preference counts for it.
+	e := testEngine()
+	e.Preferences = everyAction
+	e.prepare()
+	for login, want := range map[string]bool{"": true, "alice": false} {
+		msg := newMessage(e, origin{login: login}, "", "", "alice@a.test", "")
+		msg.addRecipient("reject@rcpt.test", "reject@rcpt.test", "")
+		first := msg.needsOwnTransaction(t.Context())
+		msg.addRecipient("accept@rcpt.test", "accept@rcpt.test", "")
+		if second := msg.needsOwnTransaction(t.Context()); first || second != want {
+			t.Errorf("login %q: 452 to the first %v, to the second %v, want %v", login, first, second, want)
+		}
 	}
 	// Without the option the MTA is not made to wait at RCPT.
 	r.swap(policy.Options{}, everyAction)

@@ -3,7 +3,6 @@ package milter
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	gomilter "github.com/d--j/go-milter"
 
@@ -230,10 +229,7 @@ const maxPropValue = 900
 // ";" or a blank here, however a reader splits the field. It differs from the canonical form
 // of the address: what is encoded is the local part without quotes and backslashes.
 func propValue(address wire.Address) string {
-	value := esmtp.SafeAddress(mailboxOf(address))
-	if !onlyASCII(value) {
-		value = percentOthers(value)
-	}
+	value := esmtp.SafeASCII(mailboxOf(address))
 	if len(value) > maxPropValue {
 		return ""
 	}
@@ -246,23 +242,6 @@ func mailboxOf(a wire.Address) string {
 		return ""
 	}
 	return a.Local() + "@" + a.Domain()
-}
-
-func onlyASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
-}
-
-// percentOthers percent-encodes all that is not ASCII.
-func percentOthers(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] < utf8.RuneSelf {
-			b.WriteByte(s[i])
-		} else {
-			fmt.Fprintf(&b, "%%%02X", s[i])
-		}
-	}
-	return b.String()
 }
 
 // quoteString writes a quoted-string (RFC 5322 section 3.2.4); an octet that it cannot have

@@ -50,6 +50,8 @@ func TestAuthRes(t *testing.T) {
 			"mx.test;\n\tx-authkey=pass smtp.mailfrom=a%20b@a_b.test"},
 		{"id that is no token", "mx test", "alice@a.test", verifier.Result{Status: verifier.Pass},
 			"\"mx test\";\n\tx-authkey=pass smtp.mailfrom=alice@a.test"},
+		{"id that would begin another field", "mx\"\\\r\nX: é", "alice@a.test", verifier.Result{Status: verifier.Pass},
+			"\"mx\\\"\\\\??X: ??\";\n\tx-authkey=pass smtp.mailfrom=alice@a.test"},
 		{"address too long for a line", "mx.test", strings.Repeat("=", maxPropValue/3) + "@a.test", verifier.Result{Status: verifier.Pass},
 			"mx.test;\n\tx-authkey=pass"},
 	}
@@ -208,6 +210,17 @@ func (c *recipientChanges) DeleteRecipient(r string) error {
 func (c *recipientChanges) AddRecipient(r, _ string) error {
 	c.added = append(c.added, r)
 	return nil
+}
+
+// TestReplyThatCannotBeSent keeps its meaning.
+func TestReplyThatCannotBeSent(t *testing.T) {
+	long := strings.Repeat("x", 1<<16)
+	if got := response(policy.Reply{Code: 451, Enhanced: "4.7.1", Text: long}); got != gomilter.RespTempFail {
+		t.Errorf("451: %v", got)
+	}
+	if got := response(policy.Reply{Code: 550, Enhanced: "5.7.1", Text: long}); got != gomilter.RespReject {
+		t.Errorf("550: %v", got)
+	}
 }
 
 // TestBothFormsOfARecipientAreDeleted: the MTA knows a recipient by one of them.

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/internal/fromfield"
 )
 
@@ -31,7 +32,7 @@ func claimsAuthKey(value string) bool {
 
 // textClaims is claimsAuthKey for one way to read the value.
 func textClaims(text string) bool {
-	if !onlyASCII(text) {
+	if !esmtp.IsASCII(text) {
 		text = norm.NFKC.String(text) // full-width letters, the Kelvin sign
 	}
 	text = strings.ToLower(text)

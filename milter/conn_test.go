@@ -64,6 +64,7 @@ func TestFramesThatKillTheLibrary(t *testing.T) {
 	}{
 		{"negotiation too short", [][]byte{frame('O', "\x00\x00\x00\x06")}},
 		{"negotiation twice", [][]byte{optNeg(), optNeg()}},
+		{"a protocol too old", [][]byte{frame('O', "\x00\x00\x00\x01"+"\x00\x00\x01\xff"+"\x00\x00\x00\x00")}},
 		{"something else first", [][]byte{connect}},
 		{"empty connect", [][]byte{optNeg(), frame('C', "")}},
 		{"half a port", [][]byte{optNeg(), frame('C', "host\x004\x00")}},
@@ -125,6 +126,61 @@ func TestFrameClaimsCostNothing(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 2<<20 {
 		t.Errorf("15 announced MiB cost %d bytes before one of them arrived", grown)
+	}
+}
+
+// TestNoMail: a message without MAIL FROM, of which nothing is known, does not pass.
+func TestNoMail(t *testing.T) {
+	r := newRig(t, defaultSettings(), policy.Options{})
+	c := r.dialRaw()
+	for _, f := range [][]byte{optNeg(), frame('R', "<bob@rcpt.test>\x00"), frame('L', "X-Auth-Key\x00good\x00"), frame('E', "")} {
+		if _, err := c.Write(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if command, _, err := readFrame(c); err != nil || command != 'O' {
+		t.Fatalf("%q, %v", command, err)
+	}
+	if command, data, err := readFrame(c); err != nil || command != 'y' || string(data) != filterErrorText+"\x00" {
+		t.Errorf("%q %q, %v; want %q", command, data, err, filterErrorText)
+	}
+}
+
+// TestHeaderChanges: what an MTA would misread is not sent, and not more is held back than
+// holdBytes.
+func TestHeaderChanges(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	c := newConn(ours, time.Minute, func(error) {}, func() {})
+	defer c.Close()
+	for _, bad := range []field{
+		{"X-A\x00", "v"}, {"X-A", "v\x00w"}, {"X-A", "v\r\nX-B: w"}, {"X-A", strings.Repeat("v", maxChange)},
+	} {
+		if err := c.change('i', 0, bad.name, bad.value); err == nil || len(c.out) > 0 {
+			t.Errorf("%.20q: %v, %d octets held back", bad, err, len(c.out))
+		}
+	}
+	got := make(chan int)
+	go func() {
+		n, _ := io.Copy(io.Discard, theirs)
+		got <- int(n)
+	}()
+	sent := 0
+	for sent <= holdBytes {
+		if len(c.out) != sent {
+			t.Fatalf("%d of %d octets are held back", len(c.out), sent)
+		}
+		if err := c.change('i', 0, "X-A", strings.Repeat("v", 1000)); err != nil {
+			t.Fatal(err)
+		}
+		sent += frameHeader + 1 + 4 + len("X-A") + 1 + 1000 + 1
+	}
+	if len(c.out) != 0 {
+		t.Errorf("%d octets are held back", len(c.out))
+	}
+	_ = c.Close()
+	if n := <-got; n != sent {
+		t.Errorf("%d octets arrived, want %d", n, sent)
 	}
 }
 

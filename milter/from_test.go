@@ -10,6 +10,7 @@ import (
 	gomilter "github.com/d--j/go-milter"
 
 	"github.com/authkey/authkey/internal/fromfield"
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/internal/wire"
 	"github.com/authkey/authkey/policy"
 	"github.com/authkey/authkey/verifier"
@@ -168,7 +169,7 @@ func TestFromCheck(t *testing.T) {
 						t.Errorf("Authentication-Results %q, want nothing of the From field", got.fields[0].value)
 					}
 				} else if from != tt.want {
-					t.Errorf("From result %q, want %q", cut(from, 200), tt.want)
+					t.Errorf("From result %q, want %q", oplog.Cut(from, 200), tt.want)
 				}
 				for _, q := range r.fake.questions() {
 					if q.Address.String() == tt.neverAsked && !q.Key.IsZero() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,12 @@ func TestSelfCheck(t *testing.T) {
 	})
 	if err := r.srv.SelfCheck(ctx); err != nil {
 		t.Errorf("at the limit of connections: %v", err)
+	}
+	if err := (&Server{}).SelfCheck(ctx); err == nil {
+		t.Error("no socket is served, and nothing shows it")
+	}
+	if err := Negotiate(ctx, "unix", r.socket+".gone"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no socket: %v", err)
 	}
 	// Stuck: a goroutine holds what every connection needs, and never lets go.
 	r.srv.mu.Lock()

@@ -88,9 +88,6 @@ func (o *once) Addr() net.Addr { return nil }
 func (s *Server) negotiate(mtaVersion, ourVersion uint32, mtaActions, ourActions gomilter.OptAction,
 	mtaProtocol, ourProtocol gomilter.OptProtocol, offered gomilter.DataSize) (
 	version uint32, actions gomilter.OptAction, protocol gomilter.OptProtocol, size gomilter.DataSize, err error) {
-	if mtaVersion < 2 {
-		return 0, 0, 0, 0, fmt.Errorf("MTA speaks milter protocol %d, 2 or newer is needed", mtaVersion)
-	}
 	if missing := requiredActions &^ mtaActions; missing != 0 {
 		return 0, 0, 0, 0, fmt.Errorf("MTA does not let a filter change headers: it lacks %s", missing)
 	}
@@ -146,7 +143,7 @@ func routeLibraryWarnings(log *slog.Logger) {
 			log := libraryLog.log
 			libraryLog.mu.Unlock()
 			if left, ok := libraryLog.rate.Allow(); ok {
-				log.Warn("milter connection", "detail", cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
+				log.Warn("milter connection", "detail", oplog.Cut(fmt.Sprintf(format, v...), maxLibraryText), "suppressed", left)
 			}
 		}
 	})

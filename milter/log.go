@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/authkey/authkey/internal/esmtp"
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/policy"
 )
 
@@ -26,7 +27,7 @@ func (s *session) logMessage(msg *message, out *outcome) {
 	attrs := append(messageAttrs(msg, s.attrs[:0]),
 		slog.String("result", string(out.envelope.Status)),
 		slog.String("reason", string(reason)),
-		slog.String("as", cut(out.envelope.Server, maxLogValue)),
+		slog.String("as", oplog.Cut(out.envelope.Server, maxLogValue)),
 		slog.Bool("cached", out.envelope.Cached))
 	if msg.engine.Settings.From != FromOff && out.from.Status != "" {
 		attrs = append(attrs, slog.String("from_result", string(out.from.Status)))
@@ -65,7 +66,7 @@ func (s *session) logMessage(msg *message, out *outcome) {
 }
 
 func (s *session) logFailure(what string, msg *message, err error) {
-	s.srv.log.Error(what, "qid", cut(msg.queueID, maxLogValue), "error", cut(err.Error(), maxLogValue))
+	s.srv.log.Error(what, "qid", oplog.Cut(msg.queueID, maxLogValue), "error", oplog.Cut(err.Error(), maxLogValue))
 }
 
 // appendFrom says why the From field has its result, and for which address, where that
@@ -75,7 +76,7 @@ func appendFrom(attrs []slog.Attr, from fromResult) []slog.Attr {
 		attrs = append(attrs, slog.String("from_reason", string(from.Reason)))
 	}
 	if !from.address.IsZero() {
-		attrs = append(attrs, slog.String("header_from", cut(from.address.String(), maxLogValue)))
+		attrs = append(attrs, slog.String("header_from", oplog.Cut(from.address.String(), maxLogValue)))
 	}
 	return attrs
 }
@@ -111,7 +112,7 @@ func recipientActions(recipients []policy.RecipientPlan, test bool) string {
 			b.WriteString("…")
 			break
 		}
-		b.WriteString(cut(esmtp.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
+		b.WriteString(oplog.Cut(esmtp.SafeAddress(r.Address), maxLogValue) + "=" + action.String())
 	}
 	return b.String()
 }
@@ -174,20 +175,12 @@ func (s *session) settle() {
 
 func messageAttrs(msg *message, attrs []slog.Attr) []slog.Attr {
 	return append(attrs,
-		slog.String("qid", cut(msg.queueID, maxLogValue)),
-		slog.String("client", cut(msg.client, maxLogValue)),
-		slog.String("from", cut(esmtp.SafeAddress(msg.sender), maxLogValue)))
+		slog.String("qid", oplog.Cut(msg.queueID, maxLogValue)),
+		slog.String("client", oplog.Cut(msg.client, maxLogValue)),
+		slog.String("from", oplog.Cut(esmtp.SafeAddress(msg.sender), maxLogValue)))
 }
 
 // milliseconds is a decimal number of them, to the microsecond.
 func milliseconds(name string, d time.Duration) slog.Attr {
 	return slog.Float64(name, float64(d.Microseconds())/1000)
-}
-
-// cut bounds what came from outside, without splitting a UTF-8 sequence.
-func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

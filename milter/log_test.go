@@ -2,6 +2,8 @@ package milter
 
 import (
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -15,6 +17,20 @@ type settlingHandler struct {
 }
 
 func (h settlingHandler) Settle() { h.settled.Add(1) }
+
+// TestLogListIsBounded: neither many recipients nor long ones make a line long.
+func TestLogListIsBounded(t *testing.T) {
+	const last = "…"
+	long := policy.RecipientPlan{Address: strings.Repeat("ä", maxLogValue), Action: policy.Reject}
+	one := recipientActions([]policy.RecipientPlan{long}, false)
+	if want := strings.Repeat("ä", maxLogValue/2) + last + "=reject"; one != want {
+		t.Errorf("%q, want %q", one, want)
+	}
+	many := recipientActions(slices.Repeat([]policy.RecipientPlan{long}, 1000), false)
+	if len(many) > maxLogActions+len(one)+len(","+last) || !strings.HasSuffix(many, "=reject,"+last) {
+		t.Errorf("%d octets, which end in %q", len(many), many[len(many)-20:])
+	}
+}
 
 // TestLinesOfWhatEndsHereAreWritten before the MTA is answered: nothing else is left of
 // such a message.

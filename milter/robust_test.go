@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	gomilter "github.com/d--j/go-milter"
@@ -17,6 +18,68 @@ import (
 )
 
 const filterErrorText = "451 4.3.0 Filter error, try again later"
+
+// TestChangeThatCannotBeMade: the MTA, which has some of the changes then, gets no answer
+// that would let the message pass.
+func TestChangeThatCannotBeMade(t *testing.T) {
+	settings := defaultSettings()
+	settings.MarkValue = "YES\r\nX-Forged: y"
+	r := newRig(t, settings, policy.Options{})
+	if got, err := send(r.connect(), forged("accept")); err == nil {
+		t.Errorf("%v %q %q", got.action, got.reply, got.fields)
+	}
+	r.waitFor("the line", func() bool { return strings.Contains(r.log.String(), "reason=filter-error") })
+	if !strings.Contains(r.log.String(), "action=tempfail") {
+		t.Errorf("log: %s", r.log)
+	}
+}
+
+// panicking is all that an Engine asks, and panics where its name says so.
+type panicking struct {
+	*fakeVerifier
+	*fakeNotifier
+	where string
+}
+
+func (p panicking) at(where string) {
+	if p.where == where {
+		panic("SECRETKEY")
+	}
+}
+
+func (p panicking) Prefetch(verifier.Address)       { p.at("prefetch") }
+func (p panicking) Known(_ []policy.Recipient) bool { return false }
+
+func (p panicking) Fill(context.Context, []policy.Recipient) (int, error) {
+	p.at("preferences")
+	return 0, nil
+}
+
+func (p panicking) Deliver(context.Context, Original, []Failure, []Notice) error {
+	p.at("notify")
+	return nil
+}
+
+// TestPanicsOfParts: a message of which something was not done is deferred, also where
+// that was not at its end.
+func TestPanicsOfParts(t *testing.T) {
+	for _, where := range []string{"", "prefetch", "preferences", "notify"} {
+		r := newRig(t, defaultSettings(), policy.Options{})
+		parts := panicking{r.fake, r.told, where}
+		r.srv.Swap(&Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: parts, Preferences: parts, Notifier: parts,
+			Policy: policy.New(policy.Options{Defaults: policy.Actions{Fail: policy.RejectNotify}})})
+		want := filterErrorText
+		if where == "" {
+			want = "550 5.7.1 Sender address not authenticated: AuthKey invalid"
+		}
+		if got := r.mustSend(r.connect(), forged("bob")); got.reply != want {
+			t.Errorf("%q: %q, want %q", where, got.reply, want)
+		}
+		if got := strings.Contains(r.log.String(), "reason=filter-error"); got != (where != "") || strings.Contains(r.log.String(), "SECRETKEY") {
+			t.Errorf("%q: log: %s", where, r.log)
+		}
+	}
+}
 
 // TestNothingIsLeftOfTheLastMessage sends pairs of messages on one connection.
 func TestNothingIsLeftOfTheLastMessage(t *testing.T) {
@@ -281,9 +344,13 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// TestSwap: a message ends under the configuration under which it began.
+// TestSwap: a message ends under the configuration under which it began, which is released
+// then.
 func TestSwap(t *testing.T) {
-	r := newRig(t, defaultSettings(), policy.Options{Defaults: policy.Actions{Fail: policy.Reject}})
+	r := newRig(t, defaultSettings(), policy.Options{})
+	var released atomic.Int32
+	r.srv.Swap(&Engine{Settings: defaultSettings(), Limits: testLimits, Verifier: r.fake, Release: func() { released.Add(1) },
+		Policy: policy.New(policy.Options{Defaults: policy.Actions{Fail: policy.Reject}})})
 	s := r.connect()
 	if _, err := s.Mail("alice@a.test", ""); err != nil {
 		t.Fatal(err)
@@ -297,23 +364,30 @@ func TestSwap(t *testing.T) {
 	settings := defaultSettings()
 	settings.AuthservID = "new.test"
 	r.srv.Swap(&Engine{Settings: settings, Limits: testLimits, Verifier: r.fake, Policy: policy.New(policy.Options{})})
-	for _, step := range []func() (*gomilter.Action, error){
-		s.DataStart,
-		func() (*gomilter.Action, error) { return s.HeaderField("X-Auth-Key", "wrong", nil) },
-		s.HeaderEnd,
-		func() (*gomilter.Action, error) { return s.BodyChunk([]byte("x")) },
-	} {
-		if _, err := step(); err != nil {
-			t.Fatal(err)
-		}
+	if n := released.Load(); n != 0 {
+		t.Errorf("released %d times while a message is under way", n)
+	}
+	if err := content(s, field{"X-Auth-Key", "wrong"}); err != nil {
+		t.Fatal(err)
 	}
 	_, act, err := s.End()
 	if err != nil || act.SMTPCode != 550 {
 		t.Errorf("the message that began before: %v, %v", act, err)
 	}
+	r.waitFor("the release", func() bool { return released.Load() > 0 })
 	got := r.mustSend(s, sent{from: "alice@a.test", fields: []field{{"X-Auth-Key", "wrong"}}})
 	if got.action != gomilter.ActionAccept || !strings.HasPrefix(got.fields[0].value, "new.test;") {
 		t.Errorf("the message that began after: %v %q", got.action, got.fields)
+	}
+	if n := released.Load(); n != 1 {
+		t.Errorf("released %d times", n)
+	}
+	unused := testEngine()
+	unused.Release = func() { released.Add(1) }
+	r.srv.Swap(unused)
+	r.srv.Swap(testEngine())
+	if n := released.Load(); n != 2 {
+		t.Errorf("one under which no message began: released %d times", n-1)
 	}
 }
 

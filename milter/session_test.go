@@ -258,19 +258,8 @@ func send(s *gomilter.ClientSession, in sent) (received, error) {
 			return received{}, fmt.Errorf("rcpt: %w", err)
 		}
 	}
-	if _, err := s.DataStart(); err != nil {
-		return received{}, fmt.Errorf("data: %w", err)
-	}
-	for _, f := range in.fields {
-		if _, err := s.HeaderField(f.name, f.value, nil); err != nil {
-			return received{}, fmt.Errorf("header: %w", err)
-		}
-	}
-	if _, err := s.HeaderEnd(); err != nil {
-		return received{}, fmt.Errorf("end of header: %w", err)
-	}
-	if _, err := s.BodyChunk([]byte("body\r\n")); err != nil {
-		return received{}, fmt.Errorf("body: %w", err)
+	if err := content(s, in.fields...); err != nil {
+		return received{}, err
 	}
 	mods, act, err := s.End()
 	if err != nil {
@@ -281,6 +270,25 @@ func send(s *gomilter.ClientSession, in sent) (received, error) {
 		out.change(mod)
 	}
 	return out, nil
+}
+
+// content passes what follows the recipients of a message, up to its end.
+func content(s *gomilter.ClientSession, fields ...field) error {
+	if _, err := s.DataStart(); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	for _, f := range fields {
+		if _, err := s.HeaderField(f.name, f.value, nil); err != nil {
+			return fmt.Errorf("header: %w", err)
+		}
+	}
+	if _, err := s.HeaderEnd(); err != nil {
+		return fmt.Errorf("end of header: %w", err)
+	}
+	if _, err := s.BodyChunk([]byte("body\r\n")); err != nil {
+		return fmt.Errorf("body: %w", err)
+	}
+	return nil
 }
 
 func (r *received) change(mod gomilter.ModifyAction) {

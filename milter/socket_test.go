@@ -1,10 +1,13 @@
 package milter
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -40,6 +43,31 @@ func TestListenUnix(t *testing.T) {
 	}
 	if _, err := Listen("unix", filepath.Join(t.TempDir(), "m.sock"), 0o660, "no-such-group"); err == nil {
 		t.Error("an unknown group was accepted")
+	}
+}
+
+func TestListenFails(t *testing.T) {
+	taken, err := Listen("tcp", "127.0.0.1:0", 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		network, address string
+		want             error
+	}{
+		{"tcp", taken.Addr().String(), syscall.EADDRINUSE},
+		{"unix", filepath.Join(dir, "none", "m.sock"), fs.ErrNotExist},
+		{"unix", filepath.Join(file, "m.sock"), syscall.ENOTDIR},
+	} {
+		if ln, err := Listen(tt.network, tt.address, 0o660, ""); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, %v; want %v", tt.address, ln, err, tt.want)
+		}
 	}
 }
 

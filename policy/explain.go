@@ -38,7 +38,7 @@ func (p *Policy) Explain(env Envelope, res verifier.Result) (plan Plan, steps []
 	for i := range env.Recipients {
 		steps = append(steps, q.trace(&env.Recipients[i]))
 	}
-	return p.decide(env, res, true), steps
+	return p.planFor(&q, env, res, env.Recipients, true), steps
 }
 
 // A tracer collects the steps of one recipient.

@@ -147,10 +147,5 @@ func (a *Actions) bySlot() [slots]Action {
 		slotNone: a.None, slotTempError: a.TempError, slotPermError: a.PermError}
 }
 
-// at returns the action for a result; Unset for noSlot.
-func (a *Actions) at(s slot) Action {
-	if s == noSlot {
-		return Unset
-	}
-	return a.bySlot()[s]
-}
+// at returns the action for a result other than noSlot.
+func (a *Actions) at(s slot) Action { return a.bySlot()[s] }

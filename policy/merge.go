@@ -1,10 +1,6 @@
 package policy
 
 import (
-	"fmt"
-	"strings"
-	"unicode/utf8"
-
 	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/verifier"
 )
@@ -12,17 +8,12 @@ import (
 // maxQuarantineFields bounds the X-Authkey-Quarantine fields of one message.
 const maxQuarantineFields = 50
 
-// decide makes the Plan. Its Recipients are filled in where there is anything to
-// say about one of them, or where all is set.
-func (p *Policy) decide(env Envelope, res verifier.Result, all bool) Plan {
-	var ids [maxIDs]int32
-	q := p.question(&env, &res, ids[:0])
-	recipients := env.Recipients
+// planFor makes the Plan for the recipients, of which one is enough where all are alike. Its
+// Recipients are filled in where there is anything to say about one of them, or where all
+// is set. It takes copies, since they are allocated: Decide needs none for most messages.
+func (p *Policy) planFor(q *question, env Envelope, res verifier.Result, recipients []Recipient, all bool) Plan {
 	if len(recipients) == 0 {
 		recipients = make([]Recipient, 1)
-	}
-	if first, ok := q.alike(recipients); ok && !all && !p.oneByOne(first.action) {
-		recipients = recipients[:1]
 	}
 	list := make([]RecipientPlan, len(recipients))
 	for i := range recipients {
@@ -313,15 +304,8 @@ func because(res *verifier.Result) string {
 
 // printable writes an address, which came from outside, in the ASCII of a header field.
 func printable(s string) string {
-	var b strings.Builder
-	for i, safe := 0, esmtp.SafeAddress(s); i < len(safe) && b.Len() < esmtp.MaxMailbox; i++ {
-		if c := safe[i]; c < utf8.RuneSelf {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
+	s = esmtp.SafeASCII(s)
+	return s[:min(len(s), esmtp.MaxMailbox)]
 }
 
 // summarize says what is done with the message as a whole, and which layer chose it.
@@ -346,10 +330,7 @@ func (m *merger) summarize() {
 // special reports whether the recipients have to be listed: they differ, or
 // something is to be done about one of them.
 func (m *merger) special() bool {
-	first := &m.list[0]
-	return m.any(func(r *RecipientPlan) bool {
-		return r.Disposition != Keep || r.Notice || r.Action != first.Action || r.Would != first.Would
-	}) != nil
+	return differ(m.list) || m.any(func(r *RecipientPlan) bool { return r.Disposition != Keep || r.Notice }) != nil
 }
 
 // onlySay turns the Plan into that of test mode, which only says what would be done.

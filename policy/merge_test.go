@@ -225,6 +225,7 @@ func TestTemplates(t *testing.T) {
 		{"{local}+spam@{domain}", "émile@bücher.test", "émile@xn--bcher-kva.test", "émile+spam@xn--bcher-kva.test"},
 		{`"{local} spam"@{domain}`, "bob@x.test", "", `"bob spam"@x.test`},
 		{"q+{local}={domain}@admin.test", "bob@x.test", "", "q+bob=x.test@admin.test"},
+		{"quarantine", "bob@x.test", "", "quarantine"}, // the MTA adds its domain
 		{"quarantine@admin.test", "postmaster", "", "quarantine@admin.test"},
 		{"q@{domain}", "postmaster", "", ""},
 		{"{local}@admin.test", "@x.test", "", ""},

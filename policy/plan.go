@@ -66,10 +66,11 @@ func (d Disposition) String() string { return dispositionNames[d] }
 
 // Differ reports whether not all recipients get, or in test mode would get, the
 // same action: the log then lists them.
-func (p *Plan) Differ() bool {
-	for i := range p.Recipients {
-		first, r := &p.Recipients[0], &p.Recipients[i]
-		if r.Action != first.Action || r.Would != first.Would {
+func (p *Plan) Differ() bool { return differ(p.Recipients) }
+
+func differ(list []RecipientPlan) bool {
+	for i := range list {
+		if list[i].Action != list[0].Action || list[i].Would != list[0].Would {
 			return true
 		}
 	}

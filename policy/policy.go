@@ -145,14 +145,19 @@ type Envelope struct {
 func (p *Policy) Decide(env Envelope, res verifier.Result) Plan {
 	var ids [maxIDs]int32
 	q := p.question(&env, &res, ids[:0])
-	if first, ok := q.alike(env.Recipients); ok && first.action == Accept { // most messages: there is nothing to do
+	recipients := env.Recipients
+	first, alike := q.alike(recipients)
+	switch {
+	case alike && first.action == Accept: // most messages: there is nothing to do
 		plan := Plan{Action: Accept, By: first.by, Notes: first.notes}
 		if p.opts.Test {
 			plan.Would = Accept
 		}
 		return plan
+	case alike && len(recipients) > 1 && !p.oneByOne(first.action):
+		recipients = recipients[:1] // speaks for all of them
 	}
-	return p.decide(env, res, false)
+	return p.planFor(&q, env, res, recipients, false)
 }
 
 // Separates reports whether the session is to answer at RCPT: 452 to each recipient whose

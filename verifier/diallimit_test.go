@@ -163,3 +163,18 @@ func TestNetworksOfTheDialLimit(t *testing.T) {
 		t.Error("the administrator's own network has a bucket, or a stranger's none")
 	}
 }
+
+// TestNetworksAreForgotten, but not one that would get more connections if it were.
+func TestNetworksAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDialLimiter()
+		busy := b.network(netip.MustParseAddr("8.8.8.1"))
+		busy.Allow()
+		for i := range maxPeers {
+			b.network(netip.AddrFrom4([4]byte{9, byte(i >> 8), byte(i), 1}))
+		}
+		if n := len(b.networks); n != 2 || b.network(netip.MustParseAddr("8.8.8.1")) != busy {
+			t.Errorf("%d networks are left, want the busy one and the last", n)
+		}
+	})
+}

@@ -27,26 +27,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A connSet closes what is open at the end of a test.
-type connSet struct {
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (s *connSet) add(c net.Conn) {
-	s.mu.Lock()
-	s.conns = append(s.conns, c)
-	s.mu.Unlock()
-}
-
-func (s *connSet) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.conns {
-		c.Close()
-	}
-}
-
 // startDNS starts a name server that has the records, in zone file form.
 func startDNS(t testing.TB, records ...string) *testdns.Server {
 	t.Helper()
@@ -114,30 +94,29 @@ func startAS(t testing.TB, config *tls.Config, script func(*session)) *authServe
 		t.Fatal(err)
 	}
 	s := &authServer{port: uint16(l.Addr().(*net.TCPAddr).Port)}
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	var conns connSet
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			conns.add(c)
 			n := int(s.conns.Add(1)) - 1
-			if config != nil {
-				c = tls.Server(c, config)
-			}
 			wg.Go(func() {
-				defer c.Close()
-				script(&session{Conn: c, server: s, r: bufio.NewReader(c), n: n, done: done})
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				stream := c
+				if config != nil {
+					stream = tls.Server(c, config)
+				}
+				defer stream.Close()
+				script(&session{Conn: stream, server: s, r: bufio.NewReader(stream), n: n, done: ctx.Done()})
 			})
 		}
 	})
 	t.Cleanup(func() {
-		close(done)
+		cancel()
 		l.Close()
-		conns.close()
 		wg.Wait()
 	})
 	return s

@@ -157,6 +157,10 @@ func TestTLS(t *testing.T) {
 		{"1.1 only", old, honest, "as.test", TempError, ReasonASTLS},
 		{"wants a certificate of ours", asksForCert, honest, "as.test", TempError, ReasonASTLS},
 		{"clear text", nil, afterHello("220 welcome"), "as.test", TempError, ReasonASTLS},
+		{"clear text after the handshake", ca.config(t, "as.test", later), once(func(s *session, req wire.Request) {
+			s.Conn = s.Conn.(*tls.Conn).NetConn()
+			s.answer(req, wire.ValidKey)
+		}), "as.test", TempError, ReasonASViolation},
 		{"silent in the handshake", nil, func(s *session) { <-s.done }, "as.test", TempError, ReasonASTimeout},
 		{"ends in the handshake", nil, func(*session) {}, "as.test", TempError, ReasonASTLS},
 	}

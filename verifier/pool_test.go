@@ -184,6 +184,54 @@ func TestNoCapacity(t *testing.T) {
 	})
 }
 
+// TestTimeEndsWhileWaitingForCapacity: whoever has no time left stops waiting, and keeps no
+// place in the queue.
+func TestTimeEndsWhileWaitingForCapacity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := inBubble(t, oneAS(), &network{script: map[string]func(net.Conn){"8.8.8.8": mute}}, Options{})
+		var wg sync.WaitGroup
+		for i := range maxOutstanding {
+			q := query(t, fmt.Sprintf("u%d@a.test", i), "good")
+			wg.Go(func() { check(t, v, q, TempError, ReasonASTimeout) })
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		as := wire.Server{Host: "as.test", Port: 7425}
+		_, err := v.pool.verify(ctx, as, address(t, "late@a.test"), wire.JoinKeys("good"))
+		if reasonOf(err) != ReasonASTimeout || time.Since(began) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if n := v.pool.targets[as].waiters.Len(); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+		wg.Wait()
+	})
+}
+
+// TestServerThatDoesNotRead: a connection that takes no questions ends after the time for a
+// reply, and all who wait on it are told then.
+func TestServerThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{script: map[string]func(net.Conn){"8.8.8.8": func(c net.Conn) { time.Sleep(time.Minute) }}}
+		v := inBubble(t, oneAS(), n, Options{})
+		var wg sync.WaitGroup
+		wg.Go(func() { check(t, v, query(t, "u@a.test", "good"), TempError, ReasonASTimeout) })
+		time.Sleep(DefaultReplyTimeout - time.Second)
+		began := time.Now()
+		check(t, v, query(t, "v@a.test", "good"), TempError, ReasonASTimeout)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the second question took %v", took)
+		}
+		wg.Wait()
+		synctest.Wait()
+		if open := len(connections(v)); open != 0 || len(n.dialed) != 1 {
+			t.Errorf("%d connections are open after %d dials", open, len(n.dialed))
+		}
+	})
+}
+
 // TestDeadlineWhileDialling: a verification that ends before its dial does not
 // blame the server.
 func TestDeadlineWhileDialling(t *testing.T) {
@@ -311,7 +359,7 @@ func TestDuplicatesEnd(t *testing.T) {
 
 // TestTargetsBounded: servers that strangers name are forgotten again.
 func TestTargetsBounded(t *testing.T) {
-	p := &pool{targets: make(map[wire.Server]*target)}
+	p := &pool{dialer: new(dialer), targets: make(map[wire.Server]*target)}
 	server := func(i int) wire.Server { return wire.Server{Host: fmt.Sprintf("as%d.test", i), Port: 7425} }
 	for i := range maxTargets {
 		if p.target(server(i)) == nil {
@@ -320,6 +368,9 @@ func TestTargetsBounded(t *testing.T) {
 	}
 	if p.target(server(maxTargets)) != nil {
 		t.Error("a place while all are in use")
+	}
+	if _, err := p.verify(t.Context(), server(maxTargets), address(t, "u@a.test"), wire.JoinKeys("k")); reasonOf(err) != ReasonDialBudget {
+		t.Errorf("asked while all are in use: %v", err)
 	}
 	used := p.targets[server(17)]
 	p.release(used)

@@ -14,7 +14,7 @@ import (
 	"github.com/authkey/authkey/internal/wire"
 )
 
-// TestRoute: where a name leads, what of it is dialled, and what came of connecting.
+// TestCheckServer: where a name leads, what of it is dialled, and what came of connecting.
 func TestCheckServer(t *testing.T) {
 	ca := newAuthority(t)
 	plainAS := startAS(t, nil, honest)

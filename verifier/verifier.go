@@ -7,8 +7,9 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/authkey/authkey/internal/stubdns"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/authkey/authkey/internal/stubdns"
 )
 
 // Defaults of Options (docs/protocol.md sections 4 and 6).

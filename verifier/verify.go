@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/authkey/authkey/internal/oplog"
 	"github.com/authkey/authkey/internal/wire"
 )
 
@@ -189,7 +190,7 @@ func (v *Verifier) lookUpDomain(ctx context.Context, q Query) (k knowledge, r Re
 	k, err := v.knowledgeOf(ctx, domain)
 	r.DNSTime = time.Since(began)
 	if err != nil {
-		v.log.Debug("no records", "domain", domain, "err", bounded(err))
+		v.log.Debug("no records", "domain", domain, "err", oplog.Cut(err.Error(), maxLogError))
 		r.Status, r.Reason = TempError, reasonOf(err)
 		return k, r, false
 	}
@@ -228,7 +229,7 @@ func (v *Verifier) askServers(ctx context.Context, q Query, servers []Server, r 
 			}
 			return
 		}
-		v.log.Debug("no verdict", "as", name, "err", bounded(err))
+		v.log.Debug("no verdict", "as", name, "err", oplog.Cut(err.Error(), maxLogError))
 		if unreachableHost(err) && !slices.Contains(unreachable, server.Host) {
 			unreachable = append(unreachable, server.Host)
 		}
@@ -271,12 +272,5 @@ func codeName(c wire.Code) string {
 	return "with an unknown code"
 }
 
-// bounded returns the text of an error, cut: part of it came from outside.
-func bounded(err error) string {
-	const most = 300
-	text := err.Error()
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
-}
+// maxLogError bounds the text of an error in the log: part of it came from outside.
+const maxLogError = 300

@@ -20,6 +20,24 @@ func SafeAddress(s string) string {
 	return s
 }
 
+// SafeASCII is SafeAddress for places that hold only ASCII: all other octets are
+// percent-encoded too.
+func SafeASCII(s string) string {
+	s = SafeAddress(s)
+	if IsASCII(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] < utf8.RuneSelf {
+			b.WriteByte(s[i])
+		} else {
+			percent(&b, s[i])
+		}
+	}
+	return b.String()
+}
+
 func encodeUnsafe(s string, at int) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -25,6 +25,16 @@ func TestSafeAddress(t *testing.T) {
 			t.Errorf("SafeAddress(%q) = %q, want %q", in, got, want)
 		}
 	}
+	for in, want := range map[string]string{
+		"alice@a.test":           "alice@a.test",
+		"x=y@a.test":             "x%3Dy@a.test",
+		"mé\xff=x@bücher.test":   "m%C3%A9%FF%3Dx@b%C3%BCcher.test",
+		"\"a b\"@[IPv6:2001::1]": "%22a%20b%22@[IPv6:2001::1]",
+	} {
+		if got := SafeASCII(in); got != want {
+			t.Errorf("SafeASCII(%q) = %q, want %q", in, got, want)
+		}
+	}
 }
 
 func FuzzSafeAddress(f *testing.F) {

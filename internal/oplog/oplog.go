@@ -1,5 +1,6 @@
 // Package oplog is for log lines about a service's operation: it logs a panic without
-// repeating anything of a message, and limits log lines that a stranger can cause at will.
+// repeating anything of a message, and limits what a stranger can cause at will: the number of
+// log lines and their length.
 package oplog
 
 import (
@@ -7,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,6 +23,14 @@ func Panic(log *slog.Logger, message string, p any, attrs ...any) string {
 	}
 	log.Error(message, append(attrs[:len(attrs):len(attrs)], "panic", text, "stack", string(debug.Stack()))...)
 	return text
+}
+
+// Cut bounds what came from outside to so many octets, without splitting a character of UTF-8.
+func Cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // limitEvery is the time between two lines that a Limit allows.

@@ -60,3 +60,13 @@ func TestLimit(t *testing.T) {
 		}
 	})
 }
+
+func TestCut(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"", ""}, {"four", "four"}, {"fives", "five…"}, {"thrü", "thr…"}, {"fourü", "four…"},
+	} {
+		if got := Cut(tt.in, 4); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}

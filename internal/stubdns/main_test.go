@@ -1,6 +1,7 @@
 package stubdns
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -32,8 +33,8 @@ func startNameServer(t testing.TB, handler func(network string, req *dns.Msg) []
 	t.Helper()
 	pc, l := listenBoth(t)
 	s := &nameServer{addr: pc.LocalAddr().String(), handler: handler}
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	var conns connSet
 	wg.Go(func() { s.serveUDP(pc) })
 	wg.Go(func() {
 		for {
@@ -41,14 +42,16 @@ func startNameServer(t testing.TB, handler func(network string, req *dns.Msg) []
 			if err != nil {
 				return
 			}
-			conns.add(c)
-			wg.Go(func() { s.serveTCP(c) })
+			wg.Go(func() {
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				s.serveTCP(c)
+			})
 		}
 	})
 	t.Cleanup(func() {
 		pc.Close()
 		l.Close()
-		conns.close()
+		cancel()
 		wg.Wait()
 	})
 	return s
@@ -107,26 +110,6 @@ func (s *nameServer) serveTCP(c net.Conn) {
 		for _, p := range s.respond("tcp", buf) {
 			c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(p))), p...))
 		}
-	}
-}
-
-// A connSet closes what is open at the end of a test.
-type connSet struct {
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (s *connSet) add(c net.Conn) {
-	s.mu.Lock()
-	s.conns = append(s.conns, c)
-	s.mu.Unlock()
-}
-
-func (s *connSet) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.conns {
-		c.Close()
 	}
 }
 

@@ -106,6 +106,7 @@ func TestLookup(t *testing.T) {
 		}, 0, ErrFailure},
 		{"SERVFAIL", rcode(dns.RcodeServerFailure), 0, ErrFailure},
 		{"REFUSED", rcode(dns.RcodeRefused), 0, ErrFailure},
+		{"a response code without a name", rcode(12), 0, ErrFailure},
 		{"silent", silence, 0, ErrTimeout},
 		{"no name", rcode(dns.RcodeNameError), 0, nil},
 	}
@@ -195,6 +196,54 @@ func TestNameServers(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// TestLookupsAreBounded: while as many are open as may be, another one waits for its turn,
+// and no longer than for an answer.
+func TestLookupsAreBounded(t *testing.T) {
+	ns := startNameServer(t, zone(t, `a.test. 300 IN TXT "one"`))
+	r := startResolver(t, soon, ns.addr)
+	for range maxLookups {
+		r.open <- struct{}{}
+	}
+	if a, err := r.TXT(t.Context(), "a.test"); !errors.Is(err, ErrTimeout) || len(a.Texts) > 0 {
+		t.Errorf("%d texts, %v; want %v", len(a.Texts), err, ErrTimeout)
+	}
+	r.timeout = patience
+	answered := make(chan error)
+	go func() {
+		_, err := r.TXT(t.Context(), "a.test")
+		answered <- err
+	}()
+	<-r.open
+	if err := <-answered; err != nil {
+		t.Errorf("when one has ended: %v", err)
+	}
+	if n := len(r.open); n != maxLookups-1 {
+		t.Errorf("%d are open, want %d", n, maxLookups-1)
+	}
+}
+
+// TestNameThatCannotBeAsked is a failure, and no panic.
+func TestNameThatCannotBeAsked(t *testing.T) {
+	r := startResolver(t, patience, startNameServer(t, silence).addr)
+	if _, err := r.TXT(t.Context(), strings.Repeat("x", 64)+".test"); !errors.Is(err, ErrFailure) {
+		t.Error(err)
+	}
+}
+
+// TestServerThatIsGone: nothing is kept about a server that is no longer configured.
+func TestServerThatIsGone(t *testing.T) {
+	servers := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53")}
+	r := New(func() []netip.AddrPort { return servers }, patience, slog.New(slog.DiscardHandler))
+	r.learn([]try{{server: servers[0]}, {server: servers[1]}}, 1)
+	if got := r.order(time.Now()); got[0] != servers[1] || len(r.slow) != 1 {
+		t.Fatalf("order %v, %d demoted", got, len(r.slow))
+	}
+	servers = servers[1:]
+	if got := r.order(time.Now()); !slices.Equal(got, servers) || len(r.slow) != 0 {
+		t.Errorf("order %v, %d demoted", got, len(r.slow))
+	}
 }
 
 // TestSilenceIsNoFailure: the end of a lookup's time ends its questions too, which must not
