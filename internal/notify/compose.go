@@ -104,7 +104,7 @@ func (c composer) notice(notice milter.Notice) []byte {
 // text/rfc822-headers (RFC 6522 section 4). A sender whose address needs UTF-8 gets the
 // media types of RFC 6533 section 4 (wide); for any other sender the DSN is 7bit.
 func (c composer) dsn(failures []milter.Failure) []byte {
-	wide := !isASCII(c.to)
+	wide := !esmtp.IsASCII(c.to)
 	t := c.n.text(c.o, kindDSN, c.n.languageOf(c.o), c.dsnFields(failures))
 	var b bytes.Buffer
 	parts := textproto.NewMultipartWriter(&b)
@@ -124,7 +124,7 @@ func (c composer) dsn(failures []milter.Failure) []byte {
 	if wide {
 		status = part("Content-Type", "message/global-delivery-status", "Content-Transfer-Encoding", "8bit")
 		original = part("Content-Type", "message/global-headers", "Content-Transfer-Encoding", "8bit")
-	} else if !isASCII(string(quoted)) {
+	} else if !esmtp.IsASCII(string(quoted)) {
 		original.Set("Content-Transfer-Encoding", "quoted-printable")
 		quoted = quotePrintable(quoted)
 	}

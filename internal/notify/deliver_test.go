@@ -14,6 +14,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
 	"github.com/authkey/authkey/verifier"
 )
@@ -406,10 +407,10 @@ func TestUTF8Addresses(t *testing.T) {
 				t.Errorf("RCPT TO:<%s>, SMTPUTF8 %v, want %s, %v", mail.to, mail.utf8, tt.wantTo, tt.utf8)
 			}
 			wide := strings.Contains(mail.data, "message/global-delivery-status")
-			if wide != !isASCII(tt.wantTo) {
+			if wide != !esmtp.IsASCII(tt.wantTo) {
 				t.Errorf("forms of RFC 6533: %v", wide)
 			}
-			if !wide && !isASCII(mail.data) {
+			if !wide && !esmtp.IsASCII(mail.data) {
 				t.Error("octets above ASCII in a mail to an ASCII address")
 			}
 		})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
 )
 
@@ -103,7 +104,7 @@ func dial(ctx context.Context, addr, host string) (*smtpConn, error) {
 // envelope begins a mail from the null sender.
 func (c *smtpConn) envelope(to string, opts *smtp.MailOptions) error {
 	if ok, _ := c.Extension("SMTPUTF8"); ok {
-		opts.UTF8 = !isASCII(to)
+		opts.UTF8 = !esmtp.IsASCII(to)
 	}
 	if err := c.Mail("", opts); err != nil {
 		return c.explain("MAIL", err)

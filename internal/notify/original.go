@@ -7,6 +7,7 @@ import (
 	_ "github.com/emersion/go-message/charset" // so that encoded words of all charsets are decoded
 	"github.com/emersion/go-message/mail"
 
+	"github.com/authkey/authkey/internal/esmtp"
 	"github.com/authkey/authkey/milter"
 )
 
@@ -110,7 +111,7 @@ func (o *original) messageID() string {
 	var h mail.Header
 	h.Set("Message-ID", o.value("Message-ID"))
 	ids, err := h.MsgIDList("Message-ID")
-	if err != nil || len(ids) != 1 || len(ids[0]) > maxMessageID || !isASCII(ids[0]) {
+	if err != nil || len(ids) != 1 || len(ids[0]) > maxMessageID || !esmtp.IsASCII(ids[0]) {
 		return ""
 	}
 	return ids[0]

@@ -173,7 +173,7 @@ func FuzzParams(f *testing.F) {
 			lines = append(lines, typedAddress(kind, addr, false))
 		}
 		for _, line := range lines {
-			if !isPrintable(line) || len(line) > 998 {
+			if printable(line) != line || len(line) > 998 {
 				t.Fatalf("%q of %q", line, args)
 			}
 		}

@@ -29,17 +29,6 @@ func isControl(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
-func isPrintable(s string) bool { return printable(s) == s }
-
 // printable puts "?" in place of every octet that is no printable ASCII.
 func printable(s string) string {
 	b := []byte(s)
