@@ -35,13 +35,9 @@ func newDoctor() *cobra.Command {
 	}
 	as := addUser(cmd)
 	hostFlag := cmd.Flags().String("host", "", "name or address of this server in the records")
-	resolvers := addResolver(cmd)
+	nameServers := addResolver(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		nameServers, err := resolvers()
-		if err != nil {
-			return err
-		}
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return err
@@ -54,9 +50,9 @@ func newDoctor() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		v := verifier.New(verifier.Options{Resolvers: nameServers})
+		v := verifier.New(verifier.Options{Resolvers: *nameServers})
 		defer v.Close()
-		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, nameServers))
+		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, *nameServers))
 		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
 			return err
 		}
