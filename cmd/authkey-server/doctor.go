@@ -70,7 +70,7 @@ func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser
 		CommandLine: func(args ...string) string { return commandLine(loaded.Path, args...) },
 		InitLine:    func(domain string) string { return initLine(loaded, domain) },
 		Unit:        service.unit, UnitConfig: service.unit.ConfigFile(self().DefaultConfig),
-		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded.Path),
+		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded),
 		Reader: service.Reader, ReaderFrom: service.how,
 		Resolver: resolver(nameServers),
 		Now:      time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
@@ -155,13 +155,10 @@ func resolver(nameServers []netip.AddrPort) *net.Resolver {
 }
 
 // fingerprint is the same for two configuration files with the same values, whatever their
-// comments and spelling. Empty: the file cannot be read.
-func fingerprint(path string) string {
-	loaded, err := config.LoadServer(path, nil)
-	if err != nil {
-		return ""
-	}
-	return loaded.Digest(nil)[:12]
+// comments and spelling.
+func fingerprint(loaded *config.LoadedServer) string {
+	digest := loaded.FileDigest()
+	return digest[:min(12, len(digest))]
 }
 
 var statusFingerprint = regexp.MustCompile(`configuration ([0-9a-f]{12})$`)
