@@ -53,13 +53,7 @@ func newDoctor() *cobra.Command {
 		v := verifier.New(verifier.Options{Resolvers: *nameServers})
 		defer v.Close()
 		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, *nameServers))
-		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
-			return err
-		}
-		if doctor.AnyFault(findings) {
-			return program.Exit(program.Negative, nil)
-		}
-		return nil
+		return doctor.Report(cmd.OutOrStdout(), findings, *asJSON)
 	}
 	return cmd
 }
