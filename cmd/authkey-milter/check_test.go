@@ -22,6 +22,10 @@ func TestCheckIdle(t *testing.T) {
 	}
 	prefs := write("prefs.yaml", "- {recipient: a@b.test, fail: reject}\n- {recipient: c@b.test, fail: tempfail}\n- {recipient: d@b.test, nokey: discard}\n")
 	bad := write("bad.yaml", "- {recipient: '*@b.test', fail: reject}\n- {recipient: c@b.test, fial: mark}\n")
+	large := write("large.pem", "")
+	if err := os.Truncate(large, maxCAFile+1); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name, yaml string
 		code       int
@@ -34,6 +38,8 @@ func TestCheckIdle(t *testing.T) {
 			[]string{"line 1: reject: has no effect", "line 2: tempfail: has no effect", "line 3: discard: has no effect"}},
 		{"no such group", "socket: {group: authkey-no-such-group}\n", 78, []string{`milter.yaml:1: socket.group: "authkey-no-such-group" is no group of this machine; want `}},
 		{"certificates without end", "verify: {ca_file: /dev/zero}\n", 78, []string{"verify.ca_file: /dev/zero: not a regular file"}},
+		{"certificates of more octets than are read", "verify: {ca_file: " + large + "}\n", 78, []string{"verify.ca_file: " + large + ": longer than 16777216 octets"}},
+		{"no certificate in the file", "verify: {ca_file: " + prefs + "}\n", 78, []string{"verify.ca_file: " + prefs + ": no certificate in it"}},
 		{"a state folder that is a file", "notify: {state_dir: " + prefs + "}\n", 0, []string{"warning: notify.state_dir: " + prefs + " is no folder: what was sent is forgotten when the milter ends\n"}},
 		{"no state folder", "notify: {state_dir: " + filepath.Join(dir, "none") + "}\n", 0, []string{"warning: notify.state_dir: stat " + filepath.Join(dir, "none") + ": no such file or directory"}},
 		{"a file with several faults, each on a line", "mode: test\npreferences: {source: 'file:" + bad + "'}\n", 78,

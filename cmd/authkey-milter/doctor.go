@@ -42,13 +42,7 @@ func newDoctor() *cobra.Command {
 		}
 		findMTA(cmd.Context(), &opts, *postfixDir, *sendmailCF)
 		findings := doctor.Examine(cmd.Context(), opts)
-		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
-			return err
-		}
-		if doctor.AnyFault(findings) {
-			return program.Exit(program.Negative, nil)
-		}
-		return nil
+		return doctor.Report(cmd.OutOrStdout(), findings, *asJSON)
 	}
 	return cmd
 }

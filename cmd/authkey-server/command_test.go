@@ -111,6 +111,7 @@ func TestCommands(t *testing.T) {
 		{"verify with a bad resolver", c + "verify --resolver x bob@example.com", "x", 2, "", `--resolver "x" is not IP:PORT`},
 
 		{"dns with a bad resolver", c + "dns --resolver 127.0.0.1", "", 2, "", "is not IP:PORT"},
+		{"dns with one bad resolver of two", c + "dns --resolver 127.0.0.1:1,127.0.0.1", "", 2, "", `--resolver "127.0.0.1" is not IP:PORT`},
 		{"dns of another domain", c + "dns example.net", "", 1, "", "not among the domains"},
 		{"dns without domains", "--config {dir}/metrics.yaml dns", "", 78, "", "has no domains"},
 		{"dns of a bad host", c + "dns --host a..b", "", 2, "", "not a valid host name"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,14 +32,10 @@ func newDNS() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 	}
 	hostFlag := cmd.Flags().String("host", "", "name or address of this server in the records")
-	resolvers := addResolver(cmd)
+	nameServers := addResolver(cmd)
 	connect := program.AddConnect(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		nameServers, err := resolvers()
-		if err != nil {
-			return err
-		}
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return err
@@ -52,7 +49,7 @@ func newDNS() *cobra.Command {
 			return err
 		}
 		wanted := wantedRecords(host, loaded.Config.Listen)
-		v := verifier.New(verifier.Options{Resolvers: nameServers})
+		v := verifier.New(verifier.Options{Resolvers: *nameServers})
 		defer v.Close()
 		code := program.OK
 		for _, d := range domains {
@@ -81,20 +78,20 @@ func domainsToCompare(loaded *config.LoadedServer, args []string) ([]config.Serv
 	return loaded.Config.Domains, nil
 }
 
-// addResolver gives a command the flag --resolver. The function it returns checks
-// and returns what was given.
-func addResolver(cmd *cobra.Command) func() ([]netip.AddrPort, error) {
-	flag := cmd.Flags().StringSlice("resolver", nil, "name server to ask, as `IP:PORT` (default those of /etc/resolv.conf)")
-	return func() (servers []netip.AddrPort, err error) {
-		for _, text := range *flag {
+// addResolver gives a command the flag --resolver, which may be given more than once.
+func addResolver(cmd *cobra.Command) *[]netip.AddrPort {
+	nameServers := new([]netip.AddrPort)
+	cmd.Flags().Func("resolver", "name server to ask, as `IP:PORT` (default those of /etc/resolv.conf)", func(list string) error {
+		for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
 			server, err := netip.ParseAddrPort(text)
 			if err != nil {
-				return nil, program.Exit(program.Usage, fmt.Errorf("--resolver %q is not IP:PORT", text))
+				return fmt.Errorf("%q is not IP:PORT", text)
 			}
-			servers = append(servers, server)
+			*nameServers = append(*nameServers, server)
 		}
-		return servers, nil
-	}
+		return nil
+	})
+	return nameServers
 }
 
 // A comparison is how a domain's published records differ from the wanted ones.

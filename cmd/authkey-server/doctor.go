@@ -35,13 +35,9 @@ func newDoctor() *cobra.Command {
 	}
 	as := addUser(cmd)
 	hostFlag := cmd.Flags().String("host", "", "name or address of this server in the records")
-	resolvers := addResolver(cmd)
+	nameServers := addResolver(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		nameServers, err := resolvers()
-		if err != nil {
-			return err
-		}
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return err
@@ -54,16 +50,10 @@ func newDoctor() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		v := verifier.New(verifier.Options{Resolvers: nameServers})
+		v := verifier.New(verifier.Options{Resolvers: *nameServers})
 		defer v.Close()
-		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, nameServers))
-		if err := doctor.Write(cmd.OutOrStdout(), findings, *asJSON); err != nil {
-			return err
-		}
-		if doctor.AnyFault(findings) {
-			return program.Exit(program.Negative, nil)
-		}
-		return nil
+		findings := serverdoctor.Examine(cmd.Context(), doctorOptions(loaded, host, service, v, *nameServers))
+		return doctor.Report(cmd.OutOrStdout(), findings, *asJSON)
 	}
 	return cmd
 }
@@ -74,7 +64,7 @@ func doctorOptions(loaded *config.LoadedServer, host string, service serviceUser
 		CommandLine: func(args ...string) string { return commandLine(loaded.Path, args...) },
 		InitLine:    func(domain string) string { return initLine(loaded, domain) },
 		Unit:        service.unit, UnitConfig: service.unit.ConfigFile(self().DefaultConfig),
-		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded.Path),
+		InForce: inForce(service.unit.Status), Saved: fingerprint(loaded),
 		Reader: service.Reader, ReaderFrom: service.how,
 		Resolver: resolver(nameServers),
 		Now:      time.Now, Synchronized: doctor.Synchronized, Container: doctor.Container(),
@@ -159,13 +149,10 @@ func resolver(nameServers []netip.AddrPort) *net.Resolver {
 }
 
 // fingerprint is the same for two configuration files with the same values, whatever their
-// comments and spelling. Empty: the file cannot be read.
-func fingerprint(path string) string {
-	loaded, err := config.LoadServer(path, nil)
-	if err != nil {
-		return ""
-	}
-	return loaded.Digest(nil)[:12]
+// comments and spelling.
+func fingerprint(loaded *config.LoadedServer) string {
+	digest := loaded.FileDigest()
+	return digest[:min(12, len(digest))]
 }
 
 var statusFingerprint = regexp.MustCompile(`configuration ([0-9a-f]{12})$`)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/authkey/authkey/internal/config"
 	"github.com/authkey/authkey/internal/doctor"
 	"github.com/authkey/authkey/internal/testdns"
 )
@@ -310,20 +311,34 @@ func TestDoctorTellsNoSecret(t *testing.T) {
 // from it, and comments do not matter.
 func TestFingerprint(t *testing.T) {
 	p := newPlace(t, "")
-	first := fingerprint(p.config)
+	load := func(environ ...string) *config.LoadedServer {
+		t.Helper()
+		loaded, err := config.LoadServer(p.config, environ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loaded
+	}
+	running := load("AUTHKEY_SERVER_LOG_LEVEL=error")
+	first := fingerprint(running)
 	if found := inForce("3 connections, 2 keys valid, 0 invalid, 0 questions refused; configuration " + first); found != first || len(first) != 12 {
 		t.Errorf("%q of %q", found, first)
 	}
+	if fingerprint(load()) != first {
+		t.Error("the environment counts")
+	}
 	p.write(t, "# a comment")
-	if fingerprint(p.config) != first {
+	if fingerprint(load()) != first {
 		t.Error("a comment counts")
 	}
 	p.write(t, "log: {level: warn}")
-	if fingerprint(p.config) == first {
+	if fingerprint(load()) == first {
 		t.Error("a level does not count")
 	}
-	p.write(t, "nonsense")
-	if fingerprint(p.config) != "" || inForce("") != "" || inForce("configuration x") != "" {
+	if fingerprint(running) != first {
+		t.Error("a file that was not read counts")
+	}
+	if inForce("") != "" || inForce("configuration x") != "" {
 		t.Error("there is a fingerprint of nothing")
 	}
 }

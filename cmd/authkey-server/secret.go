@@ -91,13 +91,9 @@ func newSecretRotate() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 	}
 	unchecked := cmd.Flags().Bool("unchecked", false, "make the second step without asking the servers of the record")
-	resolvers := addResolver(cmd)
+	nameServers := addResolver(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		nameServers, err := resolvers()
-		if err != nil {
-			return err
-		}
 		loaded, err := loadConfig(cmd, true)
 		if err != nil {
 			return err
@@ -106,7 +102,7 @@ func newSecretRotate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r, err := rotate(cmd, loaded, d, *unchecked, nameServers)
+		r, err := rotate(cmd, loaded, d, *unchecked, *nameServers)
 		if err != nil {
 			return exitSecret(err)
 		}

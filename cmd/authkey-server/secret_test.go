@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/authkey/authkey/internal/testdaemon"
 	"github.com/authkey/authkey/internal/testdns"
@@ -189,34 +193,31 @@ func TestSecretRotateRefuses(t *testing.T) {
 // Killed at any time, a step is made or it is not, and the next run goes on.
 func TestSecretRotateKilled(t *testing.T) {
 	p := newPlace(t, "")
-	for i := range 40 {
-		cmd := programCommand(nil, os.Args[0], "secret", "rotate", "--unchecked", "--config", p.config, "example.com")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(i) * time.Millisecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		var s rotationView
+	status := func() (s rotationView) {
+		t.Helper()
 		if err := json.Unmarshal([]byte(mustRun(t, "secret", "status", "--config", p.config, "--json", "example.com")), &s); err != nil {
 			t.Fatal(err)
 		}
-		if s.Stage == "retiring" { // six days later
-			text := regexp.MustCompile(`(?m)^(#rotation used \w+) .*$`).ReplaceAllString(readFile(t, p.secret), "$1 2026-01-01T00:00:00Z")
-			writeFile(t, p.secret, text, 0o600)
-		}
-		mustRun(t, "check", "--config", p.config)
+		return s
 	}
-	// Left alone it makes what is left.
-	for {
-		var s rotationView
-		if err := json.Unmarshal([]byte(mustRun(t, "secret", "rotate", "--unchecked", "--config", p.config, "--json", "example.com")), &s); err != nil {
-			t.Fatal(err)
+	for _, step := range [][2]string{{"idle", "added"}, {"added", "retiring"}, {"retiring", "idle"}} {
+		before := readFile(t, p.secret)
+		if step[0] == "retiring" { // six days later
+			before = regexp.MustCompile(`(?m)^(#rotation used \w+) .*$`).ReplaceAllString(before, "$1 2026-01-01T00:00:00Z")
 		}
-		if s.Stage == "idle" {
-			break
+		kills := 0
+		for ended := false; !ended; kills++ { // left alone in the end, it makes what is left
+			writeFile(t, p.secret, before, 0o600)
+			ended = killedAt(t, p.dir, kills, "secret", "rotate", "--unchecked", "--config", p.config, "example.com")
+			if stage := status().Stage; stage != step[1] && (ended || stage != step[0]) {
+				t.Fatalf("killed when it had done %d things (by itself: %v): stage %s, of a step from %s to %s", kills, ended, stage, step[0], step[1])
+			}
+			mustRun(t, "check", "--config", p.config)
 		}
-		writeFile(t, p.secret, regexp.MustCompile(`(?m)^(#rotation used \w+) .*$`).ReplaceAllString(readFile(t, p.secret), "$1 2026-01-01T00:00:00Z"), 0o600)
+		t.Logf("from %s to %s: killed %d times", step[0], step[1], kills-1)
+		if kills < 10 {
+			t.Errorf("killed %d times only", kills-1)
+		}
 	}
 	if names, err := filepath.Glob(filepath.Join(p.dir, "*.new")); err != nil || len(names) > 0 {
 		t.Errorf("left behind: %q, %v", names, err)
@@ -224,6 +225,54 @@ func TestSecretRotateKilled(t *testing.T) {
 	if key := p.key(t, "bob@example.com"); !isKey(key) {
 		t.Errorf("key %q", key)
 	}
+}
+
+// killedAt runs the program, and kills it as soon as the kernel tells of the n-th thing that
+// it does in a folder (opens, writes, renames a file, …). It reports whether the program
+// came to its end before that; it must succeed then.
+func killedAt(t *testing.T, dir string, n int, args ...string) (ended bool) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	defer events.Close()
+	watch, err := unix.InotifyAddWatch(fd, dir, unix.IN_ALL_EVENTS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, programCommand(nil, os.Args[0], args...))
+	var removal sync.WaitGroup
+	removal.Go(func() {
+		<-p.done
+		_, _ = unix.InotifyRmWatch(fd, uint32(watch)) // which is the last event, IN_IGNORED
+	})
+	defer func() {
+		_ = p.Process.Kill()
+		removal.Wait()
+	}()
+	if err := events.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 4096)
+	for seen := 0; seen < n; {
+		size, err := events.Read(buffer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < size; seen++ {
+			if binary.NativeEndian.Uint32(buffer[at+4:])&unix.IN_IGNORED != 0 {
+				<-p.done
+				if code := p.ProcessState.ExitCode(); code != 0 {
+					t.Fatalf("exit %d\n%s", code, p.log.String())
+				}
+				return true
+			}
+			at += unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buffer[at+12:])) // the length of the name
+		}
+	}
+	return false
 }
 
 // awaitStopped waits until no thread of a process runs any more, some time after SIGSTOP.

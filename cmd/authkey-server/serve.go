@@ -149,7 +149,7 @@ func (s *service) enforce(ctx context.Context, loaded *config.LoadedServer, doma
 	if s.stopWatch != nil {
 		s.stopWatch()
 	}
-	s.loaded, s.fingerprint = loaded, fingerprint(loaded.Path)
+	s.loaded, s.fingerprint = loaded, fingerprint(loaded)
 	s.domains = make(map[keyring.Config]*keyring.Domain, len(domains))
 	for i, d := range domains {
 		s.domains[keyringConfig(loaded.Config, loaded.Config.Domains[i])] = d

@@ -30,13 +30,9 @@ func newVerify() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 	}
 	serverFlag := cmd.Flags().String("server", "", "server to ask, as `HOST:PORT[,tls]`")
-	resolvers := addResolver(cmd)
+	nameServers := addResolver(cmd)
 	asJSON := program.AddJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		nameServers, err := resolvers()
-		if err != nil {
-			return err
-		}
 		server, err := serverToAsk(cmd, *serverFlag)
 		if err != nil {
 			return err
@@ -47,7 +43,7 @@ func newVerify() *cobra.Command {
 		}
 		return program.Answer(cmd, args[0], *asJSON, func(address wire.Address) verifier.Result {
 			v := verifier.New(verifier.Options{
-				Resolvers:     nameServers,
+				Resolvers:     *nameServers,
 				AllowNetworks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, // the user says where
 				AllowPorts:    []uint16{server.Port},
 			})

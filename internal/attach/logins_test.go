@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -107,7 +108,12 @@ func TestMapLimits(t *testing.T) {
 		t.Error(err)
 	}
 	dir := t.TempDir()
+	large := write(t, filepath.Join(dir, "large"), "")
+	if err := os.Truncate(large, maxMapFile+1); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
+		large:                      "longer than 67108864 octets",
 		dir:                        "not a regular file",
 		filepath.Join(dir, "none"): "no such file",
 		"/dev/zero":                "not a regular file",

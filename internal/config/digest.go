@@ -37,3 +37,13 @@ func (s Settings) Digest(without []string) string {
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
+
+// FileDigest is the Digest of what the file alone says, as it was read, without the
+// environment: what another process finds that has another environment.
+func (l *LoadedServer) FileDigest() string {
+	file, faults := load(serverSchema(new(Server)), l.Path, l.data, nil)
+	if len(faults) > 0 { // not of values that were found right before
+		return ""
+	}
+	return file.Digest(nil)
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,7 +96,13 @@ func TestFaults(t *testing.T) {
 			`1: notify.rate.per_sender: "0/1h" has no count from 1 to 1000000000; want ` + wantRate,
 			`1: notify.rate.per_recipient: "1/5" has a span that has no unit; want ` + wantRate}},
 
+		{"notify: {rate: {global: 1/0s}}", []string{`1: notify.rate.global: "1/0s" has a span that is not more than zero; want ` + wantRate}},
+		{"notify: {smtp: 'mx.example.com:0'}", []string{`1: notify.smtp: "mx.example.com:0" has a port outside 1 to 65535; want ` + wantHostPort}},
+		{"metrics: {listen: x}", []string{`1: metrics.listen: "x" is not HOST:PORT; want [HOST]:PORT such as 127.0.0.1:9796, or ""`}},
+		{"submission: {daemons: ['']}", []string{`1: submission.daemons[0]: "" is empty; want a name without blanks`}},
+
 		// Actions and rules.
+		{"policy: {rules: [{recipient: '', fail: mark}]}", []string{`1: policy.rules[0].recipient: "" is empty; want ` + wantMatch}},
 		{"policy: {fail: rejekt}", []string{`1: policy.fail: "rejekt" is not an action; want ` + wantAction}},
 		{"policy: {fail: ''}", []string{`1: policy.fail: "" is not an action; want ` + wantAction}},
 		{"policy: {floor: {skipped: mark, fail: Mark}}", []string{
@@ -199,6 +206,8 @@ func TestFaults(t *testing.T) {
 		{"mark: {readdress: '{local@{domain}'}", []string{`1: mark.readdress: "{local@{domain}" has the unknown placeholder "{local@{domain}"; want ` + wantTemplate}},
 		{"mark: {readdress: 'local}@{domain}'}", []string{`1: mark.readdress: "local}@{domain}" has a brace without its partner; want ` + wantTemplate}},
 		{"quarantine: {mailbox: 'quarantine'}", []string{`1: quarantine.mailbox: "quarantine" has no @; want ` + wantTemplate}},
+		{"quarantine: {mailbox: '@example.com'}", []string{`1: quarantine.mailbox: "@example.com" is not an address; want ` + wantTemplate}},
+		{"quarantine: {mailbox: '<q>@example.com'}", []string{`1: quarantine.mailbox: "<q>@example.com" is not an address; want ` + wantTemplate}},
 		{"quarantine: {mailbox: 'q@{domain}.'}", []string{`1: quarantine.mailbox: "q@{domain}." has no domain name after its @; want ` + wantTemplate}},
 		{"reply:\n  fail: \"a\\r\\nb\"\n  none: nö\n  nokey: " + long + "\n  permerror: \"a\\0\"", []string{
 			`2: reply.fail: "a\r\nb" has a line break or another control character; want ` + wantReply,
@@ -206,6 +215,10 @@ func TestFaults(t *testing.T) {
 			`4: reply.nokey: "` + long[:80] + `…" has 401 octets; want ` + wantReply,
 			`5: reply.permerror: "a\x00" has a line break or another control character; want ` + wantReply}},
 		{"notify: {from_name: \"a\\nBcc: x\"}", []string{`1: notify.from_name: "a\nBcc: x" has a line break or another control character; want text on one line, or ""`}},
+
+		{"preferences: {source: 'sqlite:'}", []string{"1: preferences.source: the value has no path; want " + wantDSN}},
+		{"preferences: {source: 'file://host/list'}", []string{"1: preferences.source: the value has a host where only a path belongs; want " + wantDSN}},
+		{"preferences: {source: \"file:/a\\nb\"}", []string{"1: preferences.source: the value has a line break or another control character; want " + wantDSN}},
 
 		// No password in any fault.
 		{"preferences: {source: 'postgres://u:s3cret@h/p@th'}", []string{"1: preferences.source: the value has a raw # or @ in its password, path or query (percent-encode it); want " + wantDSN}},
@@ -258,6 +271,26 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// The longest text that a key takes, and one octet more.
+func TestLongTexts(t *testing.T) {
+	for _, tt := range []struct {
+		before, after string
+		most          int
+	}{
+		{"authserv_id: ", "\n", maxAuthservID},
+		{"trusted_authserv_ids: [", "]\n", maxAuthservID},
+		{"mark: {header: ", "}\n", maxHeaderName},
+		{"mark: {value: ", "}\n", maxReply},
+		{"reply: {fail: ", "}\n", maxReply},
+	} {
+		mustLoad(t, tt.before+strings.Repeat("x", tt.most)+tt.after)
+		_, err := Load(writeFile(t, tt.before+strings.Repeat("x", tt.most+1)+tt.after), nil)
+		if want := fmt.Sprintf(" has %d octets; want ", tt.most+1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want%s", tt.before, err, want)
+		}
+	}
+}
+
 func TestEnvironmentFaults(t *testing.T) {
 	environ := []string{
 		"AUTHKEY_MILTER_DNS_TIMEOUT=3",
@@ -270,6 +303,7 @@ func TestEnvironmentFaults(t *testing.T) {
 		"AUTHKEY_MILTER_POLICY=reject",
 		"AUTHKEY_MILTER_VERIFY_CONECT_TIMEOUT=1s",
 		"AUTHKEY_MILTER_=1",
+		"AUTHKEY_MILTER_NOTIFY_FROM_NAME=b\xfc",
 		"AUTHKEY_MILTER_PREFERENCES_SOURCE=postgress://u:s3cret@h/d",
 	}
 	want := []string{
@@ -281,6 +315,7 @@ func TestEnvironmentFaults(t *testing.T) {
 		`$AUTHKEY_MILTER_VERIFY_REQUIRE_TLS: verify.require_tls: "1" is neither true nor false; want true or false`,
 		"$AUTHKEY_MILTER_POLICY_RULES: policy.rules: is a list of objects, which an environment variable cannot hold; want it in the file",
 		"$AUTHKEY_MILTER_PREFERENCES_SOURCE: preferences.source: the value is of an unknown kind; want " + wantDSN,
+		`$AUTHKEY_MILTER_NOTIFY_FROM_NAME: notify.from_name: "b\xfc" is not UTF-8; want text on one line, or ""`,
 		`$AUTHKEY_MILTER_LIMITS_CONNECTIONS: limits.connections: "many" is not a whole number; want a whole number from 1 to 1000000`,
 		"$AUTHKEY_MILTER_: is not a key of milter.yaml; want AUTHKEY_MILTER_ and a key in capitals, with _ for .",
 		"$AUTHKEY_MILTER_POLICY: is not a key of milter.yaml; want AUTHKEY_MILTER_ and a key in capitals, with _ for .",

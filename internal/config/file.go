@@ -19,14 +19,15 @@ import (
 // maxFile is the largest file that is read, in octets: some ten thousand rules.
 const maxFile = 1 << 20
 
-// readFile reads a configuration file within maxFile.
-func readFile(path string) ([]byte, *Fault) {
-	data, err := readLimited(path)
+// readFile reads a configuration file within maxFile, and returns what Stat says of the file
+// that was read, which may have another one in its place by now.
+func readFile(path string) ([]byte, fs.FileInfo, *Fault) {
+	data, info, err := readLimited(path)
 	if err == nil && len(data) > maxFile {
-		return nil, &Fault{File: path, Problem: "is too large", Want: fmt.Sprintf("at most %d octets", maxFile)}
+		return nil, nil, &Fault{File: path, Problem: "is too large", Want: fmt.Sprintf("at most %d octets", maxFile)}
 	}
 	if err == nil {
-		return data, nil
+		return data, info, nil
 	}
 	fault := Fault{File: path, Problem: "cannot be read: " + err.Error()}
 	if pathErr := new(fs.PathError); errors.As(err, &pathErr) {
@@ -35,16 +36,21 @@ func readFile(path string) ([]byte, *Fault) {
 	if errors.Is(err, fs.ErrNotExist) {
 		fault.Problem = "does not exist"
 	}
-	return nil, &fault
+	return nil, nil, &fault
 }
 
-func readLimited(path string) ([]byte, error) {
+func readLimited(path string) ([]byte, fs.FileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	return data, info, err
 }
 
 // maxFaults is how many faults of one file are listed.

@@ -257,3 +257,11 @@ func TestIdle(t *testing.T) {
 		t.Errorf("environment: %v", loaded.Idle())
 	}
 }
+
+// A file in which nothing has an effect is not listed without end.
+func TestManyIdle(t *testing.T) {
+	loaded := mustLoad(t, "trusted_authserv_ids: ["+strings.Repeat("mx.example.com, ", 2*maxIdle)+"]\nauthserv_id: mx.example.com\nexempt: {networks: [192.0.2.1], keep_results: true}\n")
+	if got := len(loaded.Idle()); got != maxIdle {
+		t.Errorf("%d, want %d", got, maxIdle)
+	}
+}

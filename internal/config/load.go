@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/viper"
@@ -62,10 +61,9 @@ func loadFile(s *schema, path string, environ []string) (Settings, Faults) {
 	var info fs.FileInfo
 	if path != "" {
 		var fault *Fault
-		if data, fault = readFile(path); fault != nil {
+		if data, info, fault = readFile(path); fault != nil {
 			return Settings{}, Faults{*fault}
 		}
-		info, _ = os.Stat(path) // it is only compared, where there is one
 	}
 	settings, faults := load(s, path, data, environ)
 	settings.info, settings.put = info, info != nil && diskfile.Put(path, info)

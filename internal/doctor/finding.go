@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/authkey/authkey/internal/program"
 	"github.com/authkey/authkey/internal/terminal"
 )
 
@@ -63,27 +64,27 @@ func AnyFault(findings []Finding) bool {
 // maxColumns is how wide text is at most, on a terminal that is wider.
 const maxColumns = 160
 
-// Write writes findings, for programs or for people.
-func Write(w io.Writer, findings []Finding, asJSON bool) error {
+// Report writes findings, for programs or for people, as the output of a command, and
+// returns the error that ends the program: program.Negative where there is a fault.
+func Report(w io.Writer, findings []Finding, asJSON bool) error {
+	write := WriteText
 	if asJSON {
-		return WriteJSON(w, findings)
+		write = WriteJSON
 	}
-	return WriteText(w, findings)
+	if err := write(w, findings); err != nil {
+		return err
+	}
+	if AnyFault(findings) {
+		return program.Exit(program.Negative, nil)
+	}
+	return nil
 }
 
 // WriteText writes findings for people, wrapped at as many columns as w says that it has
-// (terminal.Columned), at most 160; else at terminal.DefaultWidth. A command that is too
-// long goes on in the next line behind a backslash, so that it can be pasted into a shell
-// as it stands.
+// (terminal.Width), at most 160. A command that is too long goes on in the next line behind
+// a backslash, so that it can be pasted into a shell as it is.
 func WriteText(w io.Writer, findings []Finding) error {
-	return writeText(w, findings, columns(w))
-}
-
-func columns(w io.Writer) int {
-	if c, ok := w.(terminal.Columned); ok {
-		return min(c.Columns(), maxColumns)
-	}
-	return terminal.DefaultWidth
+	return writeText(w, findings, min(terminal.Width(w), maxColumns))
 }
 
 func writeText(w io.Writer, findings []Finding, width int) error {

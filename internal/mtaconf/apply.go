@@ -66,6 +66,22 @@ func (p *Postfix) Apply(ctx context.Context, edits []Edit) error {
 	if err != nil {
 		return err
 	}
+	return p.change(ctx, edits, func(w configFiles, after map[string][]byte) error {
+		for _, e := range edits {
+			state.remember(e, w[fileOf(e)].content)
+		}
+		for name, o := range state.Files {
+			if sum := digest(after[name]); sum != o.After {
+				state.Files[name] = original{Before: o.Before, After: sum, Earlier: o.After}
+			}
+		}
+		return p.writeState(state)
+	})
+}
+
+// change makes the edits, all or none. before is called when they are ready and before they
+// are in place, so that what is cut short can be undone too; its error ends change.
+func (p *Postfix) change(ctx context.Context, edits []Edit, before func(w configFiles, after map[string][]byte) error) error {
 	w, err := p.open()
 	if err != nil {
 		return err
@@ -79,16 +95,7 @@ func (p *Postfix) Apply(ctx context.Context, edits []Edit) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range edits {
-		state.remember(e, w[fileOf(e)].content)
-	}
-	for name, o := range state.Files {
-		if sum := digest(after[name]); sum != o.After {
-			state.Files[name] = original{Before: o.Before, After: sum, Earlier: o.After}
-		}
-	}
-	// Before the edits: what is cut short can be undone too.
-	if err := p.writeState(state); err != nil {
+	if err := before(w, after); err != nil {
 		return err
 	}
 	return w.install(after)

@@ -81,7 +81,9 @@ func (p *Postfix) undo(ctx context.Context, ours Ours, noPostfix error) Undone {
 	if u.Err == nil || len(edits) == 0 {
 		return u
 	}
-	if u.Err = read.take(ctx, edits); u.Err == nil {
+	// Nobody will want these back.
+	u.Err = read.change(ctx, edits, func(configFiles, map[string][]byte) error { return nil })
+	if u.Err == nil {
 		u.Restored, u.Left = u.Left, nil
 	}
 	return u
@@ -101,22 +103,4 @@ func (p *Postfix) withUsual(ctx context.Context, ours Ours) (*Postfix, error) {
 		o.Ours.Sockets = append(o.Ours.Sockets, Socket{"unix", path})
 	}
 	return ReadPostfix(ctx, o)
-}
-
-// take makes edits that nobody will want back.
-func (p *Postfix) take(ctx context.Context, edits []Edit) error {
-	w, err := p.open()
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	var runs [][]string
-	for _, e := range edits {
-		runs = append(runs, e.args(e.New))
-	}
-	after, err := w.edited(ctx, p, runs)
-	if err != nil {
-		return err
-	}
-	return w.install(after)
 }

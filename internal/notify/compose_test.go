@@ -367,3 +367,28 @@ func FuzzQuote(f *testing.F) {
 		}
 	})
 }
+
+// TestQuoteFields: nothing in a value ends its field or the header, and there is an end to it.
+func TestQuoteFields(t *testing.T) {
+	for value, want := range map[string]string{
+		"a\r\n\r\nb":     "X: a\r\n b\r\n",
+		"a\r\n \t\r\n b": "X: a\r\n b\r\n",
+		"":               "X:\r\n",
+		"\n\n":           "X:\r\n",
+		"a\x00\x7fb\tc":  "X: a??b\tc\r\n",
+		// Octets that are no UTF-8 are cut anywhere.
+		strings.Repeat("\x80", 2*maxLine): "X: " + strings.Repeat("\x80", maxLine-3) + "\r\n " + strings.Repeat("\x80", maxLine-1) + "\r\n " + strings.Repeat("\x80", 4) + "\r\n",
+	} {
+		if got := string(quoteFields([]milter.Field{field("X", value)}, false)); got != want {
+			t.Errorf("%q is quoted as %q, want %q", value, got, want)
+		}
+	}
+	var many []milter.Field
+	for range 2 * maxQuoted / 1000 {
+		many = append(many, field("X", strings.Repeat("y", 1000-len("X: \r\n")-len("\r\n "))))
+	}
+	got := string(quoteFields(many, false))
+	if one := string(quoteFields(many[:1], false)); got != strings.Repeat(one, maxQuoted/len(one)) {
+		t.Errorf("of %d fields %d octets are quoted, want whole fields of at most %d", len(many), len(got), maxQuoted)
+	}
+}

@@ -367,7 +367,15 @@ func TestRatesBounded(t *testing.T) {
 		if got := len(l.rates.buckets); got != maxRated {
 			t.Errorf("%d remembered", got)
 		}
-		time.Sleep(time.Hour)
+		// What can be forgotten is looked for once in sweepEvery.
+		time.Sleep(time.Hour - time.Millisecond)
+		for _, wait := range []time.Duration{0, time.Millisecond, sweepEvery - 2*time.Millisecond} {
+			time.Sleep(wait)
+			if one(maxRated) != SenderRate {
+				t.Errorf("after %v all are searched again", wait)
+			}
+		}
+		time.Sleep(time.Millisecond)
 		if one(maxRated) != Allowed || len(l.rates.buckets) != 1 {
 			t.Errorf("after their time %d are remembered", len(l.rates.buckets))
 		}
@@ -450,4 +458,25 @@ func TestRatesChange(t *testing.T) {
 			t.Error("back at the strict rate: not one")
 		}
 	})
+}
+
+// TestSyncOfReplacedFile: between a look at the file and its synchronisation another one may
+// have taken its place, which is on the disk. That is no failure.
+func TestSyncOfReplacedFile(t *testing.T) {
+	l, logged := openLedger(t, t.TempDir())
+	file := l.journal.file
+	l.commit([]digest{keyOf(1)})
+	if err := l.journal.rewrite(l.queue); err != nil {
+		t.Fatal(err)
+	}
+	now := l.journal.file
+	l.journal.file = file
+	l.sync()
+	l.journal.file = now
+	if logged.String() != "" {
+		t.Errorf("complaints:\n%s", logged)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	netmail "net/mail"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/emersion/go-message/mail"
 
@@ -162,6 +163,18 @@ func TestTypedAddress(t *testing.T) {
 	}
 }
 
+// A line has room for 998 octets (RFC 5322 section 2.1.1).
+func TestLongTypedAddress(t *testing.T) {
+	for kind, addr := range map[string]string{"rfc822": "a@b.example", "utf-8": "zo\u00eb@b.example"} {
+		for _, wide := range []bool{false, true} {
+			got := "Original-Recipient: " + typedAddress(kind, strings.Repeat(addr, 200), wide)
+			if len(got) < maxTyped || len(got) > 998 || !utf8.ValidString(got) {
+				t.Errorf("%s, wide %v: %d octets: %q", kind, wide, len(got), got)
+			}
+		}
+	}
+}
+
 // FuzzTypedAddress: whatever recipient a client gives makes one line of a report. Package
 // esmtp tests the parameters by themselves.
 func FuzzTypedAddress(f *testing.F) {
@@ -174,7 +187,7 @@ func FuzzTypedAddress(f *testing.F) {
 		if addr == "" {
 			return
 		}
-		if line := typedAddress(kind, addr, false); !isPrintable(line) || len("Original-Recipient: "+line) > 998 {
+		if line := typedAddress(kind, addr, false); printable(line) != line || len("Original-Recipient: "+line) > 998 {
 			t.Errorf("%q of %q", line, args)
 		}
 	})

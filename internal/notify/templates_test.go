@@ -110,6 +110,7 @@ func TestTemplateFaults(t *testing.T) {
 		{"field in range", body("{{range .Recipients}}{{if .}}{{break}}{{end}}\n{{$.Sendr}}{{end}}"), ":"},
 		{"field in a template", body("{{template \"x\" .}}{{define \"x\"}}\n{{.Sendr}}{{end}}"), ":4:"},
 		{"field of a field", body("{{if eq .Result \"never\"}}\n{{.Arrived.Yeer}}{{end}}"), ":4:10: "},
+		{"field in parentheses", body("{{if eq .Result \"never\"}}\n{{(print .Sendr).X}}{{end}}"), ":4:"},
 		{"second field", body("{{.Sender}}{{.Sendr}}\n{{.Sndr}}"), ":4:2: "},
 		{"field in an argument", body("{{printf \"%s\" (len .Sendr)}}"), ":3:"},
 		{"field in a template that calls itself", body("{{template \"x\" .}}{{define \"x\"}}{{if eq .Result \"never\"}}{{template \"x\" .}}\n{{.Sendr}}{{end}}{{end}}"), ":4:"},

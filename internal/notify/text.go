@@ -23,8 +23,6 @@ const (
 	newKeyField = "X-New-Auth-Key"
 )
 
-func isPrintable(s string) bool { return printable(s) == s }
-
 // printable puts "?" in place of every octet that is no printable ASCII.
 func printable(s string) string {
 	b := []byte(s)

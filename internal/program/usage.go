@@ -111,6 +111,9 @@ func flagError(cmd *cobra.Command, err error) error {
 		if kind := want[badValue.GetFlag().Value.Type()]; kind != "" {
 			return fmt.Errorf("--%s %q is not %s", badValue.GetFlag().Name, badValue.GetValue(), kind)
 		}
+		if badValue.GetFlag().Value.Type() == "func" { // one of ours says it in plain words
+			return fmt.Errorf("--%s %w", badValue.GetFlag().Name, badValue.Unwrap())
+		}
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package program
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ func usageCommands() []*cobra.Command {
 	postfix.MarkFlagsMutuallyExclusive("apply", "undo")
 	postfix.Flags().Int("top", 1, "")
 	postfix.Flags().String("since", "", "")
+	postfix.Flags().Func("at", "", func(s string) error { return fmt.Errorf("%q is not HOST:PORT", s) })
 	group.AddCommand(postfix)
 	return []*cobra.Command{
 		group,
@@ -47,6 +49,7 @@ func TestUsageInPlainWords(t *testing.T) {
 		{"setup postfx", `unknown command "postfx"; perhaps postfix`, "authkey-test setup"},
 		{"setup postfix --apply --undo", "--apply or --undo, not both", "authkey-test setup postfix"},
 		{"setup postfix --top x", `--top "x" is not a whole number`, "authkey-test setup postfix"},
+		{"setup postfix --at x", `--at "x" is not HOST:PORT`, "authkey-test setup postfix"},
 		{"setup postfix --since", "--since needs a value", "authkey-test setup postfix"},
 		{"setup postfix --aply", "unknown flag: --aply; perhaps --apply", "authkey-test setup postfix"},
 		{"check -x", "unknown flag: -x", "authkey-test check"},

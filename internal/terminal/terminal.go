@@ -21,12 +21,10 @@ const (
 	minWidth = 60
 )
 
-// A Columned writer says how many columns a line for it may have.
-type Columned interface{ Columns() int }
-
-// Width is how many columns text for w may have: as many as it says, else any number.
+// Width is how many columns text for w may have: as many as its method Columns says, else
+// any number.
 func Width(w io.Writer) int {
-	if c, ok := w.(Columned); ok {
+	if c, ok := w.(interface{ Columns() int }); ok {
 		return c.Columns()
 	}
 	return math.MaxInt
