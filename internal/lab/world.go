@@ -47,7 +47,7 @@ type domain struct {
 
 // NewWorld starts a DNS server that knows nobody yet.
 func NewWorld() (*World, error) {
-	dir, err := testdaemon.TempDir("authkey-e2e-")
+	dir, err := testdaemon.TempDir("authkey-lab-")
 	if err != nil {
 		return nil, err
 	}
