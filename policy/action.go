@@ -72,6 +72,3 @@ func (a Action) or(b Action) Action {
 
 // refuses reports whether the SMTP client is answered 550.
 func (a Action) refuses() bool { return a == Reject || a == RejectNotify }
-
-// discards reports whether the client is answered 250 and the message is not delivered.
-func (a Action) discards() bool { return a == Discard || a == DiscardNotify }

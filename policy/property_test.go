@@ -325,7 +325,7 @@ func (in *inspection) decision(i int) {
 func (in *inspection) fate(i int) {
 	r, rcpt, f := in.explained.Recipients[i], in.env.Recipients[i], in.fates[i]
 	silent := !f.deferred && !f.refused && !f.reached && !f.told
-	if silent && !r.Chosen.discards() && !(r.Chosen.refuses() && rcpt.NoDSN) {
+	if silent && r.Chosen != Discard && r.Chosen != DiscardNotify && !(r.Chosen.refuses() && rcpt.NoDSN) {
 		in.bad("%s vanishes silently", r.Address)
 	}
 	if r.Chosen.Delivers() && !in.deferred && !f.reached {

@@ -39,9 +39,6 @@ type Change struct {
 	entries []wanted
 }
 
-// Empty reports whether the change changes nothing.
-func (c Change) Empty() bool { return len(c.Added)+len(c.Removed)+len(c.Raised) == 0 }
-
 // PlanReplacement reads addresses from r as Import does, and compares them with the files.
 // The error is that of Import, or wraps ErrNothing.
 func PlanReplacement(name string, r io.Reader, files ...ListFile) (*Replacement, error) {

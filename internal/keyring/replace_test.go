@@ -49,7 +49,7 @@ func TestReplacement(t *testing.T) {
 	if diff := cmp.Diff(wantText, string(after)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if again, err := PlanReplacement("input", strings.NewReader(in+"gina@example.com\n"), files...); err != nil || !again.Changes[0].Empty() || again.Changes[0].Kept != 5 {
+	if again, err := PlanReplacement("input", strings.NewReader(in+"gina@example.com\n"), files...); err != nil || !isEmpty(again.Changes[0]) || again.Changes[0].Kept != 5 {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
@@ -162,8 +162,10 @@ func FuzzReplacement(f *testing.F) {
 			}
 		}
 		again, err := PlanReplacement("input", strings.NewReader(input), file)
-		if err != nil || !again.Changes[0].Empty() {
+		if err != nil || !isEmpty(again.Changes[0]) {
 			t.Errorf("a second time %+v, %v", again, err)
 		}
 	})
 }
+
+func isEmpty(c Change) bool { return len(c.Added)+len(c.Removed)+len(c.Raised) == 0 }
